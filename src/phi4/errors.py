@@ -1,0 +1,30 @@
+"""Every error that phi4 raises on purpose.
+
+    Phi4Error
+    ├── ConfigError       a configuration file is missing a key, contradicts itself or asks for what does not exist
+    ├── CheckpointError   weights are missing, unknown, misshapen, truncated, pickled or made for another base
+    ├── InputError        a message, picture, sound or option from the user cannot be used
+    └── CapacityError     the request is valid but larger than the model or the machine allows
+
+A message says what is wrong, with the values, and what to do about it.
+"""
+
+
+class Phi4Error(Exception):
+    """Base of all errors that phi4 raises on purpose."""
+
+
+class ConfigError(Phi4Error):
+    """A configuration is incomplete, contradictory or unsupported."""
+
+
+class CheckpointError(Phi4Error):
+    """A file of weights cannot be used as it is."""
+
+
+class InputError(Phi4Error):
+    """Something that the user supplied cannot be used."""
+
+
+class CapacityError(Phi4Error):
+    """A valid request does not fit the model's context or the machine."""
