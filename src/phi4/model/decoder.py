@@ -1,0 +1,182 @@
+"""The language model: a decoder with grouped-query attention, partial LongRoPE and a tied head."""
+
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+from phi4.config import AdapterConfig, DecoderConfig
+from phi4.errors import InputError
+from phi4.inputs import Medium
+from phi4.model.attention import causal_attention
+from phi4.model.lora import AdaptedLinear
+from phi4.model.rope import RotaryTables, apply_rotary
+from phi4.model.step import Segment, Step, build_step
+
+NO_ADAPTERS: Mapping[str, AdapterConfig] = MappingProxyType({})
+
+
+class RMSNorm(nn.Module):
+    """Root-mean-square norm: fp32 inside, the weight applied after the cast back (facts sheet 1.3)."""
+
+    def __init__(self, size: int, eps: float) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(size))
+        self.eps = eps
+
+    def forward(self, hidden: torch.Tensor) -> torch.Tensor:
+        """Normalises the last axis of [tokens, hidden]."""
+        wide = hidden.float()
+        normed = wide * torch.rsqrt(wide.pow(2).mean(-1, keepdim=True) + self.eps)
+        return self.weight * normed.to(hidden.dtype)
+
+
+class Attention(nn.Module):
+    """Grouped-query self-attention with one fused projection for queries, keys and values."""
+
+    def __init__(self, config: DecoderConfig, adapters: Mapping[str, AdapterConfig], layer: int) -> None:
+        super().__init__()
+        self.layer = layer
+        self.head_dim = config.head_dim
+        self.head_counts = [config.num_attention_heads, config.num_key_value_heads, config.num_key_value_heads]
+        query_size = config.num_attention_heads * config.head_dim
+        self.qkv_proj = AdaptedLinear(config.hidden_size, sum(self.head_counts) * config.head_dim, adapters)
+        self.o_proj = AdaptedLinear(query_size, config.hidden_size, adapters)
+
+    def forward(self, hidden: torch.Tensor, step: Step) -> torch.Tensor:
+        """Attends within each segment's own conversation: [tokens, hidden] -> [tokens, hidden]."""
+        heads = self.qkv_proj(hidden, step.adapter_runs).view(hidden.shape[0], -1, self.head_dim)
+        queries, keys, values = heads.split(self.head_counts, dim=1)
+        queries = apply_rotary(queries, step.cos, step.sin)
+        keys = apply_rotary(keys, step.cos, step.sin)
+        lengths = [segment.length for segment in step.segments]
+        parts = zip(queries.split(lengths), keys.split(lengths), values.split(lengths), strict=True)
+        attended = [
+            causal_attention(own_queries, *self._history(segment, own_keys, own_values))
+            for segment, (own_queries, own_keys, own_values) in zip(step.segments, parts, strict=True)
+        ]
+        return self.o_proj(torch.cat(attended), step.adapter_runs)
+
+    def _history(self, segment: Segment, keys: torch.Tensor, values: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        if segment.cache is None:
+            return keys.transpose(0, 1), values.transpose(0, 1)
+        return segment.cache.write(self.layer, segment.cached, keys, values)
+
+
+class MLP(nn.Module):
+    """SwiGLU with one fused projection; the gate comes first (facts sheet 1.2)."""
+
+    def __init__(self, config: DecoderConfig, adapters: Mapping[str, AdapterConfig]) -> None:
+        super().__init__()
+        self.gate_up_proj = AdaptedLinear(config.hidden_size, 2 * config.intermediate_size, adapters)
+        self.down_proj = AdaptedLinear(config.intermediate_size, config.hidden_size, adapters)
+
+    def forward(self, hidden: torch.Tensor, step: Step) -> torch.Tensor:
+        """[tokens, hidden] -> [tokens, hidden]."""
+        gate, up = self.gate_up_proj(hidden, step.adapter_runs).chunk(2, dim=-1)
+        return self.down_proj(up * functional.silu(gate), step.adapter_runs)
+
+
+class DecoderLayer(nn.Module):
+    """Attention and MLP, each behind a norm and added to the residual stream."""
+
+    def __init__(self, config: DecoderConfig, adapters: Mapping[str, AdapterConfig], layer: int) -> None:
+        super().__init__()
+        self.input_layernorm = RMSNorm(config.hidden_size, config.rms_norm_eps)
+        self.self_attn = Attention(config, adapters, layer)
+        self.post_attention_layernorm = RMSNorm(config.hidden_size, config.rms_norm_eps)
+        self.mlp = MLP(config, adapters)
+
+    def forward(self, hidden: torch.Tensor, step: Step) -> torch.Tensor:
+        """[tokens, hidden] -> [tokens, hidden]."""
+        hidden = hidden + self.self_attn(self.input_layernorm(hidden), step)
+        return hidden + self.mlp(self.post_attention_layernorm(hidden), step)
+
+
+class Decoder(nn.Module):
+    """Token embedding, layers and the final norm."""
+
+    def __init__(self, config: DecoderConfig, adapters: Mapping[str, AdapterConfig]) -> None:
+        super().__init__()
+        self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size)
+        self.layers = nn.ModuleList(DecoderLayer(config, adapters, layer) for layer in range(config.num_hidden_layers))
+        self.norm = RMSNorm(config.hidden_size, config.rms_norm_eps)
+
+    def forward(self, embeddings: torch.Tensor, step: Step) -> torch.Tensor:
+        """[tokens, hidden] -> [tokens, hidden], normalised for the head."""
+        hidden = embeddings
+        for layer in self.layers:
+            hidden = layer(hidden, step)
+        return self.norm(hidden)  # type: ignore[no-any-return]
+
+
+class Phi4Mini(nn.Module):
+    """Phi-4-Mini, or any Llama- or Phi-3-shaped language model with other numbers."""
+
+    def __init__(self, config: DecoderConfig, adapters: Mapping[str, AdapterConfig] = NO_ADAPTERS) -> None:
+        super().__init__()
+        self.config = config
+        self.tables = RotaryTables.from_config(config)
+        self.model = Decoder(config, adapters)
+        if not config.tie_word_embeddings:
+            self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
+
+    @property
+    def decoder_config(self) -> DecoderConfig:
+        """Sizes of the language model."""
+        return self.config
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Type of weights and activations."""
+        return self.model.embed_tokens.weight.dtype
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return self.model.embed_tokens.weight.device
+
+    def step(self, segments: Sequence[Segment]) -> Step:
+        """Prepares one forward pass over these segments, laid end to end."""
+        return build_step(segments, self.tables, self.dtype, self.device)
+
+    def adapter_for(self, modalities: frozenset[str]) -> str | None:
+        """A bare language model takes text only.
+
+        Raises:
+            InputError: the conversation holds a picture or a sound.
+        """
+        if modalities:
+            raise InputError(
+                f"this model has no {' and no '.join(sorted(modalities))}: it takes text only. "
+                "Load a multimodal checkpoint, or add a pack for the modality"
+            )
+        return None
+
+    def encode(self, medium: Medium, adapter: str | None) -> torch.Tensor:
+        """Refuses every medium; here so that both models are used alike."""
+        self.adapter_for(frozenset({medium.modality}))
+        raise AssertionError("unreachable: adapter_for refuses every modality")
+
+    def embed(self, token_ids: torch.Tensor) -> torch.Tensor:
+        """Looks up [tokens] ids: [tokens, hidden]."""
+        return self.model.embed_tokens(token_ids)  # type: ignore[no-any-return]
+
+    def forward(self, embeddings: torch.Tensor, step: Step) -> torch.Tensor:
+        """Runs the layers over packed rows.
+
+        Args:
+            embeddings: [tokens, hidden], the features of media already in their places.
+            step: segments, rotary tables and adapters of this pass.
+
+        Returns:
+            Final hidden states, [tokens, hidden]; `logits` turns chosen rows into scores.
+        """
+        return self.model(embeddings, step)  # type: ignore[no-any-return]
+
+    def logits(self, hidden: torch.Tensor) -> torch.Tensor:
+        """Scores the vocabulary for the rows asked for: [rows, hidden] -> [rows, vocabulary]."""
+        head = self.model.embed_tokens if self.config.tie_word_embeddings else self.lm_head
+        return functional.linear(hidden, head.weight)

@@ -1,0 +1,65 @@
+"""Keys and values of one conversation, kept for all layers."""
+
+import torch
+
+from phi4.config import DecoderConfig
+
+# Room is added in steps of this many tokens, so that a growing answer is not copied at every token.
+GROWTH_TOKENS = 512
+
+
+class KVCache:
+    """Storage for one conversation; the caller says where each write begins.
+
+    Keys and values are stored as [layers, kv_heads, capacity, head_dim]: one head's history is contiguous,
+    which is the order in which a decoding step reads it.
+    """
+
+    def __init__(self, config: DecoderConfig, dtype: torch.dtype, device: torch.device) -> None:
+        shape = (config.num_hidden_layers, config.num_key_value_heads, 0, config.head_dim)
+        self.keys = torch.empty(shape, dtype=dtype, device=device)
+        self.values = torch.empty(shape, dtype=dtype, device=device)
+
+    @property
+    def capacity(self) -> int:
+        """Tokens that fit before the storage has to grow."""
+        return self.keys.shape[2]
+
+    @property
+    def memory_bytes(self) -> int:
+        """Bytes held by the storage."""
+        return self.keys.nbytes + self.values.nbytes
+
+    def reserve(self, num_tokens: int) -> None:
+        """Makes room for a conversation of this many tokens; what was written stays."""
+        if num_tokens <= self.capacity:
+            return
+        capacity = -(-num_tokens // GROWTH_TOKENS) * GROWTH_TOKENS
+        self.keys = _grown(self.keys, capacity)
+        self.values = _grown(self.values, capacity)
+
+    def write(
+        self, layer: int, start: int, keys: torch.Tensor, values: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Stores new tokens of one layer and returns that layer's whole history.
+
+        Args:
+            layer: index of the decoder layer.
+            start: how many tokens of the conversation are cached already.
+            keys: [tokens, kv_heads, head_dim], rotated.
+            values: [tokens, kv_heads, head_dim].
+
+        Returns:
+            keys and values of all tokens so far, each [kv_heads, start + tokens, head_dim].
+        """
+        end = start + keys.shape[0]
+        self.keys[layer, :, start:end] = keys.transpose(0, 1)
+        self.values[layer, :, start:end] = values.transpose(0, 1)
+        return self.keys[layer, :, :end], self.values[layer, :, :end]
+
+
+def _grown(storage: torch.Tensor, capacity: int) -> torch.Tensor:
+    layers, kv_heads, used, head_dim = storage.shape
+    grown = storage.new_empty((layers, kv_heads, capacity, head_dim))
+    grown[:, :, :used] = storage
+    return grown

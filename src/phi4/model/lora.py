@@ -1,0 +1,44 @@
+"""A linear layer whose LoRA is chosen per segment."""
+
+from collections.abc import Mapping
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+from phi4.config import AdapterConfig
+from phi4.model.step import AdapterRun
+
+
+class AdaptedLinear(nn.Module):
+    """y = W x, plus scale * B(A(x)) on the rows of the segments that use an adapter (facts sheet 6.1).
+
+    Rows outside every run get the bits of the bare linear layer: they are never touched after the product with W.
+    """
+
+    def __init__(self, in_features: int, out_features: int, adapters: Mapping[str, AdapterConfig]) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(out_features, in_features))
+        self.lora_A = nn.ModuleDict(
+            {name: nn.Linear(in_features, adapter.rank, bias=False) for name, adapter in adapters.items()}
+        )
+        self.lora_B = nn.ModuleDict(
+            {name: nn.Linear(adapter.rank, out_features, bias=False) for name, adapter in adapters.items()}
+        )
+        self.scales = {name: adapter.scale for name, adapter in adapters.items()}
+
+    def forward(self, hidden: torch.Tensor, runs: tuple[AdapterRun, ...]) -> torch.Tensor:
+        """Maps packed rows.
+
+        Args:
+            hidden: [tokens, in_features].
+            runs: rows on which an adapter is active.
+
+        Returns:
+            [tokens, out_features].
+        """
+        output = functional.linear(hidden, self.weight)
+        for run in runs:
+            down = self.lora_A[run.adapter](hidden[run.start : run.stop])
+            output[run.start : run.stop] += self.lora_B[run.adapter](down) * self.scales[run.adapter]
+        return output

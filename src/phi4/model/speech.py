@@ -1,0 +1,220 @@
+"""Speech: the convolutional front end, the conformer encoder and the two projectors."""
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+from phi4.config import SpeechConfig
+from phi4.inputs import AudioFrames
+from phi4.model.projectors import Projector
+
+# Longer clips are cut into independent chunks of this many tokens (40 s; facts sheet 5.3).
+MAX_CHUNK_TOKENS = 500
+
+
+class Speech(nn.Module):
+    """From the log-mel frames of one clip to the rows that replace its placeholders."""
+
+    def __init__(self, config: SpeechConfig, hidden_size: int) -> None:
+        super().__init__()
+        self.encoder = ConformerEncoder(config)
+        self.projectors = nn.ModuleDict(
+            {name: Projector(config.hidden_size, hidden_size) for name in ("speech", "vision")}
+        )
+
+    def forward(self, audio: AudioFrames, projector: str) -> torch.Tensor:
+        """Encodes one clip.
+
+        Args:
+            audio: its features.
+            projector: "speech", or "vision" where the conversation also holds a picture (facts sheet 6.3).
+
+        Returns:
+            [audio tokens, hidden of the language model], one token per 80 ms.
+        """
+        mean = self.encoder.global_mean
+        frames = audio.frames.to(mean.device, mean.dtype)
+        return self.projectors[projector](self.encoder(frames))  # type: ignore[no-any-return]
+
+
+class ConformerEncoder(nn.Module):
+    """Normalisation, subsampling by 8 and the conformer blocks."""
+
+    global_mean: torch.Tensor
+    global_invstd: torch.Tensor
+
+    def __init__(self, config: SpeechConfig) -> None:
+        super().__init__()
+        self.register_buffer("global_mean", torch.empty(config.input_size))
+        self.register_buffer("global_invstd", torch.empty(config.input_size))
+        self.subsampling = Subsampling(config)
+        self.relative_attention_bias = RelativeAttentionBias(config)
+        self.blocks = nn.ModuleList(ConformerBlock(config) for _ in range(config.num_blocks))
+
+    def forward(self, frames: torch.Tensor) -> torch.Tensor:
+        """Encodes one clip: [frames, mels] -> [tokens, width].
+
+        A clip of more than 500 tokens is zero-padded to a multiple of 500 and cut; no context crosses a cut. The zero
+        tail of the last chunk is attended to, as in the release for a single clip (facts sheet 5.3).
+        """
+        hidden = self.subsampling((frames - self.global_mean) * self.global_invstd)
+        num_tokens = hidden.shape[0]
+        chunk = min(num_tokens, MAX_CHUNK_TOKENS)
+        hidden = functional.pad(hidden, (0, 0, 0, -num_tokens % chunk)).unflatten(0, (-1, chunk))
+        bias = self.relative_attention_bias(chunk)
+        for block in self.blocks:
+            hidden = block(hidden, bias)
+        return hidden.flatten(0, 1)[:num_tokens]
+
+
+class Subsampling(nn.Module):
+    """Stride-2 convolutions over time and mel, then a linear layer: one token per 8 frames (80 ms)."""
+
+    def __init__(self, config: SpeechConfig) -> None:
+        super().__init__()
+        self.time_reduction = config.time_reduction
+        channels = config.conv_channels
+        layers: list[nn.Module] = [nn.Conv2d(1, channels, 3, stride=2, padding=1), nn.ReLU()]
+        for _ in range(config.num_subsampling_convolutions - 1):
+            layers += [
+                nn.Conv2d(channels, channels, 3, stride=2, padding=1, groups=channels),
+                nn.Conv2d(channels, channels, 1),
+                nn.ReLU(),
+            ]
+        self.conv = nn.Sequential(*layers)
+        self.out = nn.Linear(channels * config.subsampled_mels, config.hidden_size)
+
+    def forward(self, frames: torch.Tensor) -> torch.Tensor:
+        """[frames, mels] -> [ceil(frames / 8), width].
+
+        Long clips pass in windows: the first convolution alone turns 30 minutes into 7 GB. A window begins one token
+        early, so that what its left edge pads with zeros is thrown away; to the right the convolutions look no
+        further than their own 8 frames.
+        """
+        window = MAX_CHUNK_TOKENS * self.time_reduction
+        parts = [self._convolve(frames[:window])]
+        for start in range(window, frames.shape[0], window):
+            parts.append(self._convolve(frames[start - self.time_reduction : start + window])[1:])
+        return self.out(torch.cat(parts))  # type: ignore[no-any-return]
+
+    def _convolve(self, frames: torch.Tensor) -> torch.Tensor:
+        """[frames, mels] -> [tokens, channels * mels], channel-major."""
+        return self.conv(frames[None, None])[0].transpose(0, 1).flatten(1)  # type: ignore[no-any-return]
+
+
+class RelativeAttentionBias(nn.Module):
+    """One learned value per head and clamped distance, shared by all blocks."""
+
+    def __init__(self, config: SpeechConfig) -> None:
+        super().__init__()
+        self.max_distance = config.bias_max_distance
+        self.weight = nn.Parameter(torch.empty(2 * config.bias_max_distance, config.num_attention_heads))
+
+    def forward(self, num_tokens: int) -> torch.Tensor:
+        """[heads, tokens (query), tokens (key)]: index clamp(key - query, -500, 499) + 500 (facts sheet 5.3)."""
+        index = torch.arange(num_tokens, device=self.weight.device)
+        distance = (index[None, :] - index[:, None]).clamp(-self.max_distance, self.max_distance - 1)
+        return self.weight[distance + self.max_distance].permute(2, 0, 1)
+
+
+class ConformerBlock(nn.Module):
+    """Half a feed-forward, attention, convolution, half a feed-forward, norm."""
+
+    def __init__(self, config: SpeechConfig) -> None:
+        super().__init__()
+        self.feed_forward_in = ConformerFeedForward(config)
+        self.layer_norm_att = nn.LayerNorm(config.hidden_size)
+        self.self_attn = ConformerAttention(config)
+        self.conv = ConformerConvolution(config)
+        self.feed_forward_out = ConformerFeedForward(config)
+        self.layer_norm = nn.LayerNorm(config.hidden_size)
+
+    def forward(self, hidden: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
+        """[chunks, tokens, width] -> [chunks, tokens, width]."""
+        hidden = hidden + 0.5 * self.feed_forward_in(hidden)
+        hidden = hidden + self.self_attn(self.layer_norm_att(hidden), bias)
+        hidden = hidden + self.conv(hidden)
+        hidden = hidden + 0.5 * self.feed_forward_out(hidden)
+        return self.layer_norm(hidden)  # type: ignore[no-any-return]
+
+
+class ConformerFeedForward(nn.Module):
+    """Gated feed-forward; here the value comes first and the gate second (facts sheet 5.3, trap 5)."""
+
+    def __init__(self, config: SpeechConfig) -> None:
+        super().__init__()
+        self.layer_norm = nn.LayerNorm(config.hidden_size)
+        self.value_gate_proj = nn.Linear(config.hidden_size, 2 * config.intermediate_size)
+        self.down_proj = nn.Linear(config.intermediate_size, config.hidden_size)
+
+    def forward(self, hidden: torch.Tensor) -> torch.Tensor:
+        """[chunks, tokens, width] -> [chunks, tokens, width]."""
+        value, gate = self.value_gate_proj(self.layer_norm(hidden)).chunk(2, dim=-1)
+        return self.down_proj(value * functional.silu(gate))  # type: ignore[no-any-return]
+
+
+class ConformerAttention(nn.Module):
+    """Full attention within a chunk, with the relative bias added to the logits."""
+
+    def __init__(self, config: SpeechConfig) -> None:
+        super().__init__()
+        self.num_heads = config.num_attention_heads
+        self.q_proj = nn.Linear(config.hidden_size, config.hidden_size)
+        self.k_proj = nn.Linear(config.hidden_size, config.hidden_size)
+        self.v_proj = nn.Linear(config.hidden_size, config.hidden_size)
+        self.out_proj = nn.Linear(config.hidden_size, config.hidden_size)
+
+    def forward(self, hidden: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
+        """[chunks, tokens, width] -> [chunks, tokens, width]; bias is [heads, tokens, tokens]."""
+        queries, keys, values = (
+            projection(hidden).unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
+            for projection in (self.q_proj, self.k_proj, self.v_proj)
+        )
+        attended = functional.scaled_dot_product_attention(queries, keys, values, attn_mask=bias[None])
+        return self.out_proj(attended.transpose(1, 2).flatten(2))  # type: ignore[no-any-return]
+
+
+class PointwiseConvolution(nn.Conv1d):
+    """A convolution of kernel 1, stored as the release stores it and run as the linear layer that it is."""
+
+    def __init__(self, in_features: int, out_features: int) -> None:
+        super().__init__(in_features, out_features, kernel_size=1)
+
+    def forward(self, hidden: torch.Tensor) -> torch.Tensor:
+        """[..., in_features] -> [..., out_features]."""
+        return functional.linear(hidden, self.weight[..., 0], self.bias)
+
+
+class ConformerConvolution(nn.Module):
+    """Gated pointwise, causal depthwise and two more pointwise convolutions behind a norm."""
+
+    def __init__(self, config: SpeechConfig) -> None:
+        super().__init__()
+        width = config.hidden_size
+        self.layer_norm = nn.LayerNorm(width)
+        self.glu = GatedPointwise(width)
+        self.depthwise = nn.Conv1d(width, width, config.kernel_size, groups=width)
+        self.pointwise = PointwiseConvolution(width, width)
+        self.output = PointwiseConvolution(width, width)
+
+    def forward(self, hidden: torch.Tensor) -> torch.Tensor:
+        """[chunks, tokens, width] -> [chunks, tokens, width]; token t sees t and the kernel_size - 1 before it."""
+        gated = self.glu(self.layer_norm(hidden)).transpose(1, 2)
+        (kernel_size,) = self.depthwise.kernel_size
+        mixed = self.depthwise(functional.pad(gated, (kernel_size - 1, 0))).transpose(1, 2)
+        return self.output(functional.silu(self.pointwise(mixed)))  # type: ignore[no-any-return]
+
+
+class GatedPointwise(nn.Module):
+    """(first half + b1) * swish(second half + b2) of a pointwise convolution."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.pointwise = PointwiseConvolution(width, 2 * width)
+        self.b1 = nn.Parameter(torch.empty(1, width, 1))
+        self.b2 = nn.Parameter(torch.empty(1, width, 1))
+
+    def forward(self, hidden: torch.Tensor) -> torch.Tensor:
+        """[chunks, tokens, width] -> [chunks, tokens, width]."""
+        value, gate = self.pointwise(hidden).chunk(2, dim=-1)
+        return (value + self.b1[..., 0]) * functional.silu(gate + self.b2[..., 0])

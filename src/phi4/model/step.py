@@ -1,0 +1,80 @@
+"""All that a layer must know about one forward pass, passed explicitly."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+from phi4.inputs import Rotary
+from phi4.model.kv_cache import KVCache
+from phi4.model.rope import RotaryTables
+
+
+@dataclass(frozen=True)
+class Segment:
+    """The part of one conversation that a forward pass adds.
+
+    Attributes:
+        length: new tokens.
+        cached: tokens of the same conversation that its cache already holds.
+        adapter: name of the LoRA that is active for these tokens, or None for the bare base model.
+        rotary: which LongRoPE table the conversation uses.
+        cache: where keys and values are kept, or None when nothing follows this pass.
+    """
+
+    length: int
+    cached: int = 0
+    adapter: str | None = None
+    rotary: Rotary = "short"
+    cache: KVCache | None = None
+
+
+@dataclass(frozen=True)
+class AdapterRun:
+    """Neighbouring packed rows, start <= row < stop, that share an adapter."""
+
+    adapter: str
+    start: int
+    stop: int
+
+
+@dataclass(frozen=True)
+class Step:
+    """One forward pass over packed tokens.
+
+    Attributes:
+        segments: the conversations, laid end to end.
+        cos: [tokens, 1, rotary_dim / 2], the constant already applied.
+        sin: [tokens, 1, rotary_dim / 2].
+        adapter_runs: the rows that an adapter touches; rows of text are in none.
+    """
+
+    segments: tuple[Segment, ...]
+    cos: torch.Tensor
+    sin: torch.Tensor
+    adapter_runs: tuple[AdapterRun, ...]
+
+
+def build_step(segments: Sequence[Segment], tables: RotaryTables, dtype: torch.dtype, device: torch.device) -> Step:
+    """Lays segments end to end and makes room in their caches."""
+    for segment in segments:
+        if segment.cache is not None:
+            segment.cache.reserve(segment.cached + segment.length)
+    lengths = [segment.length for segment in segments]
+    positions = torch.cat([torch.arange(s.cached, s.cached + s.length, device=device) for s in segments])
+    cos, sin = tables.cos_sin(positions, [segment.rotary for segment in segments], lengths, dtype)
+    return Step(segments=tuple(segments), cos=cos, sin=sin, adapter_runs=_adapter_runs(segments))
+
+
+def _adapter_runs(segments: Sequence[Segment]) -> tuple[AdapterRun, ...]:
+    runs: list[AdapterRun] = []
+    start = 0
+    for segment in segments:
+        stop = start + segment.length
+        if segment.adapter is not None:
+            if runs and runs[-1].stop == start and runs[-1].adapter == segment.adapter:
+                runs[-1] = AdapterRun(segment.adapter, runs[-1].start, stop)
+            else:
+                runs.append(AdapterRun(segment.adapter, start, stop))
+        start = stop
+    return tuple(runs)

@@ -1,0 +1,172 @@
+"""Vision: the SigLIP tower, 2 x 2 pooling, the merge of tiles and global view, and the projector."""
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+from phi4.config import VisionConfig
+from phi4.inputs import ImageCrops
+from phi4.model.projectors import Projector
+
+
+class Vision(nn.Module):
+    """From the crops of one picture to the rows that replace its placeholders."""
+
+    def __init__(self, config: VisionConfig, hidden_size: int) -> None:
+        super().__init__()
+        self.encoder = SiglipEncoder(config)
+        self.separator = nn.Parameter(torch.empty(1, 1, config.hidden_size))
+        self.row_separator = nn.Parameter(torch.empty(1, 1, 1, config.hidden_size))
+        self.projector = Projector(config.hidden_size, hidden_size)
+
+    def forward(self, image: ImageCrops) -> torch.Tensor:
+        """Encodes one picture: [image tokens, hidden of the language model].
+
+        The order is tiles, separator, global view, and the separators go through the projector too (facts sheet 4.4).
+        """
+        weight = self.encoder.patch_embedding.weight
+        mask = image.mask.to(weight.device)
+        patches = self.encoder(image.crops.to(weight.device, weight.dtype), mask)
+        pooled = pool_patches(patches, mask.shape[-1])
+        tiles = join_tiles(pooled[1:], image.rows, image.columns)
+        useful = join_tiles(mask[1:, ::2, ::2, None], image.rows, image.columns)[..., 0]
+        tiles = tiles[: int(useful[:, 0].sum()), : int(useful[0, :].sum())]
+        rows = (self._end_rows(tiles), self.separator[0], self._end_rows(pooled[0]))
+        return self.projector(torch.cat(rows))  # type: ignore[no-any-return]
+
+    def _end_rows(self, grid: torch.Tensor) -> torch.Tensor:
+        """Puts the row separator behind every row: [rows, columns, width] -> [rows * (columns + 1), width]."""
+        ends = self.row_separator[0].expand(grid.shape[0], 1, -1)
+        return torch.cat((grid, ends), dim=1).flatten(0, 1)
+
+
+def pool_patches(patches: torch.Tensor, side: int) -> torch.Tensor:
+    """Averages 2 x 2 neighbours, masked or not (facts sheet 4.4).
+
+    Args:
+        patches: [crops, side * side, width].
+        side: patches along one side of a crop.
+
+    Returns:
+        [crops, side / 2, side / 2, width].
+    """
+    grid = patches.view(-1, side, side, patches.shape[-1]).permute(0, 3, 1, 2)
+    return functional.avg_pool2d(grid, kernel_size=2).permute(0, 2, 3, 1)
+
+
+def join_tiles(tiles: torch.Tensor, rows: int, columns: int) -> torch.Tensor:
+    """Lays tiles side by side: [rows * columns, side, side, width] -> [rows * side, columns * side, width]."""
+    _, side, _, width = tiles.shape
+    grid = tiles.reshape(rows, columns, side, side, width).transpose(1, 2)
+    return grid.reshape(rows * side, columns * side, width)
+
+
+def position_ids(mask: torch.Tensor) -> torch.Tensor:
+    """Places the valid patches of each crop on the whole grid, stretched where a crop is partly masked.
+
+    Row k of nb valid rows takes bucket floor(side * k / nb), columns likewise; masked patches keep position 0
+    (facts sheet 4.2).
+
+    Args:
+        mask: bool, True = valid, [crops, side, side].
+
+    Returns:
+        [crops, side * side].
+    """
+    side = mask.shape[-1]
+    index = torch.arange(side, device=mask.device)
+    row_buckets = side * index // mask[:, :, 0].sum(1, keepdim=True)
+    column_buckets = side * index // mask[:, 0, :].sum(1, keepdim=True)
+    positions = row_buckets[:, :, None] * side + column_buckets[:, None, :]
+    return positions.masked_fill(~mask, 0).flatten(1)
+
+
+class SiglipEncoder(nn.Module):
+    """The tower up to the feature layer; the layers, norm and head behind it are stored but never run."""
+
+    def __init__(self, config: VisionConfig) -> None:
+        super().__init__()
+        self.num_feature_layers = config.num_feature_layers
+        self.patch_embedding = nn.Conv2d(3, config.hidden_size, config.patch_size, stride=config.patch_size)
+        self.position_embedding = nn.Embedding(config.patches_per_side**2, config.hidden_size)
+        self.layers = nn.ModuleList(SiglipLayer(config) for _ in range(config.num_hidden_layers))
+        self.post_layernorm = nn.LayerNorm(config.hidden_size, config.layer_norm_eps)
+        self.head = UnusedPoolingHead(config)
+
+    def forward(self, crops: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        """Encodes crops with bidirectional attention.
+
+        Args:
+            crops: normalised pixels, [crops, 3, side, side].
+            mask: bool, True = patch holds picture, [crops, patches, patches].
+
+        Returns:
+            [crops, patches * patches, width], without a final norm.
+        """
+        hidden = self.patch_embedding(crops).flatten(2).transpose(1, 2)
+        hidden = hidden + self.position_embedding(position_ids(mask))
+        visible = None if bool(mask.all()) else mask.flatten(1)[:, None, None, :]
+        for layer in self.layers[: self.num_feature_layers]:
+            hidden = layer(hidden, visible)
+        return hidden
+
+
+class SiglipLayer(nn.Module):
+    """Pre-norm attention and MLP."""
+
+    def __init__(self, config: VisionConfig) -> None:
+        super().__init__()
+        self.layer_norm1 = nn.LayerNorm(config.hidden_size, config.layer_norm_eps)
+        self.self_attn = SiglipAttention(config)
+        self.layer_norm2 = nn.LayerNorm(config.hidden_size, config.layer_norm_eps)
+        self.mlp = SiglipMLP(config)
+
+    def forward(self, hidden: torch.Tensor, visible: torch.Tensor | None) -> torch.Tensor:
+        """[crops, patches, width] -> [crops, patches, width]."""
+        hidden = hidden + self.self_attn(self.layer_norm1(hidden), visible)
+        return hidden + self.mlp(self.layer_norm2(hidden))
+
+
+class SiglipAttention(nn.Module):
+    """Bidirectional multi-head attention."""
+
+    def __init__(self, config: VisionConfig) -> None:
+        super().__init__()
+        self.num_heads = config.num_attention_heads
+        self.q_proj = nn.Linear(config.hidden_size, config.hidden_size)
+        self.k_proj = nn.Linear(config.hidden_size, config.hidden_size)
+        self.v_proj = nn.Linear(config.hidden_size, config.hidden_size)
+        self.out_proj = nn.Linear(config.hidden_size, config.hidden_size)
+
+    def forward(self, hidden: torch.Tensor, visible: torch.Tensor | None) -> torch.Tensor:
+        """Attends to the visible patches: mask [crops, 1, 1, patches], True = attend, or None for all."""
+        queries, keys, values = (
+            projection(hidden).unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
+            for projection in (self.q_proj, self.k_proj, self.v_proj)
+        )
+        attended = functional.scaled_dot_product_attention(queries, keys, values, attn_mask=visible)
+        return self.out_proj(attended.transpose(1, 2).flatten(2))  # type: ignore[no-any-return]
+
+
+class SiglipMLP(nn.Module):
+    """Two linears around a tanh-approximated GELU."""
+
+    def __init__(self, config: VisionConfig) -> None:
+        super().__init__()
+        self.fc1 = nn.Linear(config.hidden_size, config.intermediate_size)
+        self.fc2 = nn.Linear(config.intermediate_size, config.hidden_size)
+
+    def forward(self, hidden: torch.Tensor) -> torch.Tensor:
+        """[..., width] -> [..., width]."""
+        return self.fc2(functional.gelu(self.fc1(hidden), approximate="tanh"))  # type: ignore[no-any-return]
+
+
+class UnusedPoolingHead(nn.Module):
+    """The attention-pool head of the checkpoint: kept so that loading is strict and saving complete, never run."""
+
+    def __init__(self, config: VisionConfig) -> None:
+        super().__init__()
+        self.probe = nn.Parameter(torch.empty(1, 1, config.hidden_size))
+        self.attention = nn.MultiheadAttention(config.hidden_size, config.num_attention_heads, batch_first=True)
+        self.layernorm = nn.LayerNorm(config.hidden_size, config.layer_norm_eps)
+        self.mlp = SiglipMLP(config)
