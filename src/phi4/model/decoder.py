@@ -109,7 +109,7 @@ class Decoder(nn.Module):
         hidden = embeddings
         for layer in self.layers:
             hidden = layer(hidden, step)
-        return self.norm(hidden)  # type: ignore[no-any-return]
+        return self.norm(hidden)
 
 
 class Phi4Mini(nn.Module):
@@ -162,7 +162,7 @@ class Phi4Mini(nn.Module):
 
     def embed(self, token_ids: torch.Tensor) -> torch.Tensor:
         """Looks up [tokens] ids: [tokens, hidden]."""
-        return self.model.embed_tokens(token_ids)  # type: ignore[no-any-return]
+        return self.model.embed_tokens(token_ids)
 
     def forward(self, embeddings: torch.Tensor, step: Step) -> torch.Tensor:
         """Runs the layers over packed rows.
@@ -174,7 +174,7 @@ class Phi4Mini(nn.Module):
         Returns:
             Final hidden states, [tokens, hidden]; `logits` turns chosen rows into scores.
         """
-        return self.model(embeddings, step)  # type: ignore[no-any-return]
+        return self.model(embeddings, step)
 
     def logits(self, hidden: torch.Tensor) -> torch.Tensor:
         """Scores the vocabulary for the rows asked for: [rows, hidden] -> [rows, vocabulary]."""

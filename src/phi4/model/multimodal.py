@@ -83,7 +83,7 @@ class Phi4Multimodal(nn.Module):
             raise InputError(
                 f"a {medium.modality} input has {features.shape[0]} tokens, but {medium.num_tokens} placeholders"
             )
-        return features  # type: ignore[no-any-return]
+        return features
 
     def embed(self, token_ids: torch.Tensor) -> torch.Tensor:
         """Looks up [tokens] ids: [tokens, hidden]; the rows of media are put in afterwards."""
@@ -91,7 +91,7 @@ class Phi4Multimodal(nn.Module):
 
     def forward(self, embeddings: torch.Tensor, step: Step) -> torch.Tensor:
         """Runs the language model over packed rows: [tokens, hidden] -> [tokens, hidden]."""
-        return self.language(embeddings, step)  # type: ignore[no-any-return]
+        return self.language(embeddings, step)
 
     def logits(self, hidden: torch.Tensor) -> torch.Tensor:
         """Scores the vocabulary for the rows asked for: [rows, hidden] -> [rows, vocabulary]."""

@@ -15,4 +15,4 @@ class Projector(nn.Module):
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
         """[tokens, encoder width] -> [tokens, hidden]."""
-        return self.down(functional.gelu(self.up(features)))  # type: ignore[no-any-return]
+        return self.down(functional.gelu(self.up(features)))

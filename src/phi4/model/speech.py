@@ -34,7 +34,7 @@ class Speech(nn.Module):
         """
         mean = self.encoder.global_mean
         frames = audio.frames.to(mean.device, mean.dtype)
-        return self.projectors[projector](self.encoder(frames))  # type: ignore[no-any-return]
+        return self.projectors[projector](self.encoder(frames))
 
 
 class ConformerEncoder(nn.Module):
@@ -95,11 +95,11 @@ class Subsampling(nn.Module):
         parts = [self._convolve(frames[:window])]
         for start in range(window, frames.shape[0], window):
             parts.append(self._convolve(frames[start - self.time_reduction : start + window])[1:])
-        return self.out(torch.cat(parts))  # type: ignore[no-any-return]
+        return self.out(torch.cat(parts))
 
     def _convolve(self, frames: torch.Tensor) -> torch.Tensor:
         """[frames, mels] -> [tokens, channels * mels], channel-major."""
-        return self.conv(frames[None, None])[0].transpose(0, 1).flatten(1)  # type: ignore[no-any-return]
+        return self.conv(frames[None, None])[0].transpose(0, 1).flatten(1)
 
 
 class RelativeAttentionBias(nn.Module):
@@ -135,7 +135,7 @@ class ConformerBlock(nn.Module):
         hidden = hidden + self.self_attn(self.layer_norm_att(hidden), bias)
         hidden = hidden + self.conv(hidden)
         hidden = hidden + 0.5 * self.feed_forward_out(hidden)
-        return self.layer_norm(hidden)  # type: ignore[no-any-return]
+        return self.layer_norm(hidden)
 
 
 class ConformerFeedForward(nn.Module):
@@ -150,7 +150,7 @@ class ConformerFeedForward(nn.Module):
     def forward(self, hidden: torch.Tensor) -> torch.Tensor:
         """[chunks, tokens, width] -> [chunks, tokens, width]."""
         value, gate = self.value_gate_proj(self.layer_norm(hidden)).chunk(2, dim=-1)
-        return self.down_proj(value * functional.silu(gate))  # type: ignore[no-any-return]
+        return self.down_proj(value * functional.silu(gate))
 
 
 class ConformerAttention(nn.Module):
@@ -171,7 +171,7 @@ class ConformerAttention(nn.Module):
             for projection in (self.q_proj, self.k_proj, self.v_proj)
         )
         attended = functional.scaled_dot_product_attention(queries, keys, values, attn_mask=bias[None])
-        return self.out_proj(attended.transpose(1, 2).flatten(2))  # type: ignore[no-any-return]
+        return self.out_proj(attended.transpose(1, 2).flatten(2))
 
 
 class PointwiseConvolution(nn.Conv1d):
@@ -202,7 +202,7 @@ class ConformerConvolution(nn.Module):
         gated = self.glu(self.layer_norm(hidden)).transpose(1, 2)
         (kernel_size,) = self.depthwise.kernel_size
         mixed = self.depthwise(functional.pad(gated, (kernel_size - 1, 0))).transpose(1, 2)
-        return self.output(functional.silu(self.pointwise(mixed)))  # type: ignore[no-any-return]
+        return self.output(functional.silu(self.pointwise(mixed)))
 
 
 class GatedPointwise(nn.Module):

@@ -32,7 +32,7 @@ class Vision(nn.Module):
         useful = join_tiles(mask[1:, ::2, ::2, None], image.rows, image.columns)[..., 0]
         tiles = tiles[: int(useful[:, 0].sum()), : int(useful[0, :].sum())]
         rows = (self._end_rows(tiles), self.separator[0], self._end_rows(pooled[0]))
-        return self.projector(torch.cat(rows))  # type: ignore[no-any-return]
+        return self.projector(torch.cat(rows))
 
     def _end_rows(self, grid: torch.Tensor) -> torch.Tensor:
         """Puts the row separator behind every row: [rows, columns, width] -> [rows * (columns + 1), width]."""
@@ -145,7 +145,7 @@ class SiglipAttention(nn.Module):
             for projection in (self.q_proj, self.k_proj, self.v_proj)
         )
         attended = functional.scaled_dot_product_attention(queries, keys, values, attn_mask=visible)
-        return self.out_proj(attended.transpose(1, 2).flatten(2))  # type: ignore[no-any-return]
+        return self.out_proj(attended.transpose(1, 2).flatten(2))
 
 
 class SiglipMLP(nn.Module):
@@ -158,7 +158,7 @@ class SiglipMLP(nn.Module):
 
     def forward(self, hidden: torch.Tensor) -> torch.Tensor:
         """[..., width] -> [..., width]."""
-        return self.fc2(functional.gelu(self.fc1(hidden), approximate="tanh"))  # type: ignore[no-any-return]
+        return self.fc2(functional.gelu(self.fc1(hidden), approximate="tanh"))
 
 
 class UnusedPoolingHead(nn.Module):
