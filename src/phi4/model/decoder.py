@@ -11,6 +11,7 @@ from phi4.config import AdapterConfig, DecoderConfig
 from phi4.errors import InputError
 from phi4.inputs import Medium
 from phi4.model.attention import causal_attention
+from phi4.model.linear import linear
 from phi4.model.lora import AdaptedLinear
 from phi4.model.rope import RotaryTables, apply_rotary
 from phi4.model.step import Segment, Step, build_step
@@ -40,17 +41,16 @@ class Attention(nn.Module):
         super().__init__()
         self.layer = layer
         self.head_dim = config.head_dim
-        self.head_counts = [config.num_attention_heads, config.num_key_value_heads, config.num_key_value_heads]
-        query_size = config.num_attention_heads * config.head_dim
-        self.qkv_proj = AdaptedLinear(config.hidden_size, sum(self.head_counts) * config.head_dim, adapters)
-        self.o_proj = AdaptedLinear(query_size, config.hidden_size, adapters)
+        self.num_heads, self.num_kv_heads = config.num_attention_heads, config.num_key_value_heads
+        num_fused_heads = self.num_heads + 2 * self.num_kv_heads
+        self.qkv_proj = AdaptedLinear(config.hidden_size, num_fused_heads * self.head_dim, adapters)
+        self.o_proj = AdaptedLinear(self.num_heads * self.head_dim, config.hidden_size, adapters)
 
     def forward(self, hidden: torch.Tensor, step: Step) -> torch.Tensor:
         """Attends within each segment's own conversation: [tokens, hidden] -> [tokens, hidden]."""
         heads = self.qkv_proj(hidden, step.adapter_runs).view(hidden.shape[0], -1, self.head_dim)
-        queries, keys, values = heads.split(self.head_counts, dim=1)
-        queries = apply_rotary(queries, step.cos, step.sin)
-        keys = apply_rotary(keys, step.cos, step.sin)
+        rotating, values = heads.split([self.num_heads + self.num_kv_heads, self.num_kv_heads], dim=1)
+        queries, keys = apply_rotary(rotating, step.cos, step.sin).split([self.num_heads, self.num_kv_heads], dim=1)
         lengths = [segment.length for segment in step.segments]
         parts = zip(queries.split(lengths), keys.split(lengths), values.split(lengths), strict=True)
         attended = [
@@ -179,4 +179,4 @@ class Phi4Mini(nn.Module):
     def logits(self, hidden: torch.Tensor) -> torch.Tensor:
         """Scores the vocabulary for the rows asked for: [rows, hidden] -> [rows, vocabulary]."""
         head = self.model.embed_tokens if self.config.tie_word_embeddings else self.lm_head
-        return functional.linear(hidden, head.weight)
+        return linear(hidden, head.weight)

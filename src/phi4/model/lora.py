@@ -4,9 +4,9 @@ from collections.abc import Mapping
 
 import torch
 from torch import nn
-from torch.nn import functional
 
 from phi4.config import AdapterConfig
+from phi4.model.linear import linear
 from phi4.model.step import AdapterRun
 
 
@@ -37,7 +37,7 @@ class AdaptedLinear(nn.Module):
         Returns:
             [tokens, out_features].
         """
-        output = functional.linear(hidden, self.weight)
+        output = linear(hidden, self.weight)
         for run in runs:
             down = self.lora_A[run.adapter](hidden[run.start : run.stop])
             output[run.start : run.stop] += self.lora_B[run.adapter](down) * self.scales[run.adapter]

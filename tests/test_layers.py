@@ -1,0 +1,54 @@
+"""The table of who may import whom (docs/tour.md), read from the imports themselves."""
+
+import ast
+from pathlib import Path
+
+import phi4
+
+PACKAGE = Path(phi4.__file__).parent
+
+# A module may import its own package and everything listed for it.
+ALLOWED = {
+    "errors": set(),
+    "config": {"errors"},
+    "inputs": set(),
+    "model": {"config", "errors", "inputs"},
+    "processing": {"config", "errors", "inputs"},
+    "checkpoint": {"config", "errors", "inputs", "model"},
+    "engine": {"config", "errors", "inputs", "model"},
+    "assistant": {"config", "errors", "inputs", "processing", "checkpoint", "engine"},
+    "cli": {"config", "errors", "inputs", "processing", "checkpoint", "engine", "assistant"},
+    "__init__": {"errors", "assistant"},
+    "__main__": {"cli"},
+}
+
+
+def imported_parts(path: Path) -> set[str]:
+    """The first name behind `phi4.` of everything that a file imports."""
+    parts = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        names = []
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names = [node.module] if node.module != "phi4" else [f"phi4.{alias.name}" for alias in node.names]
+        parts |= {name.split(".")[1] for name in names if name.startswith("phi4.")}
+    return parts
+
+
+def test_every_module_imports_only_what_its_layer_may() -> None:
+    broken = []
+    for path in sorted(PACKAGE.rglob("*.py")):
+        part = path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+        broken += [f"{path.name} imports {name}" for name in imported_parts(path) - ALLOWED[part] - {part}]
+    assert not broken
+
+
+def test_the_model_knows_no_files_strings_or_pictures() -> None:
+    for path in (PACKAGE / "model").glob("*.py"):
+        roots = {
+            (node.module if isinstance(node, ast.ImportFrom) else node.names[0].name).split(".")[0]
+            for node in ast.walk(ast.parse(path.read_text()))
+            if isinstance(node, ast.Import | ast.ImportFrom)
+        }
+        assert roots <= {"torch", "math", "dataclasses", "collections", "types", "phi4"}, path.name
