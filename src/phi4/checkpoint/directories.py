@@ -13,6 +13,7 @@ from phi4.errors import CheckpointError, ConfigError
 
 CONFIG_FILE = "config.json"
 GENERATION_FILE = "generation_config.json"
+PREPROCESSOR_FILE = "preprocessor_config.json"
 
 # What stands beside the weights and does not depend on how they are stored.
 COMPANION_FILES = (
@@ -25,7 +26,7 @@ COMPANION_FILES = (
     "merges.txt",
     "chat_template.jinja",
     "chat_template.json",
-    "preprocessor_config.json",
+    PREPROCESSOR_FILE,
     "processor_config.json",
     "LICENSE",
     "NOTICE",

@@ -1,0 +1,38 @@
+"""SHA-256 of a base language model: the same for the same values, whichever layout stores them."""
+
+import hashlib
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+
+from phi4.checkpoint.keymap import modality_of
+from phi4.checkpoint.shards import tensor_bytes
+from phi4.checkpoint.tensor_files import StoredTensor
+
+_THREADS = 4
+
+
+def base_digest(tensors: Mapping[str, StoredTensor]) -> str:
+    """Hashes the decoder without its adapters, dtypes and shapes included, streaming the mapped files.
+
+    The digest of a model is the SHA-256 of the digests of its tensors, in the order of their `Phi4Mini` names; each
+    of those covers name, dtype, shape and the bytes on disk. Tensors are hashed in parallel: hashlib lets go of the
+    interpreter while it works.
+
+    Args:
+        tensors: a checkpoint's tensors by our names; those of modalities are left out.
+
+    Returns:
+        64 hexadecimal digits.
+    """
+    base = {
+        name.removeprefix("language."): tensor for name, tensor in tensors.items() if modality_of(name) == "language"
+    }
+    with ThreadPoolExecutor(_THREADS) as pool:
+        digests = pool.map(lambda name: _tensor_digest(name, base[name]), sorted(base))
+        return hashlib.sha256(b"".join(digests)).hexdigest()
+
+
+def _tensor_digest(name: str, tensor: StoredTensor) -> bytes:
+    digest = hashlib.sha256(f"{name}\n{tensor.dtype}\n{list(tensor.shape)}\n".encode())
+    digest.update(tensor_bytes(tensor.read()))
+    return digest.digest()

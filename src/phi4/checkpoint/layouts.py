@@ -1,0 +1,150 @@
+"""Model directories of both layouts, opened as one thing: a configuration and mapped tensors by our names."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from phi4.checkpoint.converted import to_native, to_released
+from phi4.checkpoint.directories import CONFIG_FILE, GENERATION_FILE, read_json, write_json
+from phi4.checkpoint.keymap import Layout, Target, adapter_table, is_multimodal, key_table, match, parameter_shapes
+from phi4.checkpoint.peft_folder import PeftFolder, read_peft_folder, write_peft_folder
+from phi4.checkpoint.shards import MAX_SHARD_BYTES, Progress, TensorSpec, write_weights
+from phi4.checkpoint.tensor_files import StoredTensor, list_some, map_directory
+from phi4.config import GenerationConfig, ModelConfig, read_decoder, read_speech, read_vision
+from phi4.errors import CheckpointError
+
+NATIVE_MODEL_TYPE = "phi4_multimodal"
+ADAPTER_FOLDERS = {"vision": "vision-lora", "speech": "speech-lora"}
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A model directory, opened but not read.
+
+    Attributes:
+        directory: where it is.
+        layout: how its files name the tensors.
+        config: the model's configuration; `config.raw` always has the released form.
+        generation: what ends an answer.
+        tensors: every tensor of the configuration's model, by our name.
+    """
+
+    directory: Path
+    layout: Layout
+    config: ModelConfig
+    generation: GenerationConfig
+    tensors: Mapping[str, StoredTensor]
+
+
+def open_checkpoint(directory: Path) -> Checkpoint:
+    """Opens a released or converted model directory and checks that its tensors are those of its configuration.
+
+    Raises:
+        ConfigError: `config.json` is missing, broken or not supported.
+        CheckpointError: the weights are truncated, pickled, of another dtype, unknown, missing or misshapen.
+    """
+    raw = read_json(directory / CONFIG_FILE)
+    generation = _read_generation(directory, raw)
+    if raw.get("model_type") != NATIVE_MODEL_TYPE:
+        config = ModelConfig.from_released(raw)
+        tensors = match(map_directory(directory), key_table(config, "released"), str(directory))
+        return Checkpoint(directory, "released", config, generation, tensors)
+    folders = {
+        name: read_peft_folder(directory / folder)
+        for name, folder in ADAPTER_FOLDERS.items()
+        if (directory / folder).is_dir()
+    }
+    config = _native_config(raw, folders)
+    tensors = match(map_directory(directory), key_table(config, "converted"), str(directory))
+    for name, folder in folders.items():
+        where = str(directory / ADAPTER_FOLDERS[name])
+        tensors |= match(folder.tensors, adapter_table(config, name), where)
+    return Checkpoint(directory, "converted", config, generation, tensors)
+
+
+def _read_generation(directory: Path, raw: Mapping[str, Any]) -> GenerationConfig:
+    path = directory / GENERATION_FILE
+    generation = read_json(path) if path.is_file() else {}
+    return GenerationConfig.from_released(generation if "eos_token_id" in generation else raw)
+
+
+def _native_config(raw: Mapping[str, Any], folders: Mapping[str, PeftFolder]) -> ModelConfig:
+    """Reads a native configuration; without PEFT folders it is a model without adapters, which takes text only."""
+    adapters = {name: folder.config for name, folder in folders.items()}
+    released = to_released(raw, adapters)
+    return ModelConfig(
+        decoder=read_decoder(released),
+        vision=read_vision(released),
+        speech=read_speech(released),
+        adapters=adapters,
+        raw=released,
+    )
+
+
+def write_checkpoint(
+    directory: Path,
+    config: ModelConfig,
+    specs: Mapping[str, TensorSpec],
+    tensor_of: Callable[[str], torch.Tensor],
+    layout: Layout,
+    eos_token_ids: Sequence[int],
+    max_shard_bytes: int = MAX_SHARD_BYTES,
+    progress: Progress | None = None,
+) -> None:
+    """Writes configuration and weights into a directory that exists, one tensor at a time.
+
+    Phi-4-Mini has one layout only: transformers reads the released one.
+
+    Args:
+        directory: where to; `new_directory` makes one that appears complete or not at all.
+        config: the model's configuration; its `raw` is written back, unknown keys included.
+        specs: dtype and shape of every tensor, by our name.
+        tensor_of: gives the values of a tensor by our name.
+        layout: how the files shall name the tensors.
+        eos_token_ids: what ends an answer; a native config.json carries it.
+        max_shard_bytes: size above which a new shard is begun.
+        progress: told the bytes written so far and in all.
+
+    Raises:
+        CheckpointError: the layout cannot hold this model, or tensors are not those of the configuration.
+    """
+    _check_specs(config, specs)
+    config = replace(config, raw=_with_dtype(config.raw, specs))
+    if is_multimodal(config) and (config.vision is None or config.speech is None or len(config.adapters) < 2):
+        raise CheckpointError(
+            f"the {layout} layout holds both modalities with their adapters, and this model lacks one; "
+            "save its modality as a pack"
+        )
+    converted = layout == "converted" and is_multimodal(config)
+    write_json(directory / CONFIG_FILE, to_native(config, eos_token_ids) if converted else config.raw)
+
+    def write_table(table: Mapping[str, Target], write: Callable[..., None]) -> None:
+        write({name: specs[target.name] for name, target in table.items()}, lambda name: tensor_of(table[name].name))
+
+    write_table(
+        key_table(config, layout),
+        partial(write_weights, directory, max_shard_bytes=max_shard_bytes, progress=progress),
+    )
+    if converted:
+        for name, folder in ADAPTER_FOLDERS.items():
+            write_table(
+                adapter_table(config, name), partial(write_peft_folder, directory / folder, config.adapters[name])
+            )
+
+
+def _check_specs(config: ModelConfig, specs: Mapping[str, TensorSpec]) -> None:
+    announced = {name: spec.shape for name, spec in specs.items()}
+    wrong = {name for name, _ in announced.items() ^ parameter_shapes(config).items()}
+    if wrong:
+        raise CheckpointError(f"the tensors to save are not those of the configuration: {list_some(wrong)}")
+
+
+def _with_dtype(raw: Mapping[str, Any], specs: Mapping[str, TensorSpec]) -> dict[str, Any]:
+    """Corrects the dtype that config.json names, where it names one."""
+    embedding = next(spec for name, spec in specs.items() if name.endswith("embed_tokens.weight"))
+    dtype = str(embedding.dtype).removeprefix("torch.")
+    return {key: dtype if key in ("torch_dtype", "dtype") else value for key, value in raw.items()}

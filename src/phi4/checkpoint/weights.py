@@ -1,0 +1,123 @@
+"""Loads a model from a directory, and saves one: mapped on the way in, tensor by tensor on the way out."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from phi4.checkpoint.directories import PREPROCESSOR_FILE, copy_companions, new_directory, read_json
+from phi4.checkpoint.keymap import Layout, empty_model
+from phi4.checkpoint.layouts import Checkpoint, open_checkpoint, write_checkpoint
+from phi4.checkpoint.packs import add_packs, read_pack
+from phi4.checkpoint.shards import MAX_SHARD_BYTES, Progress, TensorSpec
+from phi4.config import GenerationConfig, ModelConfig
+from phi4.model.decoder import Phi4Mini
+from phi4.model.multimodal import Phi4Multimodal
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """A model with what its directory says about using it.
+
+    Attributes:
+        model: `Phi4Mini`, or `Phi4Multimodal` if the directory or a pack brings a modality; without gradients.
+        config: its configuration.
+        generation: what ends an answer.
+        preprocessor: `preprocessor_config.json`, or what the packs carry of it.
+        directory: where tokenizer and chat template are.
+    """
+
+    model: Phi4Mini | Phi4Multimodal
+    config: ModelConfig
+    generation: GenerationConfig
+    preprocessor: Mapping[str, Any]
+    directory: Path
+
+
+def load_model(
+    directory: Path,
+    dtype: torch.dtype | None = None,
+    device: torch.device | str = "cpu",
+    packs: Sequence[Path] = (),
+) -> LoadedModel:
+    """Loads a released or converted model directory, with packs on top if some are named.
+
+    The files are mapped. On the CPU, a tensor that is stored in `dtype` stays a view of the map and costs no memory
+    of its own; any other is converted by itself, so that the weights are in memory once.
+
+    Args:
+        directory: the model directory.
+        dtype: of all weights; None keeps that of the stored token embedding.
+        device: where the weights go.
+        packs: files that each add one modality to a base language model.
+
+    Raises:
+        ConfigError: a configuration file is missing, broken or not supported.
+        CheckpointError: weights are truncated, pickled, unknown, missing, misshapen or made for another base.
+    """
+    checkpoint = open_checkpoint(directory)
+    preprocessor = read_preprocessor(directory)
+    if packs:
+        opened = [read_pack(path) for path in packs]
+        checkpoint = add_packs(checkpoint, opened)
+        for pack in opened:
+            preprocessor |= pack.preprocessor
+    return LoadedModel(
+        model=_build(checkpoint, dtype, torch.device(device)),
+        config=checkpoint.config,
+        generation=checkpoint.generation,
+        preprocessor=preprocessor,
+        directory=directory,
+    )
+
+
+def read_preprocessor(directory: Path) -> dict[str, Any]:
+    """Reads `preprocessor_config.json`; a language model has none, which reads as empty."""
+    path = directory / PREPROCESSOR_FILE
+    return read_json(path) if path.is_file() else {}
+
+
+def _build(checkpoint: Checkpoint, dtype: torch.dtype | None, device: torch.device) -> Phi4Mini | Phi4Multimodal:
+    if dtype is None:
+        dtype = next(t.dtype for name, t in checkpoint.tensors.items() if name.endswith("model.embed_tokens.weight"))
+    state = {name: tensor.read().to(device=device, dtype=dtype) for name, tensor in checkpoint.tensors.items()}
+    model = empty_model(checkpoint.config)
+    model.load_state_dict(state, assign=True)
+    return model.requires_grad_(False).eval()
+
+
+def save_model(
+    model: Phi4Mini | Phi4Multimodal,
+    config: ModelConfig,
+    directory: Path,
+    layout: Layout = "released",
+    *,
+    companions: Path | None = None,
+    generation: GenerationConfig | None = None,
+    max_shard_bytes: int = MAX_SHARD_BYTES,
+    progress: Progress | None = None,
+) -> None:
+    """Saves a model as a directory that loads here, in transformers and, with its adapters, in PEFT.
+
+    Args:
+        model: the model.
+        config: its configuration; `config.raw` is written back, unknown keys included.
+        directory: a new or empty directory; it appears complete or not at all.
+        layout: "released", or "converted" for transformers' native multimodal class with PEFT folders.
+        companions: directory whose tokenizer, template, generation and preprocessor files are copied.
+        generation: what ends an answer, for the native config.json; None takes `eos_token_id` of `config.raw`.
+        max_shard_bytes: size above which a new shard is begun.
+        progress: told the bytes written so far and in all.
+
+    Raises:
+        CheckpointError: the directory is not empty, or the layout cannot hold this model.
+    """
+    state = model.state_dict()
+    specs = {name: TensorSpec(tensor.dtype, tuple(tensor.shape)) for name, tensor in state.items()}
+    eos_token_ids = (generation or GenerationConfig.from_released(config.raw)).eos_token_ids
+    with new_directory(directory) as partial:
+        if companions is not None:
+            copy_companions(companions, partial)
+        write_checkpoint(partial, config, specs, state.__getitem__, layout, eos_token_ids, max_shard_bytes, progress)
