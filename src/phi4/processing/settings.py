@@ -1,0 +1,157 @@
+"""Sizes that pictures and sounds are prepared with, read from the checkpoint's preprocessor configuration."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from phi4.config import SpeechConfig, VisionConfig
+from phi4.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class ImageSettings:
+    """Sizes of the dynamic HD transform. Defaults are the release's (facts sheet 4.3)."""
+
+    crop_size_px: int = 448
+    patch_size_px: int = 14
+    max_crops: int = 36
+
+    def __post_init__(self) -> None:
+        if self.max_crops < 1:
+            raise ConfigError(f"dynamic_hd, the largest number of crops, is {self.max_crops}: at least 1 is needed")
+
+    @property
+    def patches_per_side(self) -> int:
+        """Patches along one side of a crop."""
+        return self.crop_size_px // self.patch_size_px
+
+
+@dataclass(frozen=True)
+class AudioSettings:
+    """Sizes of the log-mel features. Defaults are the release's (facts sheet 5.1).
+
+    Attributes:
+        sample_rate_hz: rate that every sound is resampled to first.
+        window_samples: samples in one frame.
+        hop_samples: samples from the start of one frame to the start of the next.
+        fft_size: length of the transform; a frame is padded with zeros up to it.
+        num_mels: mel channels.
+        mel_low_hz: where the lowest triangle begins.
+        mel_high_hz: where the highest triangle ends.
+        preemphasis: share of the previous sample that is taken off each sample.
+        sample_scale: factor that brings samples in [-1, 1] to the range of 16-bit integers.
+        frames_per_token: frames that become one placeholder token; a part counts as a whole.
+    """
+
+    sample_rate_hz: int = 16000
+    window_samples: int = 400
+    hop_samples: int = 160
+    fft_size: int = 512
+    num_mels: int = 80
+    mel_low_hz: float = 0.0
+    mel_high_hz: float = 7690.0
+    preemphasis: float = 0.97
+    sample_scale: float = 32768.0
+    frames_per_token: int = 8
+
+    def __post_init__(self) -> None:
+        if self.hop_samples < 1 or not 1 <= self.window_samples <= self.fft_size:
+            raise ConfigError(
+                f"a window of {self.window_samples} samples every {self.hop_samples} does not fit "
+                f"a transform of {self.fft_size}"
+            )
+        if not 0 <= self.mel_low_hz < self.mel_high_hz <= self.sample_rate_hz / 2:
+            raise ConfigError(
+                f"mel channels from {self.mel_low_hz} Hz to {self.mel_high_hz} Hz do not fit below half the "
+                f"sample rate of {self.sample_rate_hz} Hz"
+            )
+
+
+def load_preprocessor_config(directory: Path) -> Mapping[str, Any]:
+    """Reads `preprocessor_config.json`, or the nested `processor_config.json` that transformers 5 writes.
+
+    Raises:
+        ConfigError: neither file is there, or it holds no JSON object.
+    """
+    path = directory / "preprocessor_config.json"
+    if path.exists():
+        return read_json_object(path)
+    nested = directory / "processor_config.json"
+    if not nested.exists():
+        raise ConfigError(f"{directory} has no preprocessor_config.json, which says how to prepare images and audio")
+    parts = read_json_object(nested)
+    return {
+        key: value
+        for name in ("image_processor", "audio_processor", "feature_extractor")
+        for key, value in parts.get(name, {}).items()
+    }
+
+
+def read_json_object(path: Path) -> dict[str, Any]:
+    """Reads a file that must hold one JSON object.
+
+    Raises:
+        ConfigError: the file cannot be read, is not JSON, or holds something else.
+    """
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{path} cannot be read as JSON: {error}") from error
+    if not isinstance(value, dict):
+        raise ConfigError(f"{path} must hold a JSON object, not a {type(value).__name__}")
+    return value
+
+
+def read_image_settings(raw: Mapping[str, Any], vision: VisionConfig) -> ImageSettings:
+    """Reads the largest number of crops from `raw`; crop and patch sizes are the vision tower's."""
+    _expect_same(raw, "size", {"height": vision.image_size, "width": vision.image_size})
+    _expect_same(raw, "patch_size", vision.patch_size)
+    return ImageSettings(
+        crop_size_px=vision.image_size,
+        patch_size_px=vision.patch_size,
+        max_crops=raw.get("dynamic_hd", ImageSettings.max_crops),
+    )
+
+
+def read_audio_settings(raw: Mapping[str, Any], speech: SpeechConfig) -> AudioSettings:
+    """Reads the frames per token, and the mel settings where `raw` has them under transformers' names.
+
+    Raises:
+        ConfigError: a value contradicts the speech encoder or is not supported.
+    """
+    frames_per_token = _either(raw, "audio_compression_rate", "compression_rate", speech.time_reduction)
+    if frames_per_token != speech.time_reduction:
+        raise ConfigError(
+            f"audio_compression_rate is {frames_per_token}, but the speech encoder makes one token "
+            f"of {speech.time_reduction} frames"
+        )
+    for key, older_key in (
+        ("audio_downsample_rate", "qformer_compression_rate"),
+        ("audio_feat_stride", "feat_stride"),
+    ):
+        if _either(raw, key, older_key, 1) != 1:
+            raise ConfigError(f"{key} is {_either(raw, key, older_key, 1)}; only 1 is supported")
+    _expect_same(raw, "feature_size", speech.input_size)
+    return AudioSettings(
+        sample_rate_hz=raw.get("sampling_rate", AudioSettings.sample_rate_hz),
+        window_samples=raw.get("win_length", AudioSettings.window_samples),
+        hop_samples=raw.get("hop_length", AudioSettings.hop_samples),
+        fft_size=raw.get("n_fft", AudioSettings.fft_size),
+        num_mels=speech.input_size,
+        mel_low_hz=raw.get("mel_min_frequency", AudioSettings.mel_low_hz),
+        mel_high_hz=raw.get("mel_max_frequency", AudioSettings.mel_high_hz),
+        preemphasis=raw.get("preemphasis", AudioSettings.preemphasis),
+        frames_per_token=frames_per_token,
+    )
+
+
+def _either(raw: Mapping[str, Any], key: str, older_key: str, default: Any) -> Any:
+    """Older copies of the release's file leave `audio_` off its keys."""
+    return raw.get(key, raw.get(older_key, default))
+
+
+def _expect_same(raw: Mapping[str, Any], key: str, expected: Any) -> None:
+    if key in raw and raw[key] != expected:
+        raise ConfigError(f"the preprocessor's {key} is {raw[key]!r}, but config.json says {expected!r}")
