@@ -1,0 +1,85 @@
+"""Choosing tokens: what each setting keeps, and that a seed repeats."""
+
+import math
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from phi4.engine.sampling import Sampling, filter_logits, penalise, sample
+from phi4.errors import InputError
+
+SCORES = torch.tensor([0.1, 3.0, -1.0, 2.0, 2.5])
+
+logits = st.lists(st.floats(-20, 20, width=32), min_size=2, max_size=50).map(torch.tensor)
+
+
+def kept(scores: torch.Tensor, sampling: Sampling) -> set[int]:
+    return {int(index) for index in torch.nonzero(filter_logits(scores, sampling) > -math.inf)}
+
+
+def test_greedy_takes_the_best_token() -> None:
+    assert sample(SCORES, Sampling(), [], torch.Generator()) == 1
+
+
+def test_top_k_keeps_the_k_best() -> None:
+    assert kept(SCORES, Sampling(top_k=2)) == {1, 4}
+
+
+def test_top_p_keeps_the_smallest_set_that_reaches_the_mass() -> None:
+    probabilities = torch.tensor([0.5, 0.3, 0.15, 0.05]).log()
+    assert kept(probabilities, Sampling(top_p=0.79)) == {0, 1}
+    assert kept(probabilities, Sampling(top_p=0.81)) == {0, 1, 2}
+
+
+def test_min_p_is_relative_to_the_best_token() -> None:
+    probabilities = torch.tensor([0.5, 0.3, 0.15, 0.05]).log()
+    assert kept(probabilities, Sampling(min_p=0.5)) == {0, 1}
+
+
+def test_the_repetition_penalty_lowers_tokens_that_occurred_and_no_others() -> None:
+    lowered = penalise(SCORES, [1, 2, 2], 2.0)
+    assert lowered.tolist() == pytest.approx([0.1, 1.5, -2.0, 2.0, 2.5])
+
+
+@given(logits, st.integers(1, 60), st.floats(0.01, 1.0), st.floats(0.0, 1.0))
+def test_the_best_token_survives_every_filter(scores: torch.Tensor, k: int, p: float, m: float) -> None:
+    assert int(scores.argmax()) in kept(scores, Sampling(top_k=k, top_p=p, min_p=m))
+
+
+@given(logits, st.integers(0, 2**63 - 1))
+def test_the_same_seed_draws_the_same_tokens(scores: torch.Tensor, seed: int) -> None:
+    sampling = Sampling(temperature=1.0, seed=seed)
+    first, second = sampling.generator(), sampling.generator()
+    for _ in range(5):
+        assert sample(scores, sampling, [], first) == sample(scores, sampling, [], second)
+
+
+def test_sampling_follows_the_probabilities() -> None:
+    sampling = Sampling(temperature=1.0, seed=0)
+    generator = sampling.generator()
+    scores = torch.tensor([0.7, 0.2, 0.1]).log()
+    draws = torch.tensor([sample(scores, sampling, [], generator) for _ in range(4000)])
+    frequencies = torch.bincount(draws, minlength=3) / 4000
+    torch.testing.assert_close(frequencies, torch.tensor([0.7, 0.2, 0.1]), atol=0.03, rtol=0)
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [
+        {"max_tokens": 0},
+        {"temperature": -0.1},
+        {"temperature": math.inf},
+        {"top_k": 0},
+        {"top_p": 0.0},
+        {"top_p": 1.5},
+        {"min_p": 2.0},
+        {"repetition_penalty": 0.0},
+        {"seed": -1},
+    ],
+)
+def test_a_setting_out_of_range_is_named(setting: dict[str, float]) -> None:
+    (name,) = setting
+    with pytest.raises(InputError, match=name):
+        Sampling(**setting)
