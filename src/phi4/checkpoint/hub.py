@@ -1,0 +1,71 @@
+"""Finds models by name: the embedded default, a directory, or a repository of the Hugging Face Hub."""
+
+from pathlib import Path
+
+from huggingface_hub import snapshot_download
+from huggingface_hub.errors import (
+    EntryNotFoundError,
+    GatedRepoError,
+    HfHubHTTPError,
+    HFValidationError,
+    RepositoryNotFoundError,
+    RevisionNotFoundError,
+)
+
+from phi4.checkpoint import nano
+from phi4.errors import CheckpointError
+
+# Weights as safetensors and what is text. Never pickles, never code.
+ALLOWED_FILES = ["*.json", "*.safetensors", "*.jinja", "merges.txt", "LICENSE*", "NOTICE*"]
+
+
+def pull_from_hub(repository: str, revision: str | None = None) -> Path:
+    """Downloads a model into the Hub's own cache, or only checks it if it is there already.
+
+    Args:
+        repository: "OWNER/NAME".
+        revision: branch, tag or commit; None is the main branch.
+
+    Returns:
+        The directory of that revision.
+
+    Raises:
+        CheckpointError: the repository or revision does not exist, needs a login, or cannot be reached.
+    """
+    try:
+        return Path(snapshot_download(repository, revision=revision, allow_patterns=ALLOWED_FILES))
+    except GatedRepoError as error:
+        raise CheckpointError(f"{repository} is gated: accept its terms on the Hub and run `hf auth login`") from error
+    except RevisionNotFoundError as error:
+        raise CheckpointError(f"{repository} has no revision {revision!r}") from error
+    except RepositoryNotFoundError as error:
+        raise CheckpointError(f"{repository} is not on the Hub, or is private: check the name or log in") from error
+    except HFValidationError as error:
+        raise CheckpointError(f"{repository!r} is not a repository name; it must look like OWNER/NAME") from error
+    except (EntryNotFoundError, HfHubHTTPError, OSError) as error:
+        raise CheckpointError(f"{repository} cannot be downloaded: {error}; check the network and try again") from error
+
+
+def resolve(model: str) -> Path:
+    """Finds the directory of a model, downloading nothing but the embedded default.
+
+    Args:
+        model: "nano", a directory, or the OWNER/NAME of a repository that was pulled before.
+
+    Raises:
+        CheckpointError: there is no such model on this machine; the message says how to get it.
+    """
+    if model == nano.NAME:
+        return nano.pull_nano()
+    if Path(model).is_dir():
+        return Path(model)
+    if model.count("/") != 1 or model.startswith((".", "/")):
+        raise CheckpointError(
+            f"there is no directory {model!r}; a model is 'nano', a directory, or OWNER/NAME pulled from the Hub"
+        )
+    try:
+        return Path(snapshot_download(model, allow_patterns=ALLOWED_FILES, local_files_only=True))
+    except (EntryNotFoundError, HFValidationError, OSError) as error:
+        raise CheckpointError(
+            f"{model} is neither a directory nor a pulled model; run `phi4 pull {model}` to download it"
+        ) from error
