@@ -3,10 +3,10 @@
 from pathlib import Path
 
 import pytest
-from phi_tokenizer import phi_tokenizer_json, write_json
 from tokenizers import Tokenizer as BackendTokenizer
 
 from phi4.processing.tokenizer import Tokenizer
+from processing.phi_tokenizer import phi_tokenizer_json, write_json
 
 
 @pytest.fixture(scope="session")

@@ -5,11 +5,11 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from phi_tokenizer import PHI_TOKENS, phi_tokenizer_json, write_json
 from tokenizers import Tokenizer as BackendTokenizer
 
 from phi4.errors import ConfigError, InputError
 from phi4.processing.tokenizer import TextStream, Tokenizer
+from processing.phi_tokenizer import PHI_TOKENS, phi_tokenizer_json, write_json
 
 TOKEN_TEXTS = [text for text, _, _ in PHI_TOKENS]
 FRAGMENTS = st.sampled_from([*TOKEN_TEXTS, "<|", "|>", "<|us", "er|>", " ", "\n", "\x1c", "\x85", "\u3000", "Hi", "<"])
