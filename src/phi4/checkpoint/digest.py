@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 from phi4.checkpoint.keymap import modality_of
 from phi4.checkpoint.shards import tensor_bytes
-from phi4.checkpoint.tensor_files import StoredTensor
+from phi4.checkpoint.tensor_files import DTYPE_NAMES, StoredTensor
 
 _THREADS = 4
 
@@ -33,6 +33,6 @@ def base_digest(tensors: Mapping[str, StoredTensor]) -> str:
 
 
 def _tensor_digest(name: str, tensor: StoredTensor) -> bytes:
-    digest = hashlib.sha256(f"{name}\n{tensor.dtype}\n{list(tensor.shape)}\n".encode())
+    digest = hashlib.sha256(f"{name} {DTYPE_NAMES[tensor.dtype]} {list(tensor.shape)}\n".encode())
     digest.update(tensor_bytes(tensor.read()))
     return digest.digest()

@@ -4,7 +4,7 @@ import json
 import os
 import shutil
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from phi4.errors import CheckpointError, ConfigError
 CONFIG_FILE = "config.json"
 GENERATION_FILE = "generation_config.json"
 PREPROCESSOR_FILE = "preprocessor_config.json"
+NESTED_PREPROCESSOR_FILE = "processor_config.json"
 
 # What stands beside the weights and does not depend on how they are stored.
 COMPANION_FILES = (
@@ -27,7 +28,7 @@ COMPANION_FILES = (
     "chat_template.jinja",
     "chat_template.json",
     PREPROCESSOR_FILE,
-    "processor_config.json",
+    NESTED_PREPROCESSOR_FILE,
     "LICENSE",
     "NOTICE",
 )
@@ -76,8 +77,8 @@ def new_directory(destination: Path) -> Iterator[Path]:
         shutil.rmtree(partial, ignore_errors=True)
 
 
-def copy_companions(source: Path, destination: Path) -> None:
+def copy_companions(source: Path, destination: Path, names: Iterable[str] = COMPANION_FILES) -> None:
     """Copies tokenizer, templates, generation and preprocessor configuration from one model directory to another."""
-    for name in COMPANION_FILES:
+    for name in names:
         if (source / name).is_file():
             shutil.copyfile(source / name, destination / name)

@@ -9,7 +9,14 @@ from typing import Any
 import torch
 
 from phi4.checkpoint.converted import to_native, to_released
-from phi4.checkpoint.directories import CONFIG_FILE, GENERATION_FILE, read_json, write_json
+from phi4.checkpoint.directories import (
+    CONFIG_FILE,
+    GENERATION_FILE,
+    NESTED_PREPROCESSOR_FILE,
+    PREPROCESSOR_FILE,
+    read_json,
+    write_json,
+)
 from phi4.checkpoint.keymap import Layout, Target, adapter_table, is_multimodal, key_table, match, parameter_shapes
 from phi4.checkpoint.peft_folder import PeftFolder, read_peft_folder, write_peft_folder
 from phi4.checkpoint.shards import MAX_SHARD_BYTES, Progress, TensorSpec, write_weights
@@ -30,6 +37,7 @@ class Checkpoint:
         layout: how its files name the tensors.
         config: the model's configuration; `config.raw` always has the released form.
         generation: what ends an answer.
+        preprocessor: how pictures and sounds are prepared; empty for a language model.
         tensors: every tensor of the configuration's model, by our name.
     """
 
@@ -37,6 +45,7 @@ class Checkpoint:
     layout: Layout
     config: ModelConfig
     generation: GenerationConfig
+    preprocessor: Mapping[str, Any]
     tensors: Mapping[str, StoredTensor]
 
 
@@ -48,11 +57,11 @@ def open_checkpoint(directory: Path) -> Checkpoint:
         CheckpointError: the weights are truncated, pickled, of another dtype, unknown, missing or misshapen.
     """
     raw = read_json(directory / CONFIG_FILE)
-    generation = _read_generation(directory, raw)
+    generation, preprocessor = _read_generation(directory, raw), read_preprocessor(directory)
     if raw.get("model_type") != NATIVE_MODEL_TYPE:
         config = ModelConfig.from_released(raw)
         tensors = match(map_directory(directory), key_table(config, "released"), str(directory))
-        return Checkpoint(directory, "released", config, generation, tensors)
+        return Checkpoint(directory, "released", config, generation, preprocessor, tensors)
     folders = {
         name: read_peft_folder(directory / folder)
         for name, folder in ADAPTER_FOLDERS.items()
@@ -63,13 +72,24 @@ def open_checkpoint(directory: Path) -> Checkpoint:
     for name, folder in folders.items():
         where = str(directory / ADAPTER_FOLDERS[name])
         tensors |= match(folder.tensors, adapter_table(config, name), where)
-    return Checkpoint(directory, "converted", config, generation, tensors)
+    return Checkpoint(directory, "converted", config, generation, preprocessor, tensors)
 
 
 def _read_generation(directory: Path, raw: Mapping[str, Any]) -> GenerationConfig:
     path = directory / GENERATION_FILE
     generation = read_json(path) if path.is_file() else {}
     return GenerationConfig.from_released(generation if "eos_token_id" in generation else raw)
+
+
+def read_preprocessor(directory: Path) -> dict[str, Any]:
+    """Reads `preprocessor_config.json`, or the nested file that transformers 5 writes; without either, it is empty."""
+    if (directory / PREPROCESSOR_FILE).is_file():
+        return read_json(directory / PREPROCESSOR_FILE)
+    if not (directory / NESTED_PREPROCESSOR_FILE).is_file():
+        return {}
+    parts = read_json(directory / NESTED_PREPROCESSOR_FILE)
+    nested = (parts.get(part, {}) for part in ("image_processor", "audio_processor", "feature_extractor"))
+    return {key: value for part in nested for key, value in part.items()}
 
 
 def _native_config(raw: Mapping[str, Any], folders: Mapping[str, PeftFolder]) -> ModelConfig:

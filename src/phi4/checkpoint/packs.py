@@ -16,7 +16,7 @@ import torch
 from phi4.checkpoint.digest import base_digest
 from phi4.checkpoint.keymap import Target, is_multimodal, key_table, match, modality_of
 from phi4.checkpoint.layouts import Checkpoint
-from phi4.checkpoint.shards import TensorSpec, write_file
+from phi4.checkpoint.shards import TensorSpec, specs_of, write_file
 from phi4.checkpoint.tensor_files import StoredTensor, map_file, read_metadata
 from phi4.config import ModelConfig, read_adapter, read_speech, read_vision
 from phi4.errors import CheckpointError
@@ -94,8 +94,11 @@ def read_pack(path: Path) -> Pack:
         )
     except (KeyError, ValueError) as error:
         raise CheckpointError(f"the metadata of pack {path} is incomplete: {error!r}") from error
-    if pack.modality not in MODALITIES:
-        raise CheckpointError(f"{path} is a pack for {pack.modality!r}; known modalities are {', '.join(MODALITIES)}")
+    if pack.modality not in MODALITIES or "embd_layer" not in pack.config:
+        raise CheckpointError(
+            f"{path} is a pack for {pack.modality!r} with configuration keys {sorted(pack.config)}; it must be one for "
+            f"{' or '.join(MODALITIES)}, with an embd_layer"
+        )
     return pack
 
 
@@ -192,17 +195,23 @@ def save_pack(
 ) -> None:
     """Writes one modality of a model in memory as a pack; `write_pack` says what the arguments are."""
     state = model.state_dict()
-    specs = {name: TensorSpec(tensor.dtype, tuple(tensor.shape)) for name, tensor in state.items()}
-    write_pack(path, model.config, modality, specs, state.__getitem__, base, trained_on, preprocessor)
+    write_pack(path, model.config, modality, specs_of(state), state.__getitem__, base, trained_on, preprocessor)
 
 
-def add_packs(base: Checkpoint, packs: Sequence[Pack]) -> Checkpoint:
+def add_packs(base: Checkpoint, paths: Sequence[Path]) -> Checkpoint:
     """Puts packs onto a base language model, without reading the weights of either but for the digest.
+
+    Args:
+        base: an opened language model.
+        paths: pack files, one for each modality; none of them leaves the base as it is.
 
     Raises:
         CheckpointError: the base is multimodal already, a modality comes twice, a pack was made for another base, or
             its tensors do not fit its configuration or the decoder.
     """
+    if not paths:
+        return base
+    packs = [read_pack(path) for path in paths]
     if is_multimodal(base.config):
         raise CheckpointError(f"{base.directory} has its modalities inside; packs go onto a base without any")
     modalities = [pack.modality for pack in packs]
@@ -221,7 +230,8 @@ def add_packs(base: Checkpoint, packs: Sequence[Pack]) -> Checkpoint:
         if _placeholder_id(config, pack.modality) != pack.placeholder_id:
             raise CheckpointError(f"{pack.path}: its config and its placeholder_id {pack.placeholder_id} disagree")
         tensors |= match(pack.tensors, _pack_table(config, pack.modality), str(pack.path))
-    return replace(base, config=config, tensors=tensors)
+    preprocessor = {key: value for pack in packs for key, value in pack.preprocessor.items()}
+    return replace(base, config=config, preprocessor={**base.preprocessor, **preprocessor}, tensors=tensors)
 
 
 def _combined_config(base: ModelConfig, packs: Sequence[Pack]) -> ModelConfig:

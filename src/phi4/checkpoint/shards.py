@@ -12,7 +12,7 @@ from typing import BinaryIO
 import torch
 
 from phi4.checkpoint.directories import write_json
-from phi4.checkpoint.tensor_files import DTYPES, INDEX_FILE, SINGLE_FILE
+from phi4.checkpoint.tensor_files import DTYPE_NAMES, DTYPES, INDEX_FILE, SINGLE_FILE, StoredTensor
 from phi4.errors import CheckpointError
 
 # Called with the bytes written so far and the bytes in all.
@@ -20,8 +20,6 @@ Progress = Callable[[int, int], None]
 
 # The release keeps its shards below 5 GB.
 MAX_SHARD_BYTES = 4_500_000_000
-
-_DTYPE_NAMES = {dtype: name for name, dtype in DTYPES.items()}
 
 
 @dataclass(frozen=True)
@@ -35,6 +33,11 @@ class TensorSpec:
     def num_bytes(self) -> int:
         """Size of the values in the file."""
         return math.prod(self.shape) * self.dtype.itemsize
+
+
+def specs_of(tensors: Mapping[str, torch.Tensor] | Mapping[str, StoredTensor]) -> dict[str, TensorSpec]:
+    """Returns the dtype and shape of every tensor, in memory or in a file."""
+    return {name: TensorSpec(tensor.dtype, tuple(tensor.shape)) for name, tensor in tensors.items()}
 
 
 def tensor_bytes(tensor: torch.Tensor) -> memoryview:
@@ -86,10 +89,10 @@ def _write_header(file: BinaryIO, specs: Mapping[str, TensorSpec], metadata: Map
     offset = 0
     for name in _in_file_order(specs):
         spec = specs[name]
-        if spec.dtype not in _DTYPE_NAMES:
+        if spec.dtype not in DTYPE_NAMES:
             raise CheckpointError(f"{name} is {spec.dtype}; only {', '.join(DTYPES)} are stored")
         end = offset + spec.num_bytes
-        header[name] = {"dtype": _DTYPE_NAMES[spec.dtype], "shape": list(spec.shape), "data_offsets": [offset, end]}
+        header[name] = {"dtype": DTYPE_NAMES[spec.dtype], "shape": list(spec.shape), "data_offsets": [offset, end]}
         offset = end
     encoded = json.dumps(header, separators=(",", ":")).encode()
     encoded += b" " * (-len(encoded) % 8)

@@ -7,11 +7,11 @@ from typing import Any
 
 import torch
 
-from phi4.checkpoint.directories import PREPROCESSOR_FILE, copy_companions, new_directory, read_json
+from phi4.checkpoint.directories import copy_companions, new_directory
 from phi4.checkpoint.keymap import Layout, empty_model
 from phi4.checkpoint.layouts import Checkpoint, open_checkpoint, write_checkpoint
-from phi4.checkpoint.packs import add_packs, read_pack
-from phi4.checkpoint.shards import MAX_SHARD_BYTES, Progress, TensorSpec
+from phi4.checkpoint.packs import add_packs
+from phi4.checkpoint.shards import MAX_SHARD_BYTES, Progress, specs_of
 from phi4.config import GenerationConfig, ModelConfig
 from phi4.model.decoder import Phi4Mini
 from phi4.model.multimodal import Phi4Multimodal
@@ -57,26 +57,14 @@ def load_model(
         ConfigError: a configuration file is missing, broken or not supported.
         CheckpointError: weights are truncated, pickled, unknown, missing, misshapen or made for another base.
     """
-    checkpoint = open_checkpoint(directory)
-    preprocessor = read_preprocessor(directory)
-    if packs:
-        opened = [read_pack(path) for path in packs]
-        checkpoint = add_packs(checkpoint, opened)
-        for pack in opened:
-            preprocessor |= pack.preprocessor
+    checkpoint = add_packs(open_checkpoint(directory), packs)
     return LoadedModel(
         model=_build(checkpoint, dtype, torch.device(device)),
         config=checkpoint.config,
         generation=checkpoint.generation,
-        preprocessor=preprocessor,
+        preprocessor=checkpoint.preprocessor,
         directory=directory,
     )
-
-
-def read_preprocessor(directory: Path) -> dict[str, Any]:
-    """Reads `preprocessor_config.json`; a language model has none, which reads as empty."""
-    path = directory / PREPROCESSOR_FILE
-    return read_json(path) if path.is_file() else {}
 
 
 def _build(checkpoint: Checkpoint, dtype: torch.dtype | None, device: torch.device) -> Phi4Mini | Phi4Multimodal:
@@ -115,9 +103,10 @@ def save_model(
         CheckpointError: the directory is not empty, or the layout cannot hold this model.
     """
     state = model.state_dict()
-    specs = {name: TensorSpec(tensor.dtype, tuple(tensor.shape)) for name, tensor in state.items()}
     eos_token_ids = (generation or GenerationConfig.from_released(config.raw)).eos_token_ids
     with new_directory(directory) as partial:
         if companions is not None:
             copy_companions(companions, partial)
-        write_checkpoint(partial, config, specs, state.__getitem__, layout, eos_token_ids, max_shard_bytes, progress)
+        write_checkpoint(
+            partial, config, specs_of(state), state.__getitem__, layout, eos_token_ids, max_shard_bytes, progress
+        )

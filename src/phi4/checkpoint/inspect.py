@@ -1,0 +1,168 @@
+"""Says what a checkpoint or a pack holds, from its headers; only the base's digest reads the weights."""
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from phi4.checkpoint.digest import base_digest
+from phi4.checkpoint.keymap import adapter_of, file_name
+from phi4.checkpoint.layouts import Checkpoint, open_checkpoint
+from phi4.checkpoint.packs import Pack, read_pack
+from phi4.checkpoint.tensor_files import DTYPE_NAMES, StoredTensor
+from phi4.config import AdapterConfig, DecoderConfig, read_adapter
+
+# Beginning of a released name -> component; the first that fits decides. Facts sheet 6.4.
+_PREFIXES = {
+    "model.embed_tokens_extend.image_embed.img_processor.": "vision_encoder",
+    "model.embed_tokens_extend.image_embed.": "vision_projector",
+    "model.embed_tokens_extend.audio_embed.encoder.encoder_embedding.": "audio_buffers",
+    "model.embed_tokens_extend.audio_embed.encoder.": "audio_encoder",
+    "model.embed_tokens_extend.audio_embed.": "audio_projectors",
+    "": "language",
+}
+COMPONENTS = (
+    "language",
+    "vision_lora",
+    "speech_lora",
+    "vision_encoder",
+    "vision_projector",
+    "audio_encoder",
+    "audio_projectors",
+    "audio_buffers",
+)
+
+# The cache is counted in bfloat16, whatever the weights are stored in.
+_CACHE_BYTES_PER_VALUE = 2
+
+
+@dataclass(frozen=True)
+class AdapterReport:
+    """One adapter: its rank, and the factor on B(A(x))."""
+
+    rank: int
+    scale: float
+
+
+@dataclass(frozen=True)
+class CacheReport:
+    """The key/value cache of a decoder in bfloat16.
+
+    Attributes:
+        bytes_per_token: what one token adds.
+        bytes_at_full_context: at `context_tokens`.
+        context_tokens: the longest context.
+        share_of_multi_head: relative to one key and value head for every query head.
+    """
+
+    bytes_per_token: int
+    bytes_at_full_context: int
+    context_tokens: int
+    share_of_multi_head: float
+
+    @classmethod
+    def from_config(cls, config: DecoderConfig) -> "CacheReport":
+        """Computes the cache's size from the decoder's."""
+        per_token = config.kv_values_per_token * _CACHE_BYTES_PER_VALUE
+        return cls(
+            bytes_per_token=per_token,
+            bytes_at_full_context=per_token * config.max_position_embeddings,
+            context_tokens=config.max_position_embeddings,
+            share_of_multi_head=config.num_key_value_heads / config.num_attention_heads,
+        )
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """What a checkpoint or a pack holds.
+
+    Attributes:
+        path: the directory or the pack file.
+        layout: "released", "converted" or "pack".
+        values: how many values each component holds (facts sheet 6.4).
+        total_values: their sum.
+        num_tensors: how many tensors are stored.
+        dtypes: how many tensors are stored in each dtype.
+        adapters: by name.
+        base_digest: of the language model; for a pack, of the one that it was trained on.
+        cache: of the language model; None for a pack.
+    """
+
+    path: Path
+    layout: str
+    values: Mapping[str, int]
+    total_values: int
+    num_tensors: int
+    dtypes: Mapping[str, int]
+    adapters: Mapping[str, AdapterReport]
+    base_digest: str
+    cache: CacheReport | None
+
+
+def inspect_checkpoint(path: Path) -> Inspection:
+    """Inspects a model directory or a pack file.
+
+    Raises:
+        ConfigError: a configuration file is missing, broken or not supported.
+        CheckpointError: the files are broken or contradict the configuration.
+    """
+    if path.is_dir():
+        return _inspect_directory(open_checkpoint(path))
+    return _inspect_pack(read_pack(path))
+
+
+def _inspect_directory(checkpoint: Checkpoint) -> Inspection:
+    released = {file_name(name, "released"): tensor for name, tensor in checkpoint.tensors.items()}
+    return _report(
+        path=checkpoint.directory,
+        layout=checkpoint.layout,
+        tensors=released,
+        adapters=checkpoint.config.adapters,
+        digest=base_digest(checkpoint.tensors),
+        cache=CacheReport.from_config(checkpoint.config.decoder),
+    )
+
+
+def _inspect_pack(pack: Pack) -> Inspection:
+    adapter = read_adapter(pack.config, f"{pack.modality}_lora")
+    return _report(
+        path=pack.path,
+        layout="pack",
+        tensors=pack.tensors,
+        adapters={pack.modality: adapter},
+        digest=pack.base_digest,
+        cache=None,
+    )
+
+
+def _report(
+    path: Path,
+    layout: str,
+    tensors: Mapping[str, StoredTensor],
+    adapters: Mapping[str, AdapterConfig],
+    digest: str,
+    cache: CacheReport | None,
+) -> Inspection:
+    values: Counter[str] = Counter()
+    for name, tensor in tensors.items():
+        values[component_of(name)] += tensor.num_values
+    return Inspection(
+        path=path,
+        layout=layout,
+        values={component: values[component] for component in COMPONENTS if component in values},
+        total_values=values.total(),
+        num_tensors=len(tensors),
+        dtypes=dict(Counter(DTYPE_NAMES[tensor.dtype] for tensor in tensors.values())),
+        adapters={name: AdapterReport(adapter.rank, adapter.scale) for name, adapter in adapters.items()},
+        base_digest=digest,
+        cache=cache,
+    )
+
+
+def component_of(released_name: str) -> str:
+    """Returns which of `COMPONENTS` a tensor belongs to, by its name in the release."""
+    adapter = adapter_of(released_name)
+    if adapter is not None:
+        return f"{adapter}_lora"
+    prefixes = (prefix for prefix in _PREFIXES if released_name.startswith(prefix))
+    return _PREFIXES[next(prefixes, "")]
