@@ -1,0 +1,102 @@
+"""Places pictures and sounds: each placeholder token becomes as many as its medium takes."""
+
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from phi4.errors import InputError
+from phi4.inputs import AudioFrames, ImageCrops, Medium, ModelInputs
+
+
+@dataclass(frozen=True)
+class MediaProcessor:
+    """The processor of one modality.
+
+    Attributes:
+        modality: its name, "vision" or "speech" in the release.
+        noun: what users call its media, "image" or "audio"; also the name in `<|image_1|>`.
+        token_id: id of its placeholder.
+        prepare: turns a source (path, bytes, ...) into what the encoder takes.
+        count_tokens: says how many placeholders that takes.
+    """
+
+    modality: str
+    noun: str
+    token_id: int
+    prepare: Callable[[Any], ImageCrops | AudioFrames]
+    count_tokens: Callable[[Any], int]
+
+
+def expand_placeholders(
+    token_ids: Sequence[int], processors: Sequence[MediaProcessor], sources: Mapping[str, Sequence[Any]]
+) -> ModelInputs:
+    """Repeats each placeholder as often as its medium takes tokens. Media are matched by order (facts sheet 3.3).
+
+    Args:
+        token_ids: with one placeholder for each medium.
+        processors: one for each modality that the model has.
+        sources: media of each modality, by its name, in the order in which their placeholders occur.
+
+    Raises:
+        InputError: there are more or fewer media than placeholders, media of a modality that the model lacks, or a
+            medium that cannot be used.
+    """
+    _check_counts(token_ids, processors, sources)
+    by_token = {processor.token_id: processor for processor in processors}
+    waiting = {modality: iter(enumerate(given, start=1)) for modality, given in sources.items()}
+    expanded: list[int] = []
+    media: list[Medium] = []
+    for token_id in token_ids:
+        processor = by_token.get(token_id)
+        if processor is None:
+            expanded.append(token_id)
+            continue
+        number, source = next(waiting[processor.modality])
+        medium = _prepare(processor, source, number, start=len(expanded))
+        expanded.extend([token_id] * medium.num_tokens)
+        media.append(medium)
+    return ModelInputs(token_ids=tuple(expanded), media=tuple(media))
+
+
+def digest_tensors(*tensors: torch.Tensor) -> str:
+    """SHA-256 over the tensors' types, shapes and values, hexadecimal."""
+    digest = hashlib.sha256()
+    for tensor in tensors:
+        digest.update(f"{tensor.dtype}{list(tensor.shape)}".encode())
+        digest.update(tensor.contiguous().numpy().data)
+    return digest.hexdigest()
+
+
+def _check_counts(
+    token_ids: Sequence[int], processors: Sequence[MediaProcessor], sources: Mapping[str, Sequence[Any]]
+) -> None:
+    modalities = {processor.modality for processor in processors}
+    lacking = sorted(modality for modality, given in sources.items() if given and modality not in modalities)
+    if lacking:
+        raise InputError(f"media for {' and '.join(lacking)} are given, which this model does not have")
+    for processor in processors:
+        num_placeholders = token_ids.count(processor.token_id)
+        num_media = len(sources.get(processor.modality, ()))
+        if num_placeholders != num_media:
+            raise InputError(
+                f"{processor.noun}: the prompt has {num_placeholders} placeholders, but {num_media} media are given; "
+                "there must be one placeholder for each"
+            )
+
+
+def _prepare(processor: MediaProcessor, source: Any, number: int, start: int) -> Medium:
+    try:
+        data = processor.prepare(source)
+    except InputError as error:
+        raise InputError(f"{processor.noun} {number}: {error}") from error
+    tensors = (data.crops, data.mask) if isinstance(data, ImageCrops) else (data.frames,)
+    return Medium(
+        modality=processor.modality,
+        data=data,
+        start=start,
+        num_tokens=processor.count_tokens(data),
+        digest=digest_tensors(*tensors),
+    )

@@ -1,0 +1,71 @@
+"""Preprocessor settings: both spellings of the release, transformers' files, and contradictions."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from phi4.config import SpeechConfig, VisionConfig
+from phi4.errors import ConfigError
+from phi4.processing.settings import (
+    AudioSettings,
+    ImageSettings,
+    load_preprocessor_config,
+    read_audio_settings,
+    read_image_settings,
+)
+from processing.phi_tokenizer import write_json
+
+RELEASED = {"audio_compression_rate": 8, "audio_downsample_rate": 1, "audio_feat_stride": 1, "dynamic_hd": 36}
+OLDER = {"compression_rate": 8, "qformer_compression_rate": 1, "feat_stride": 1, "dynamic_hd": 36}
+
+
+@pytest.mark.parametrize("raw", [RELEASED, OLDER, {}])
+def test_both_spellings_give_the_releases_settings(raw: dict[str, int]) -> None:
+    assert read_image_settings(raw, VisionConfig()) == ImageSettings(448, 14, 36)
+    assert read_audio_settings(raw, SpeechConfig()) == AudioSettings()
+
+
+def test_other_sizes_come_from_the_files() -> None:
+    vision = VisionConfig(image_size=112, patch_size=28)
+    assert read_image_settings({"dynamic_hd": 4}, vision) == ImageSettings(112, 28, 4)
+    raw = {"compression_rate": 4, "sampling_rate": 8000, "mel_max_frequency": 3800, "n_fft": 256, "win_length": 200}
+    audio = read_audio_settings({**raw, "hop_length": 80}, SpeechConfig(input_size=40, time_reduction=4))
+    assert (audio.sample_rate_hz, audio.num_mels, audio.mel_high_hz, audio.frames_per_token) == (8000, 40, 3800, 4)
+    assert (audio.fft_size, audio.window_samples, audio.hop_samples) == (256, 200, 80)
+
+
+@pytest.mark.parametrize(
+    ("raw", "complaint"),
+    [
+        ({"audio_compression_rate": 4}, "audio_compression_rate is 4"),
+        ({"audio_downsample_rate": 2}, "audio_downsample_rate is 2"),
+        ({"feat_stride": 2}, "audio_feat_stride is 2"),
+        ({"feature_size": 128}, "feature_size is 128"),
+        ({"sampling_rate": 8000}, "half the sample rate of 8000 Hz"),
+        ({"win_length": 1024}, "does not fit"),
+        ({"hop_length": 0}, "does not fit"),
+    ],
+)
+def test_audio_settings_that_contradict_the_model_are_refused(raw: dict[str, int], complaint: str) -> None:
+    with pytest.raises(ConfigError, match=complaint):
+        read_audio_settings(raw, SpeechConfig())
+
+
+@pytest.mark.parametrize("raw", [{"size": {"height": 336, "width": 336}}, {"patch_size": 16}, {"dynamic_hd": 0}])
+def test_image_settings_that_contradict_the_model_are_refused(raw: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError, match=next(iter(raw))):
+        read_image_settings(raw, VisionConfig())
+
+
+def test_the_nested_file_of_transformers_is_read(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"no preprocessor_config\.json"):
+        load_preprocessor_config(tmp_path)
+    nested = {"image_processor": {"dynamic_hd": 9}, "audio_processor": {"audio_compression_rate": 8}}
+    write_json(tmp_path / "processor_config.json", nested)
+    assert load_preprocessor_config(tmp_path) == {"dynamic_hd": 9, "audio_compression_rate": 8}
+    write_json(tmp_path / "preprocessor_config.json", RELEASED)
+    assert load_preprocessor_config(tmp_path) == RELEASED
+    write_json(tmp_path / "preprocessor_config.json", [])
+    with pytest.raises(ConfigError, match="must hold a JSON object, not a list"):
+        load_preprocessor_config(tmp_path)
