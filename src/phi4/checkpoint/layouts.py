@@ -57,22 +57,27 @@ def open_checkpoint(directory: Path) -> Checkpoint:
         CheckpointError: the weights are truncated, pickled, of another dtype, unknown, missing or misshapen.
     """
     raw = read_json(directory / CONFIG_FILE)
-    generation, preprocessor = _read_generation(directory, raw), read_preprocessor(directory)
-    if raw.get("model_type") != NATIVE_MODEL_TYPE:
-        config = ModelConfig.from_released(raw)
-        tensors = match(map_directory(directory), key_table(config, "released"), str(directory))
-        return Checkpoint(directory, "released", config, generation, preprocessor, tensors)
-    folders = {
-        name: read_peft_folder(directory / folder)
-        for name, folder in ADAPTER_FOLDERS.items()
-        if (directory / folder).is_dir()
-    }
-    config = _native_config(raw, folders)
-    tensors = match(map_directory(directory), key_table(config, "converted"), str(directory))
+    native = raw.get("model_type") == NATIVE_MODEL_TYPE
+    folders = _peft_folders(directory) if native else {}
+    config = _native_config(raw, folders) if native else ModelConfig.from_released(raw)
+    layout: Layout = "converted" if native else "released"
+    tensors = match(map_directory(directory), key_table(config, layout), str(directory))
     for name, folder in folders.items():
         where = str(directory / ADAPTER_FOLDERS[name])
         tensors |= match(folder.tensors, adapter_table(config, name), where)
-    return Checkpoint(directory, "converted", config, generation, preprocessor, tensors)
+    return Checkpoint(
+        directory=directory,
+        layout=layout,
+        config=config,
+        generation=_read_generation(directory, raw),
+        preprocessor=read_preprocessor(directory),
+        tensors=tensors,
+    )
+
+
+def _peft_folders(directory: Path) -> dict[str, PeftFolder]:
+    present = {name: directory / folder for name, folder in ADAPTER_FOLDERS.items() if (directory / folder).is_dir()}
+    return {name: read_peft_folder(folder) for name, folder in present.items()}
 
 
 def _read_generation(directory: Path, raw: Mapping[str, Any]) -> GenerationConfig:
