@@ -65,6 +65,8 @@ def test_text_called_wav_and_missing_files_are_named(tmp_path: Path) -> None:
             load_audio(wrong)
     with pytest.raises(InputError, match="the audio cannot be read"):
         load_audio(b"")
+    with pytest.raises(InputError, match="the audio cannot be read"):
+        load_audio(3)  # type: ignore[arg-type]
 
 
 def test_a_file_that_is_cut_short_is_refused() -> None:

@@ -122,6 +122,11 @@ def test_templates_with_a_variable_get_tools_in_openai_shape(tokenizer: Tokenize
     assert tokenizer.decode(token_ids, skip_special=False) == f"{shown}<|user|>Hi<|end|>"
 
 
+def test_an_empty_list_of_tools_offers_none(tokenizer: Tokenizer) -> None:
+    messages = [Message("user", "Hi")]
+    assert encode(tokenizer, messages, []) == encode(tokenizer, messages)
+
+
 def test_tools_are_never_dropped_without_a_word(tokenizer: Tokenizer) -> None:
     messages = [Message("user", "Hi")]
     with pytest.raises(InputError, match="no place for tools"):

@@ -122,6 +122,9 @@ def test_a_missing_or_damaged_file_is_named(tmp_path: Path) -> None:
     write_json(tmp_path / "tokenizer.json", {**phi_tokenizer_json(), "pre_tokenizer": {"type": "Unknown"}})
     with pytest.raises(ConfigError, match="not a usable tokenizer"):
         Tokenizer.load(tmp_path)
+    write_json(tmp_path / "tokenizer.json", {**phi_tokenizer_json(), "added_tokens": [{"id": 3}]})
+    with pytest.raises(ConfigError, match="is damaged: KeyError"):
+        Tokenizer.load(tmp_path)
 
 
 def test_other_kinds_of_tokenizer_are_refused(tmp_path: Path) -> None:

@@ -89,7 +89,9 @@ def test_both_shapes_of_tools_are_read() -> None:
     assert json.loads(json.dumps(read_tools([tool]))) == [tool]
 
 
-@pytest.mark.parametrize("raw", [{"name": "now"}, "now", 3, ["now"], [{}], [{"function": 3}], [{"name": 3}]])
+@pytest.mark.parametrize(
+    "raw", [{"name": "now"}, "now", 3, ["now"], [{}], [{"function": 3}], [{"name": 3}], [{"name": "f", "x": {1}}]]
+)
 def test_malformed_tools_are_refused(raw: Any) -> None:
     with pytest.raises(InputError, match="tool"):
         read_tools(raw)

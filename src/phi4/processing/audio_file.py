@@ -33,7 +33,7 @@ def load_audio(source: str | Path | bytes) -> tuple[np.ndarray, int]:
             while len(block := file.read(BLOCK_SAMPLES, dtype="float32", always_2d=True)):
                 blocks.append(block)
             samples, sample_rate_hz, promised = np.concatenate(blocks), file.samplerate, file.frames
-    except (OSError, ValueError, MemoryError, soundfile.SoundFileError) as error:
+    except (OSError, TypeError, ValueError, MemoryError, soundfile.SoundFileError) as error:
         raise InputError(f"{name} cannot be read as sound: {error}") from error
     if len(samples) < promised:
         raise InputError(f"{name} is cut short: it holds {len(samples)} of the {promised} samples that it announces")

@@ -28,7 +28,7 @@ def encode_chat(
 
     Args:
         messages: the conversation.
-        tools: functions on offer, as `read_tools` takes them.
+        tools: functions on offer, as `read_tools` takes them; an empty list is the same as None.
         template: lays the conversation out.
         tokenizer: encodes it.
         placeholders: text of the placeholder token of each modality.
@@ -40,7 +40,7 @@ def encode_chat(
     """
     if not messages:
         raise InputError("the conversation has no messages; give at least one")
-    functions = None if tools is None else read_tools(tools)
+    functions = (None if tools is None else read_tools(tools)) or None
     if functions is not None and template.tool_style == "system message":
         messages, functions = _offer_in_system_message(messages, functions), None
     _check_tools(messages, functions, template)

@@ -48,14 +48,18 @@ class Tokenizer:
         path = directory / "tokenizer.json"
         config_path = directory / "tokenizer_config.json"
         raw = read_json_object(path)
-        added = read_added_tokens(raw, read_json_object(config_path) if config_path.exists() else {})
+        config = read_json_object(config_path) if config_path.exists() else {}
         model, decoder = raw.get("model") or {}, raw.get("decoder") or {}
         if model.get("type") != "BPE" or decoder.get("type") != "ByteLevel":
             raise ConfigError(
                 f"{path} holds a {model.get('type')} tokenizer with a {decoder.get('type')} decoder; "
                 "byte-level BPE (BPE, ByteLevel) is supported"
             )
-        vocabulary = _plain_vocabulary(model, added, path)
+        try:
+            added = read_added_tokens(raw, config)
+            vocabulary = _plain_vocabulary(model, added)
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            raise ConfigError(f"{path} or {config_path.name} is damaged: {error!r}") from error
         plain = {**raw, "added_tokens": [], "post_processor": None, "truncation": None, "padding": None}
         plain["model"] = {**model, "vocab": vocabulary, "unk_token": None}
         try:
@@ -155,11 +159,10 @@ class TextStream:
         return self._decoder.decode(b"", final=True)
 
 
-def _plain_vocabulary(model: Mapping[str, Any], added: AddedTokens, path: Path) -> dict[str, int]:
+def _plain_vocabulary(model: Mapping[str, Any], added: AddedTokens) -> dict[str, int]:
     """The vocabulary without the added tokens, so that no text can be encoded as one of them."""
-    merges = model.get("merges") or []
-    merged = {merge.replace(" ", "", 1) if isinstance(merge, str) else "".join(merge) for merge in merges}
+    merged = {merge.replace(" ", "", 1) if isinstance(merge, str) else "".join(merge) for merge in model["merges"]}
     reachable = sorted(text for text in added.by_text if text in merged or len(text) == 1)
     if reachable:
-        raise ConfigError(f"{path} lets plain text be encoded as the added tokens {reachable}")
-    return {text: token_id for text, token_id in (model.get("vocab") or {}).items() if text not in added.by_text}
+        raise ConfigError(f"the tokenizer lets plain text be encoded as the added tokens {reachable}")
+    return {text: token_id for text, token_id in model["vocab"].items() if text not in added.by_text}

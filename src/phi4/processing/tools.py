@@ -37,7 +37,7 @@ def read_tools(raw: Any) -> list[dict[str, Any]]:
     OpenAI's shape, `{"type": "function", "function": {...}}`, is unpacked; what stands in a function is kept as it is.
 
     Raises:
-        InputError: it is no list of named functions.
+        InputError: it is no list of named functions, or holds what JSON does not know.
     """
     if not isinstance(raw, Sequence) or isinstance(raw, str):
         raise InputError(f"tools must be a list of functions, not a {type(raw).__name__}")
@@ -47,6 +47,10 @@ def read_tools(raw: Any) -> list[dict[str, Any]]:
         if not isinstance(function, Mapping) or not isinstance(function.get("name"), str):
             raise InputError(f'tool {number} is not an object with a "name": {tool!r}')
         functions.append(dict(function))
+    try:
+        json.dumps(functions)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise InputError(f"the tools cannot be written as JSON: {error}") from error
     return functions
 
 
