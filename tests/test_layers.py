@@ -12,13 +12,14 @@ ALLOWED = {
     "errors": set(),
     "config": {"errors"},
     "inputs": set(),
+    "json_file": {"errors"},
     "model": {"config", "errors", "inputs"},
-    "processing": {"config", "errors", "inputs"},
-    "checkpoint": {"config", "errors", "inputs", "model"},
+    "processing": {"config", "errors", "inputs", "json_file"},
+    "checkpoint": {"config", "errors", "inputs", "json_file", "model"},
     "engine": {"config", "errors", "inputs", "model"},
     "assistant": {"config", "errors", "inputs", "processing", "checkpoint", "engine"},
-    "cli": {"config", "errors", "inputs", "processing", "checkpoint", "engine", "assistant"},
-    "__init__": {"errors", "assistant"},
+    "cli": {"config", "errors", "inputs", "json_file", "processing", "checkpoint", "engine", "assistant"},
+    "__init__": {"errors", "processing", "engine", "assistant"},
     "__main__": {"cli"},
 }
 

@@ -1,3 +1,42 @@
 """Phi-4-Mini and Phi-4-Multimodal: run, serve, adapt and extend them."""
 
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from phi4.assistant import Answer, AnswerStream, Assistant
+    from phi4.engine.sampling import Sampling
+    from phi4.errors import CapacityError, CheckpointError, ConfigError, InputError, Phi4Error
+    from phi4.processing.messages import Image, Message, Sound
+
 __version__ = "0.1.0"
+
+__all__ = [
+    "Answer",
+    "AnswerStream",
+    "Assistant",
+    "CapacityError",
+    "CheckpointError",
+    "ConfigError",
+    "Image",
+    "InputError",
+    "Message",
+    "Phi4Error",
+    "Sampling",
+    "Sound",
+]
+
+_HOMES = {
+    "phi4.assistant": ("Answer", "AnswerStream", "Assistant"),
+    "phi4.engine.sampling": ("Sampling",),
+    "phi4.errors": ("CapacityError", "CheckpointError", "ConfigError", "InputError", "Phi4Error"),
+    "phi4.processing.messages": ("Image", "Message", "Sound"),
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Imports a public name on first use: `phi4 --help` must not wait for torch."""
+    for module, names in _HOMES.items():
+        if name in names:
+            return getattr(import_module(module), name)
+    raise AttributeError(f"module 'phi4' has no attribute {name!r}")

@@ -57,22 +57,24 @@ def multimodal_config(tokenizer: Tokenizer) -> ModelConfig:
     )
 
 
+PREPROCESSOR = {"dynamic_hd": 6, "audio_compression_rate": 8}
+
+
 @pytest.fixture(scope="module")
 def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("checkpoint")
     write_json(path / "tokenizer.json", phi_tokenizer_json())
-    write_json(path / "preprocessor_config.json", {"dynamic_hd": 6, "audio_compression_rate": 8})
     return path
 
 
 @pytest.fixture(scope="module")
 def processor(directory: Path, tokenizer: Tokenizer) -> Processor:
-    return Processor.load(directory, multimodal_config(tokenizer))
+    return Processor.load(directory, multimodal_config(tokenizer), PREPROCESSOR)
 
 
 @pytest.fixture(scope="module")
 def text_processor(directory: Path, tokenizer: Tokenizer) -> Processor:
-    return Processor.load(directory, text_config(tokenizer))
+    return Processor.load(directory, text_config(tokenizer), {})
 
 
 def runs(processor: Processor, inputs: ModelInputs) -> list[str]:
@@ -193,7 +195,7 @@ def test_impossible_token_ids_are_refused(processor: Processor) -> None:
 def test_a_placeholder_that_the_tokenizer_lacks_is_refused(directory: Path, tokenizer: Tokenizer) -> None:
     config = replace(multimodal_config(tokenizer), vision=VisionConfig(image_token_id=5))
     with pytest.raises(ConfigError, match="token 5 as the image placeholder"):
-        Processor.load(directory, config)
+        Processor.load(directory, config, PREPROCESSOR)
 
 
 def test_tools_reach_the_prompt(processor: Processor) -> None:

@@ -1,6 +1,5 @@
 """Preprocessor settings: both spellings of the release, transformers' files, and contradictions."""
 
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,11 +9,9 @@ from phi4.errors import ConfigError
 from phi4.processing.settings import (
     AudioSettings,
     ImageSettings,
-    load_preprocessor_config,
     read_audio_settings,
     read_image_settings,
 )
-from processing.phi_tokenizer import write_json
 
 RELEASED = {"audio_compression_rate": 8, "audio_downsample_rate": 1, "audio_feat_stride": 1, "dynamic_hd": 36}
 OLDER = {"compression_rate": 8, "qformer_compression_rate": 1, "feat_stride": 1, "dynamic_hd": 36}
@@ -56,16 +53,3 @@ def test_audio_settings_that_contradict_the_model_are_refused(raw: dict[str, int
 def test_image_settings_that_contradict_the_model_are_refused(raw: dict[str, Any]) -> None:
     with pytest.raises(ConfigError, match=next(iter(raw))):
         read_image_settings(raw, VisionConfig())
-
-
-def test_the_nested_file_of_transformers_is_read(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"no preprocessor_config\.json"):
-        load_preprocessor_config(tmp_path)
-    nested = {"image_processor": {"dynamic_hd": 9}, "audio_processor": {"audio_compression_rate": 8}}
-    write_json(tmp_path / "processor_config.json", nested)
-    assert load_preprocessor_config(tmp_path) == {"dynamic_hd": 9, "audio_compression_rate": 8}
-    write_json(tmp_path / "preprocessor_config.json", RELEASED)
-    assert load_preprocessor_config(tmp_path) == RELEASED
-    write_json(tmp_path / "preprocessor_config.json", [])
-    with pytest.raises(ConfigError, match="must hold a JSON object, not a list"):
-        load_preprocessor_config(tmp_path)

@@ -117,7 +117,7 @@ def test_a_missing_or_damaged_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"tokenizer\.json"):
         Tokenizer.load(tmp_path)
     (tmp_path / "tokenizer.json").write_text('{"model":')
-    with pytest.raises(ConfigError, match="cannot be read as JSON"):
+    with pytest.raises(ConfigError, match="is not valid JSON"):
         Tokenizer.load(tmp_path)
     write_json(tmp_path / "tokenizer.json", {**phi_tokenizer_json(), "pre_tokenizer": {"type": "Unknown"}})
     with pytest.raises(ConfigError, match="not a usable tokenizer"):

@@ -1,7 +1,7 @@
 """The one way from messages, pictures and sounds to what a model is given."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -20,7 +20,6 @@ from phi4.processing.placeholders import MediaProcessor, expand_placeholders
 from phi4.processing.settings import (
     AudioSettings,
     ImageSettings,
-    load_preprocessor_config,
     read_audio_settings,
     read_image_settings,
 )
@@ -56,8 +55,13 @@ class Processor:
                 )
 
     @classmethod
-    def load(cls, directory: Path, config: ModelConfig) -> "Processor":
-        """Reads the tokenizer, the chat template and the preprocessor settings of a checkpoint.
+    def load(cls, directory: Path, config: ModelConfig, preprocessor: Mapping[str, Any]) -> "Processor":
+        """Reads the tokenizer and the chat template of a checkpoint.
+
+        Args:
+            directory: where they are.
+            config: the model's configuration.
+            preprocessor: what `preprocessor_config.json` and packs say; an absent key means the release's value.
 
         Raises:
             ConfigError: a file is missing, damaged, or contradicts `config`.
@@ -65,10 +69,10 @@ class Processor:
         tokenizer = Tokenizer.load(directory)
         media_processors = []
         if config.vision is not None:
-            image_settings = read_image_settings(load_preprocessor_config(directory), config.vision)
+            image_settings = read_image_settings(preprocessor, config.vision)
             media_processors.append(image_processor(image_settings, config.vision))
         if config.speech is not None:
-            audio_settings = read_audio_settings(load_preprocessor_config(directory), config.speech)
+            audio_settings = read_audio_settings(preprocessor, config.speech)
             media_processors.append(audio_processor(audio_settings, config.speech))
         return cls(
             tokenizer=tokenizer,

@@ -1,9 +1,7 @@
 """Sizes that pictures and sounds are prepared with, read from the checkpoint's preprocessor configuration."""
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from phi4.config import SpeechConfig, VisionConfig
@@ -67,41 +65,6 @@ class AudioSettings:
                 f"mel channels from {self.mel_low_hz} Hz to {self.mel_high_hz} Hz do not fit below half the "
                 f"sample rate of {self.sample_rate_hz} Hz"
             )
-
-
-def load_preprocessor_config(directory: Path) -> Mapping[str, Any]:
-    """Reads `preprocessor_config.json`, or the nested `processor_config.json` that transformers 5 writes.
-
-    Raises:
-        ConfigError: neither file is there, or it holds no JSON object.
-    """
-    path = directory / "preprocessor_config.json"
-    if path.exists():
-        return read_json_object(path)
-    nested = directory / "processor_config.json"
-    if not nested.exists():
-        raise ConfigError(f"{directory} has no preprocessor_config.json, which says how to prepare images and audio")
-    parts = read_json_object(nested)
-    return {
-        key: value
-        for name in ("image_processor", "audio_processor", "feature_extractor")
-        for key, value in parts.get(name, {}).items()
-    }
-
-
-def read_json_object(path: Path) -> dict[str, Any]:
-    """Reads a file that must hold one JSON object.
-
-    Raises:
-        ConfigError: the file cannot be read, is not JSON, or holds something else.
-    """
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"{path} cannot be read as JSON: {error}") from error
-    if not isinstance(value, dict):
-        raise ConfigError(f"{path} must hold a JSON object, not a {type(value).__name__}")
-    return value
 
 
 def read_image_settings(raw: Mapping[str, Any], vision: VisionConfig) -> ImageSettings:

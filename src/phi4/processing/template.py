@@ -12,7 +12,7 @@ from jinja2 import nodes
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from phi4.errors import ConfigError, InputError
-from phi4.processing.settings import read_json_object
+from phi4.json_file import read_json
 from phi4.processing.tokenizer import Tokenizer
 
 BUILT_IN_TOKENS = ("<|system|>", "<|user|>", "<|assistant|>", "<|end|>", "<|endoftext|>")
@@ -94,7 +94,7 @@ def load_chat_template(directory: Path, tokenizer: Tokenizer) -> ChatTemplate:
         ConfigError: the template is no valid jinja2, or there is none and the tokenizer lacks the Phi-4 tokens.
     """
     config_path = directory / "tokenizer_config.json"
-    config = read_json_object(config_path) if config_path.exists() else {}
+    config = read_json(config_path) if config_path.exists() else {}
     source = _read_source(directory, config)
     if source is None:
         lacking = [text for text in BUILT_IN_TOKENS if text not in tokenizer.added.by_text]

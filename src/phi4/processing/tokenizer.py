@@ -10,8 +10,8 @@ from typing import Any
 import tokenizers
 
 from phi4.errors import ConfigError, InputError
+from phi4.json_file import read_json
 from phi4.processing.added_tokens import AddedToken, AddedTokens, read_added_tokens
-from phi4.processing.settings import read_json_object
 
 
 def _byte_alphabet() -> dict[str, int]:
@@ -47,8 +47,8 @@ class Tokenizer:
         """
         path = directory / "tokenizer.json"
         config_path = directory / "tokenizer_config.json"
-        raw = read_json_object(path)
-        config = read_json_object(config_path) if config_path.exists() else {}
+        raw = read_json(path)
+        config = read_json(config_path) if config_path.exists() else {}
         model, decoder = raw.get("model") or {}, raw.get("decoder") or {}
         if model.get("type") != "BPE" or decoder.get("type") != "ByteLevel":
             raise ConfigError(

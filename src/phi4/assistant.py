@@ -1,0 +1,253 @@
+"""The assistant: messages in, text out."""
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+
+from phi4.checkpoint.hub import resolve
+from phi4.checkpoint.weights import LoadedModel, load_model
+from phi4.engine.generate import FinishReason, Request, generate, score
+from phi4.engine.row import rotary_for
+from phi4.engine.sampling import Sampling
+from phi4.inputs import Rotary
+from phi4.processing.messages import ImageSource, Message, SoundSource, user_message
+from phi4.processing.processor import Processor
+from phi4.processing.stop import StopScanner
+from phi4.processing.tokenizer import TextStream
+from phi4.processing.tools import ToolCall, parse_tool_calls
+
+DEFAULT_MODEL = "nano"
+# The prompt that the release was trained to transcribe with (facts sheet 3.2).
+TRANSCRIBE_PROMPT = "Transcribe the audio clip into text."
+
+Device = Literal["cpu", "cuda", "mps"]
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One answer and what was used for it.
+
+    Attributes:
+        text: the answer without its end token.
+        token_ids: its tokens, the end token left out.
+        prompt_token_ids: the prompt's, placeholders expanded.
+        finish_reason: "stop" at an end token or stop string, "length" at a limit.
+        adapter: the LoRA that was active, None for the bare language model.
+        rotary: the LongRoPE table that the last token was computed with.
+        media: modality and token count of each picture and sound, in order.
+        seconds: wall time from the prepared prompt to the last token.
+    """
+
+    text: str
+    token_ids: tuple[int, ...]
+    prompt_token_ids: tuple[int, ...]
+    finish_reason: FinishReason
+    adapter: str | None
+    rotary: Rotary
+    media: tuple[tuple[str, int], ...]
+    seconds: float
+
+    @property
+    def tool_calls(self) -> tuple[ToolCall, ...]:
+        """The function calls that the answer asks for, in either dialect."""
+        return parse_tool_calls(self.text)[1]
+
+    def to_json(self) -> dict[str, Any]:
+        """The answer as `phi4 ask --json` prints it."""
+        return {
+            "text": self.text,
+            "token_ids": list(self.token_ids),
+            "prompt_tokens": len(self.prompt_token_ids),
+            "prompt_token_ids": list(self.prompt_token_ids),
+            "finish_reason": self.finish_reason,
+            "adapter": self.adapter,
+            "rotary": self.rotary,
+            "media": [{"modality": modality, "tokens": tokens} for modality, tokens in self.media],
+            "tool_calls": [{"name": call.name, "arguments": dict(call.arguments)} for call in self.tool_calls],
+            "seconds": round(self.seconds, 3),
+        }
+
+
+class AnswerStream:
+    """An answer on its way: iterate for pieces of text, then read `answer`."""
+
+    def __init__(self, loaded: LoadedModel, processor: Processor, request: Request, stop: Sequence[str]) -> None:
+        self._loaded = loaded
+        self._request = request
+        self._text_stream = TextStream(processor.tokenizer)
+        self._scanner = StopScanner(stop)
+        self._answer: Answer | None = None
+
+    @property
+    def answer(self) -> Answer:
+        """The finished answer; reads what is left of the stream first."""
+        for _ in self:
+            pass
+        assert self._answer is not None
+        return self._answer
+
+    def __iter__(self) -> Iterator[str]:
+        """Yields text as it becomes certain: never half a character, never a part of a stop string."""
+        if self._answer is not None:
+            return
+        started = time.perf_counter()
+        pieces: list[str] = []
+        token_ids: list[int] = []
+        finish_reason: FinishReason = "stop"
+        for token in generate(self._loaded.model, [self._request], self._loaded.generation.eos_token_ids):
+            if token.finish_reason == "stop":
+                break
+            token_ids.append(token.token_id)
+            pieces.append(self._scanner.feed(self._text_stream.push(token.token_id)))
+            yield pieces[-1]
+            if self._scanner.stopped:
+                break
+            finish_reason = token.finish_reason or "stop"
+        if not self._scanner.stopped:
+            pieces.append(self._scanner.feed(self._text_stream.flush()) + self._scanner.flush())
+            yield pieces[-1]
+        self._answer = self._finish("".join(pieces), token_ids, finish_reason, time.perf_counter() - started)
+
+    def _finish(self, text: str, token_ids: list[int], finish_reason: FinishReason, seconds: float) -> Answer:
+        inputs, model = self._request.inputs, self._loaded.model
+        # The last token was computed from everything before it.
+        num_seen = len(inputs.token_ids) + max(len(token_ids) - 1, 0)
+        return Answer(
+            text=text,
+            token_ids=tuple(token_ids),
+            prompt_token_ids=inputs.token_ids,
+            finish_reason=finish_reason,
+            adapter=model.adapter_for(inputs.modalities),
+            rotary=rotary_for(model.decoder_config, num_seen),
+            media=tuple((medium.modality, medium.num_tokens) for medium in inputs.media),
+            seconds=seconds,
+        )
+
+
+@dataclass(frozen=True)
+class Assistant:
+    """A model together with the way to talk to it.
+
+    Example:
+        >>> from phi4 import Assistant
+        >>> assistant = Assistant.load()
+        >>> assistant.ask("What is the capital of France?").text
+        'The capital of France is Paris.'
+    """
+
+    loaded: LoadedModel
+    processor: Processor
+
+    @classmethod
+    def load(
+        cls,
+        model: str | Path = DEFAULT_MODEL,
+        *,
+        dtype: torch.dtype | None = None,
+        device: Device | None = None,
+        packs: Sequence[str | Path] = (),
+    ) -> "Assistant":
+        """Loads a model.
+
+        Args:
+            model: a directory, the name of a model that was pulled, or "nano", which is pulled if it is not there.
+            dtype: of weights and activations; None keeps what the files hold.
+            device: None takes CUDA or MPS where there is one, otherwise the CPU.
+            packs: files that add modalities to a base language model.
+
+        Raises:
+            ConfigError: a configuration file cannot be used.
+            CheckpointError: the model is not there, or its weights cannot be used.
+        """
+        loaded = load_model(resolve(str(model)), dtype, device or best_device(), [Path(pack) for pack in packs])
+        return cls(loaded, Processor.load(loaded.directory, loaded.config, loaded.preprocessor))
+
+    def ask(
+        self,
+        text: str,
+        *,
+        images: Sequence[ImageSource] = (),
+        audios: Sequence[SoundSource] = (),
+        system: str | None = None,
+        tools: Sequence[Mapping[str, Any]] | None = None,
+        sampling: Sampling | None = None,
+        stop: Sequence[str] = (),
+    ) -> Answer:
+        """Answers one question; `stream` says what the arguments are."""
+        return self.stream(
+            text, images=images, audios=audios, system=system, tools=tools, sampling=sampling, stop=stop
+        ).answer
+
+    def stream(
+        self,
+        text: str,
+        *,
+        images: Sequence[ImageSource] = (),
+        audios: Sequence[SoundSource] = (),
+        system: str | None = None,
+        tools: Sequence[Mapping[str, Any]] | None = None,
+        sampling: Sampling | None = None,
+        stop: Sequence[str] = (),
+    ) -> AnswerStream:
+        """Answers one question piece by piece.
+
+        Args:
+            text: the question. It is text and nothing else: control tokens in it are spelled out.
+            images: pictures, placed before the text in their order.
+            audios: sounds, placed behind the pictures.
+            system: the system message.
+            tools: functions that the model may call.
+            sampling: how tokens are chosen; greedy by default.
+            stop: strings that end the answer and are not part of it.
+
+        Raises:
+            InputError: something that was given cannot be used.
+            CapacityError: the prompt is longer than the context.
+        """
+        messages = [Message("system", system)] if system is not None else []
+        messages.append(user_message(text, images, audios))
+        return self.reply(messages, tools=tools, sampling=sampling, stop=stop)
+
+    def reply(
+        self,
+        messages: Sequence[Message],
+        *,
+        tools: Sequence[Mapping[str, Any]] | None = None,
+        sampling: Sampling | None = None,
+        stop: Sequence[str] = (),
+    ) -> AnswerStream:
+        """Continues a conversation; arguments and errors as for `stream`."""
+        inputs = self.processor.prepare(messages, tools)
+        return AnswerStream(self.loaded, self.processor, Request(inputs, sampling or Sampling()), stop)
+
+    def transcribe(self, audio: SoundSource, *, sampling: Sampling | None = None) -> Answer:
+        """Writes down what is said in a sound."""
+        return self.ask(TRANSCRIBE_PROMPT, audios=[audio], sampling=sampling)
+
+    def logits(
+        self, token_ids: Sequence[int], *, images: Sequence[ImageSource] = (), audios: Sequence[SoundSource] = ()
+    ) -> torch.Tensor:
+        """Scores every position of a prompt.
+
+        Args:
+            token_ids: one placeholder id for each medium; it is expanded.
+            images: pictures in the order of their placeholders.
+            audios: sounds in the order of theirs.
+
+        Returns:
+            [tokens, vocabulary], tokens counted after expansion, in the model's dtype.
+        """
+        inputs = self.processor.prepare_ids(token_ids, images, audios)
+        (logits,) = score(self.loaded.model, [inputs])
+        return logits
+
+
+def best_device() -> Device:
+    """CUDA or MPS where there is one, otherwise the CPU."""
+    if torch.cuda.is_available():
+        return "cuda"
+    return "mps" if torch.backends.mps.is_available() else "cpu"

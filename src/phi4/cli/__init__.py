@@ -1,0 +1,41 @@
+"""The command line: `phi4 COMMAND --help` explains each command with examples."""
+
+import sys
+
+import typer
+
+from phi4.cli import conversation, models
+from phi4.errors import Phi4Error
+
+app = typer.Typer(
+    no_args_is_help=True,
+    rich_markup_mode="markdown",
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="Phi-4-Mini and Phi-4-Multimodal: text, pictures and sound. Every command defaults to the model `nano`.",
+)
+for command in (
+    conversation.ask,
+    conversation.chat,
+    conversation.transcribe,
+    models.pull,
+    models.init,
+    models.convert,
+    models.inspect,
+):
+    app.command(no_args_is_help=command is not conversation.chat)(command)
+
+
+def main() -> None:
+    """Runs the command line. What the user can mend ends with one line on stderr and exit status 2."""
+    try:
+        app()
+    except Phi4Error as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except BrokenPipeError:
+        # The reader of our output, such as `head`, has what it wanted. Nothing may be flushed to it at exit.
+        sys.stdout = open("/dev/null", "w")  # noqa: SIM115
+        sys.exit(141)

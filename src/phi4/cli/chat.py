@@ -1,0 +1,94 @@
+"""The interactive chat, and how an answer is shown in a terminal."""
+
+import sys
+from pathlib import Path
+
+from rich.console import Console
+
+from phi4.assistant import Answer, AnswerStream, Assistant
+from phi4.engine.sampling import Sampling
+from phi4.errors import InputError, Phi4Error
+from phi4.processing.messages import Message, user_message
+
+HELP = "/image FILE and /audio FILE attach to your next message, /reset starts over, /quit or Ctrl-D ends."
+
+
+class Chat:
+    """One interactive conversation."""
+
+    def __init__(self, assistant: Assistant, sampling: Sampling, system: str | None) -> None:
+        self.assistant = assistant
+        self.sampling = sampling
+        self.opening = [Message("system", system)] if system is not None else []
+        self.reset()
+
+    def reset(self) -> None:
+        """Forgets the conversation and what was attached."""
+        self.messages = list(self.opening)
+        self.images: list[Path] = []
+        self.audios: list[Path] = []
+
+    def run(self) -> None:
+        """Reads lines until the end of input; a bad line is reported and loses nothing."""
+        print(HELP, file=sys.stderr)
+        while True:
+            try:
+                line = input("> " if sys.stdin.isatty() else "")
+            except EOFError:
+                return
+            if line.strip() == "/quit":
+                return
+            try:
+                self.take(line.strip())
+            except Phi4Error as error:
+                print(f"error: {error}", file=sys.stderr)
+            except KeyboardInterrupt:
+                print("(stopped)", file=sys.stderr)
+
+    def take(self, line: str) -> None:
+        """Handles one line: a command, or a message to answer."""
+        command, _, argument = line.partition(" ")
+        match command:
+            case "":
+                return
+            case "/reset":
+                self.reset()
+            case "/image":
+                self.attach(self.images, argument)
+            case "/audio":
+                self.attach(self.audios, argument)
+            case _ if command.startswith("/"):
+                raise InputError(f"unknown command {command}. {HELP}")
+            case _:
+                self.say(line)
+
+    def attach(self, media: list[Path], name: str) -> None:
+        """Attaches a file to the next message after a trial with the media attached so far."""
+        path = Path(name).expanduser()
+        media.append(path)
+        try:
+            self.assistant.processor.prepare([user_message("", self.images, self.audios)])
+        except Phi4Error:
+            media.remove(path)
+            raise
+
+    def say(self, text: str) -> None:
+        """Sends a message with what was attached; both enter the history together with the answer."""
+
+        messages = [*self.messages, user_message(text, self.images, self.audios)]
+        answer = show(self.assistant.reply(messages, sampling=self.sampling))
+        self.messages = [*messages, Message("assistant", answer.text)]
+        self.images, self.audios = [], []
+
+
+def show(stream: AnswerStream) -> Answer:
+    """Prints an answer as it comes, then on stderr what was used for it."""
+    for piece in stream:
+        print(piece, end="", flush=True)
+    print()
+    answer = stream.answer
+    parts = [f"{len(answer.prompt_token_ids)} + {len(answer.token_ids)} tokens", f"{answer.seconds:.1f} s"]
+    parts += [f"{modality} {tokens} tokens" for modality, tokens in answer.media]
+    parts += [f"adapter {answer.adapter or 'none'}", f"rotary {answer.rotary}", answer.finish_reason]
+    Console(stderr=True, highlight=False).print(" · ".join(parts), style="dim")
+    return answer

@@ -1,0 +1,180 @@
+"""Commands that talk to a model: ask, chat, transcribe."""
+
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from phi4.cli.options import (
+    DeviceOption,
+    Dtype,
+    DtypeOption,
+    Json,
+    MaxTokens,
+    MinP,
+    Model,
+    Packs,
+    RepetitionPenalty,
+    Seed,
+    System,
+    Temperature,
+    TopK,
+    TopP,
+    print_json,
+)
+from phi4.errors import InputError, Phi4Error
+
+if TYPE_CHECKING:
+    from phi4.assistant import Assistant
+
+
+def load(model: str, packs: list[Path] | None, dtype: Dtype | None, device: Any) -> "Assistant":
+    """Loads a model for a command; torch is imported here, when it is needed."""
+    import torch
+
+    from phi4.assistant import Assistant
+
+    return Assistant.load(model, packs=packs or (), dtype=getattr(torch, dtype) if dtype else None, device=device)
+
+
+def ask(
+    text: Annotated[str, typer.Argument(help="The question; - reads it from standard input.")],
+    model: Model = "nano",
+    image: Annotated[list[Path] | None, typer.Option("--image", "-i", help="Picture; repeatable.")] = None,
+    audio: Annotated[list[Path] | None, typer.Option("--audio", "-a", help="Sound; repeatable.")] = None,
+    system: System = None,
+    tools: Annotated[Path | None, typer.Option("--tools", help="JSON file with a list of functions.")] = None,
+    max_tokens: MaxTokens = 256,
+    temperature: Temperature = 0.0,
+    top_k: TopK = None,
+    top_p: TopP = 1.0,
+    min_p: MinP = 0.0,
+    repetition_penalty: RepetitionPenalty = 1.0,
+    seed: Seed = None,
+    stop: Annotated[list[str] | None, typer.Option("--stop", help="String that ends the answer; repeatable.")] = None,
+    pack: Packs = None,
+    dtype: DtypeOption = None,
+    device: DeviceOption = None,
+    json_output: Json = False,
+) -> None:
+    """Ask one question.
+
+    Examples:
+
+        phi4 ask "What is the capital of France?"
+
+        phi4 ask --model ./Phi-4-multimodal-instruct --image cat.jpg "What is in the picture?"
+
+        phi4 ask --temperature 0.8 --seed 7 --max-tokens 200 "Tell me a story about a lighthouse."
+    """
+    from phi4.cli.chat import show
+    from phi4.engine.sampling import Sampling
+
+    sampling = Sampling(max_tokens, temperature, top_k, top_p, min_p, repetition_penalty, seed)
+    question = sys.stdin.read() if text == "-" else text
+    functions = read_tools_file(tools) if tools else None
+    assistant = load(model, pack, dtype, device)
+    stream = assistant.stream(
+        question,
+        images=image or (),
+        audios=audio or (),
+        system=system,
+        tools=functions,
+        sampling=sampling,
+        stop=stop or (),
+    )
+    if json_output:
+        print_json(stream.answer.to_json())
+        return
+    show(stream)
+
+
+def chat(
+    model: Model = "nano",
+    system: System = None,
+    max_tokens: MaxTokens = 512,
+    temperature: Temperature = 0.0,
+    top_k: TopK = None,
+    top_p: TopP = 1.0,
+    min_p: MinP = 0.0,
+    repetition_penalty: RepetitionPenalty = 1.0,
+    seed: Seed = None,
+    pack: Packs = None,
+    dtype: DtypeOption = None,
+    device: DeviceOption = None,
+) -> None:
+    """Chat with a model; answers stream, and the conversation is remembered.
+
+    Inside, /image FILE and /audio FILE attach to your next message, /reset starts over, /quit or Ctrl-D ends.
+
+    Example:
+
+        phi4 chat --temperature 0.7
+    """
+    from phi4.cli.chat import Chat
+    from phi4.engine.sampling import Sampling
+
+    sampling = Sampling(max_tokens, temperature, top_k, top_p, min_p, repetition_penalty, seed)
+    Chat(load(model, pack, dtype, device), sampling, system).run()
+
+
+def transcribe(
+    files: Annotated[list[Path], typer.Argument(help="Sounds: wav, flac, ogg, mp3.")],
+    model: Model = "nano",
+    max_tokens: MaxTokens = 512,
+    pack: Packs = None,
+    dtype: DtypeOption = None,
+    device: DeviceOption = None,
+    json_output: Json = False,
+) -> None:
+    """Write down what is said in sounds.
+
+    A file that cannot be used is reported, the others are transcribed, and the exit status is 2.
+
+    Example:
+
+        phi4 transcribe --model ./Phi-4-multimodal-instruct talk.wav interview.flac
+    """
+    from phi4.engine.sampling import Sampling
+
+    assistant = load(model, pack, dtype, device)
+    results: list[dict[str, Any]] = []
+    for file in files:
+        try:
+            answer = assistant.transcribe(file, sampling=Sampling(max_tokens=max_tokens))
+            results.append({"file": str(file), **answer.to_json()})
+        except Phi4Error as error:
+            results.append({"file": str(file), "error": str(error)})
+        if not json_output:
+            report_transcript(results[-1], show_name=len(files) > 1)
+    if json_output:
+        print_json({"files": results})
+    if any("error" in result for result in results):
+        raise typer.Exit(2)
+
+
+def report_transcript(result: dict[str, Any], show_name: bool) -> None:
+    """Prints one transcript, or on stderr why there is none."""
+    if "error" in result:
+        print(f"error: {result['file']}: {result['error']}", file=sys.stderr)
+    else:
+        print(f"{result['file']}: {result['text']}" if show_name else result["text"])
+
+
+def read_tools_file(path: Path) -> list[dict[str, Any]]:
+    """Reads the functions on offer from a JSON file.
+
+    Raises:
+        InputError: the file is missing, is not JSON or does not hold a list.
+    """
+    try:
+        tools = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(f"the tools file {path} cannot be read: {error.strerror}") from error
+    except ValueError as error:
+        raise InputError(f"the tools file {path} is not valid JSON: {error}") from error
+    if not isinstance(tools, list):
+        raise InputError(f"the tools file {path} must hold a list of functions, not a {type(tools).__name__}")
+    return tools

@@ -1,0 +1,29 @@
+"""Options that several commands share, and the one way in which they print JSON."""
+
+import json
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+
+Dtype = Literal["float32", "bfloat16", "float16"]
+Device = Literal["cpu", "cuda", "mps"]
+
+Model = Annotated[str, typer.Option("--model", "-m", help="Directory, pulled OWNER/NAME, or `nano`.")]
+Packs = Annotated[list[Path] | None, typer.Option("--pack", help="File that adds a modality; repeatable.")]
+DtypeOption = Annotated[Dtype | None, typer.Option("--dtype", help="Type of the weights; default: as stored.")]
+DeviceOption = Annotated[Device | None, typer.Option("--device", help="Default: CUDA or MPS if there, else cpu.")]
+System = Annotated[str | None, typer.Option("--system", "-s", help="System message.")]
+MaxTokens = Annotated[int, typer.Option("--max-tokens", "-n", help="Most tokens to generate.")]
+Temperature = Annotated[float, typer.Option("--temperature", "-t", help="0 takes the best token.")]
+TopK = Annotated[int | None, typer.Option("--top-k", help="Sample from this many best tokens.")]
+TopP = Annotated[float, typer.Option("--top-p", help="Sample from the best tokens with this much probability.")]
+MinP = Annotated[float, typer.Option("--min-p", help="Drop tokens less probable than this share of the best.")]
+RepetitionPenalty = Annotated[float, typer.Option("--repetition-penalty", help="Above 1 discourages repeats.")]
+Seed = Annotated[int | None, typer.Option("--seed", help="Makes sampling repeatable.")]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
+
+
+def print_json(value: dict[str, Any]) -> None:
+    """Prints one JSON object on a line of its own."""
+    print(json.dumps(value, ensure_ascii=False))
