@@ -46,7 +46,7 @@ def test_reading_gives_views_of_one_map(tmp_path: Path) -> None:
 
 def test_a_failed_write_leaves_nothing(tmp_path: Path) -> None:
     spec = TensorSpec(torch.float32, (2, 2))
-    with pytest.raises(CheckpointError, match="w is torch.float32"):
+    with pytest.raises(CheckpointError, match="w is torch"):
         write_file(tmp_path / "f.safetensors", {"w": spec}, lambda name: torch.zeros(3))
     assert list(tmp_path.iterdir()) == []
 
@@ -78,9 +78,12 @@ def test_shards_keep_order_and_respect_the_limit(sizes: list[int], limit: int) -
 
 
 def test_a_new_directory_appears_whole_or_not_at_all(tmp_path: Path) -> None:
-    with pytest.raises(RuntimeError), new_directory(tmp_path / "model") as partial:
+    def fill(partial: Path) -> None:
         (partial / "half").write_text("")
         raise RuntimeError
+
+    with pytest.raises(RuntimeError), new_directory(tmp_path / "model") as partial:
+        fill(partial)
     assert list(tmp_path.iterdir()) == []
     with new_directory(tmp_path / "model") as partial:
         (partial / "whole").write_text("")

@@ -1,5 +1,6 @@
 """Imports GGUF files of `llama` and `phi3` models: dequantised, renamed and written as a released directory."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,7 @@ from phi4.checkpoint.shards import Progress, TensorSpec
 from phi4.checkpoint.tensor_files import list_some
 from phi4.config import DecoderConfig, ModelConfig
 from phi4.errors import CheckpointError
+from phi4.model.rope import longrope_scale
 
 ARCHITECTURES = ("llama", "phi3")
 _LONG_FACTORS, _SHORT_FACTORS = "rope_factors_long.weight", "rope_factors_short.weight"
@@ -105,6 +107,7 @@ def write_gguf_model(file: GgufFile, directory: Path, progress: Progress | None 
     eos_token_ids = end_token_ids(file.metadata)
     raw = _released_config(file)
     config = ModelConfig.from_released(raw)
+    _check_attention_factor(file, config.decoder)
     sources = _sources(file.architecture, config.decoder)
     _check_tensors(file, sources)
     write_gguf_tokenizer(file.metadata, directory, config.decoder.max_position_embeddings)
@@ -175,6 +178,14 @@ def _rope_scaling(file: GgufFile) -> dict[str, Any] | None:
         "short_factor": [_shortest(value) for value in file.read(_SHORT_FACTORS)],
         "type": "longrope",
     }
+
+
+def _check_attention_factor(file: GgufFile, decoder: DecoderConfig) -> None:
+    """The file may carry LongRoPE's constant; ours follows from the two context lengths."""
+    expected = longrope_scale(decoder) if decoder.rope_scaling is not None else 1.0
+    stored = file.number("rope.scaling.attn_factor", expected)
+    if not math.isclose(stored, expected, rel_tol=1e-5):
+        raise CheckpointError(f"{file.path}: rope.scaling.attn_factor is {stored}; only {expected} is supported")
 
 
 # Names of the tensors in the file that are stacked into one of ours, each with the number of its heads if its rows

@@ -57,7 +57,7 @@ def resolve(model: str) -> Path:
     """
     if model == nano.NAME:
         return nano.pull_nano()
-    if Path(model).is_dir():
+    if model and Path(model).is_dir():
         return Path(model)
     if model.count("/") != 1 or model.startswith((".", "/")):
         raise CheckpointError(
