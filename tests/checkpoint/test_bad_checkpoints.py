@@ -106,6 +106,11 @@ def test_a_missing_configuration_is_a_configuration_error(tmp_path: Path) -> Non
         load_model(tmp_path)
 
 
+def test_a_file_is_no_model_directory(model_directory: Path) -> None:
+    with pytest.raises(ConfigError, match="cannot be read"):
+        load_model(model_directory / "model.safetensors")
+
+
 def test_another_model_is_refused_by_its_type(model_directory: Path, edit_json: EditJson) -> None:
     edit_json(model_directory / "config.json", {"model_type": "llama", "eos_token_id": None})
     with pytest.raises(ConfigError, match="'llama'"):

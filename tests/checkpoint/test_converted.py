@@ -212,3 +212,19 @@ def test_other_kinds_of_adapters_are_refused(
     edit_json(folder / "adapter_config.json", {key: value})
     with pytest.raises(ConfigError, match=key):
         read_peft_folder(folder)
+
+
+def test_a_pickled_adapter_is_never_opened(converted_directory: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(converted_directory / "vision-lora", tmp_path / "adapter"))
+    (folder / "adapter_model.safetensors").rename(folder / "adapter_model.bin")
+    with pytest.raises(CheckpointError, match="pickled weights only"):
+        read_peft_folder(folder)
+    (folder / "adapter_model.bin").unlink()
+    with pytest.raises(CheckpointError, match="does not exist"):
+        read_peft_folder(folder)
+
+
+def test_an_adapter_without_its_numbers_is_a_configuration_error(tmp_path: Path) -> None:
+    (tmp_path / "adapter_config.json").write_text('{"peft_type": "LORA", "r": 4}')
+    with pytest.raises(ConfigError, match="lacks 'r' or 'lora_alpha'"):
+        read_peft_folder(tmp_path)

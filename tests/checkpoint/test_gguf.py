@@ -16,9 +16,9 @@ from tokenizers import Tokenizer
 from transformers import LlamaConfig, LlamaForCausalLM, Phi3Config, Phi3ForCausalLM
 
 from phi4.checkpoint.gguf import import_gguf, open_gguf
-from phi4.checkpoint.gguf_tokenizer import PRE_TOKENIZERS, TokenType, end_token_ids
+from phi4.checkpoint.gguf_tokenizer import PRE_TOKENIZERS, TokenType, added_token, end_token_ids
 from phi4.checkpoint.layouts import open_checkpoint
-from phi4.checkpoint.tokenizer_files import byte_alphabet
+from phi4.checkpoint.tokenizer_files import AddedToken, byte_alphabet
 from phi4.checkpoint.weights import load_model
 from phi4.errors import CheckpointError, ConfigError
 
@@ -191,6 +191,12 @@ def test_the_tokenizer_is_imported_with_its_manners(tmp_path: Path) -> None:
     config = json.loads((tmp_path / "model/tokenizer_config.json").read_text())
     assert config["chat_template"] == CHAT_ML
     assert config["eos_token"] == "<|end of text|>"
+
+
+def test_phi4s_tokens_keep_the_manners_that_gguf_cannot_say() -> None:
+    assert added_token(200021, "<|user|>", TokenType.CONTROL) == AddedToken(200021, "<|user|>", rstrip=True)
+    assert added_token(200025, "<|tool_call|>", TokenType.CONTROL).special is False
+    assert added_token(5, "<|user|>", TokenType.CONTROL) == AddedToken(5, "<|user|>")
 
 
 def test_a_first_token_is_added_where_the_file_asks_for_it(tmp_path: Path) -> None:

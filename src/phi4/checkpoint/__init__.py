@@ -1,0 +1,1 @@
+"""Checkpoints: loaded, saved, converted, inspected, imported, found by name."""

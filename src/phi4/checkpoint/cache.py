@@ -24,6 +24,9 @@ def cached_directory(name: str, build: Callable[[Path], None]) -> Path:
     Args:
         name: of the directory inside the cache.
         build: fills an empty directory; if it raises, nothing is left behind.
+
+    Raises:
+        CheckpointError: the cache cannot be written.
     """
     directory = cache_home() / name
     if directory.is_dir():
@@ -31,7 +34,10 @@ def cached_directory(name: str, build: Callable[[Path], None]) -> Path:
     try:
         with new_directory(directory) as partial:
             build(partial)
-    except OSError as error:
-        if not directory.is_dir():
+    except (OSError, CheckpointError) as error:
+        if directory.is_dir():
+            return directory
+        if isinstance(error, OSError):
             raise CheckpointError(f"the cache directory {directory} cannot be written: {error}") from error
+        raise
     return directory

@@ -6,7 +6,14 @@ from pathlib import Path
 from typing import Any
 
 from phi4.checkpoint.o200k import SPLIT_PATTERN
-from phi4.checkpoint.tokenizer_files import BYTE_LEVEL_SPLIT, AddedToken, regex_split, save_tokenizer, tokenizer_json
+from phi4.checkpoint.tokenizer_files import (
+    BYTE_LEVEL_SPLIT,
+    PHI4_TOKENS,
+    AddedToken,
+    regex_split,
+    save_tokenizer,
+    tokenizer_json,
+)
 from phi4.errors import CheckpointError
 
 _LLAMA3_PATTERN = "|".join(
@@ -90,7 +97,7 @@ def write_gguf_tokenizer(metadata: Mapping[str, Any], directory: Path, model_max
         },
         merges=[(left, right) for left, right in merges],
         added=[
-            AddedToken(token_id, token, special=kind != TokenType.USER_DEFINED)
+            added_token(token_id, token, kind)
             for token_id, (token, kind) in enumerate(zip(tokens, types, strict=True))
             if kind in (TokenType.UNKNOWN, TokenType.CONTROL, TokenType.USER_DEFINED)
         ],
@@ -99,6 +106,18 @@ def write_gguf_tokenizer(metadata: Mapping[str, Any], directory: Path, model_max
         post_processor=_bos_first(metadata, tokens),
     )
     save_tokenizer(directory, tokenizer, _tokenizer_config(metadata, tokens, model_max_length))
+
+
+def added_token(token_id: int, content: str, kind: int) -> AddedToken:
+    """Describes a control or user-defined token.
+
+    GGUF files do not say which tokens swallow the white space behind them. Phi-4's are known, and recognised by
+    their id and text together.
+    """
+    for token in PHI4_TOKENS:
+        if (token.id, token.content) == (token_id, content):
+            return token
+    return AddedToken(token_id, content, special=kind != TokenType.USER_DEFINED)
 
 
 def _tokens(metadata: Mapping[str, Any]) -> list[str]:

@@ -8,7 +8,7 @@ import torch
 
 from phi4.checkpoint.directories import read_json, write_json
 from phi4.checkpoint.shards import TensorSpec, write_file
-from phi4.checkpoint.tensor_files import StoredTensor, map_file
+from phi4.checkpoint.tensor_files import StoredTensor, map_file, refuse_pickles
 from phi4.config import AdapterConfig
 from phi4.errors import ConfigError
 
@@ -54,6 +54,8 @@ def read_peft_folder(folder: Path) -> PeftFolder:
     if "r" not in raw or "lora_alpha" not in raw:
         raise ConfigError(f"{folder / ADAPTER_CONFIG_FILE} lacks 'r' or 'lora_alpha'")
     adapter = AdapterConfig(rank=raw["r"], alpha=raw["lora_alpha"], dropout=float(raw.get("lora_dropout", 0.0)))
+    if not (folder / ADAPTER_FILE).exists():
+        refuse_pickles(folder)
     return PeftFolder(adapter, map_file(folder / ADAPTER_FILE))
 
 

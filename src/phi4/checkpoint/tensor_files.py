@@ -53,13 +53,8 @@ def map_file(path: Path) -> dict[str, StoredTensor]:
         CheckpointError: the file is missing, truncated or not safetensors, or holds another dtype than
             F32, F16 or BF16.
     """
-    try:
-        handle: Any = safe_open(path, framework="pt")
-        slices = {name: handle.get_slice(name) for name in handle.keys()}  # noqa: SIM118 (the handle is no mapping)
-    except (SafetensorError, OSError) as error:
-        raise CheckpointError(
-            f"{path} is truncated or not a safetensors file ({error}); download or write it again"
-        ) from error
+    handle = _open(path)
+    slices = {name: handle.get_slice(name) for name in handle.keys()}  # noqa: SIM118 (the handle is no mapping)
     unsupported = {name: view.get_dtype() for name, view in slices.items() if view.get_dtype() not in DTYPES}
     if unsupported:
         raise CheckpointError(
@@ -78,11 +73,18 @@ def read_metadata(path: Path) -> dict[str, str]:
     Raises:
         CheckpointError: the file is missing, truncated or not safetensors.
     """
+    return dict(_open(path).metadata() or {})
+
+
+def _open(path: Path) -> Any:
     try:
-        with safe_open(path, framework="pt") as handle:
-            return dict(handle.metadata() or {})
+        return safe_open(path, framework="pt")
+    except FileNotFoundError:
+        raise CheckpointError(f"{path} does not exist") from None
     except (SafetensorError, OSError) as error:
-        raise CheckpointError(f"{path} is truncated or not a safetensors file ({error})") from error
+        raise CheckpointError(
+            f"{path} is truncated or not a safetensors file ({error}); download or write it again"
+        ) from error
 
 
 def map_directory(directory: Path) -> dict[str, StoredTensor]:
@@ -99,13 +101,22 @@ def map_directory(directory: Path) -> dict[str, StoredTensor]:
     shards = sorted(path.name for path in directory.glob("model-*-of-*.safetensors"))
     if shards:
         raise CheckpointError(f"{directory} holds {list_some(shards)} but no {INDEX_FILE}; download the index too")
+    refuse_pickles(directory)
+    raise CheckpointError(f"{directory} holds neither {SINGLE_FILE} nor {INDEX_FILE}: it is no model directory")
+
+
+def refuse_pickles(directory: Path) -> None:
+    """Explains why a directory whose safetensors are missing is not loaded from the pickles in it.
+
+    Raises:
+        CheckpointError: there are some.
+    """
     pickles = sorted(path.name for pattern in PICKLE_PATTERNS for path in directory.glob(pattern))
     if pickles:
         raise CheckpointError(
             f"{directory} holds pickled weights only ({list_some(pickles)}); loading them could run any code. "
             "Convert them to safetensors"
         )
-    raise CheckpointError(f"{directory} holds neither {SINGLE_FILE} nor {INDEX_FILE}: it is no model directory")
 
 
 def _read_index(index: Path) -> dict[str, str]:
