@@ -11,10 +11,10 @@ import torch
 from safetensors.torch import save_file
 
 from phi4.checkpoint.convert import convert
-from phi4.checkpoint.directories import read_json
 from phi4.checkpoint.tensor_files import list_some, map_directory
 from phi4.checkpoint.weights import load_model
 from phi4.errors import CheckpointError, ConfigError
+from phi4.json_file import read_json
 
 EditTensors = Callable[[Path, Callable[[dict[str, torch.Tensor]], object]], None]
 EditJson = Callable[[Path, dict[str, Any]], None]
@@ -107,7 +107,7 @@ def test_a_missing_configuration_is_a_configuration_error(tmp_path: Path) -> Non
 
 
 def test_a_file_is_no_model_directory(model_directory: Path) -> None:
-    with pytest.raises(ConfigError, match="cannot be read"):
+    with pytest.raises(ConfigError, match="is not valid JSON"):
         load_model(model_directory / "model.safetensors")
 
 

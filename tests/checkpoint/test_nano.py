@@ -8,7 +8,6 @@ import pytest
 import torch
 
 from phi4.checkpoint.digest import base_digest
-from phi4.checkpoint.directories import read_json
 from phi4.checkpoint.hub import resolve
 from phi4.checkpoint.initialise import initialise
 from phi4.checkpoint.layouts import open_checkpoint
@@ -17,6 +16,7 @@ from phi4.checkpoint.presets import load_preset
 from phi4.checkpoint.tokenizer_files import template
 from phi4.checkpoint.weights import load_model
 from phi4.errors import CheckpointError
+from phi4.json_file import read_json
 from phi4.model.step import Segment
 from phi4.processing.template import ChatTemplate
 

@@ -9,13 +9,13 @@ from safetensors.torch import load_file, save_file
 
 from phi4.checkpoint.convert import convert
 from phi4.checkpoint.digest import base_digest
-from phi4.checkpoint.directories import read_json
 from phi4.checkpoint.initialise import initialise
 from phi4.checkpoint.layouts import open_checkpoint
 from phi4.checkpoint.packs import read_pack, save_pack
 from phi4.checkpoint.tensor_files import map_file
 from phi4.checkpoint.weights import load_model
 from phi4.errors import CheckpointError, InputError
+from phi4.json_file import read_json
 from phi4.model.multimodal import Phi4Multimodal
 
 

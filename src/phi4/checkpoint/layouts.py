@@ -14,7 +14,6 @@ from phi4.checkpoint.directories import (
     GENERATION_FILE,
     NESTED_PREPROCESSOR_FILE,
     PREPROCESSOR_FILE,
-    read_json,
     write_json,
 )
 from phi4.checkpoint.keymap import Layout, Target, adapter_table, is_multimodal, key_table, match, parameter_shapes
@@ -23,6 +22,7 @@ from phi4.checkpoint.shards import MAX_SHARD_BYTES, Progress, TensorSpec, write_
 from phi4.checkpoint.tensor_files import StoredTensor, list_some, map_directory
 from phi4.config import GenerationConfig, ModelConfig, read_decoder, read_speech, read_vision
 from phi4.errors import CheckpointError
+from phi4.json_file import read_json
 
 NATIVE_MODEL_TYPE = "phi4_multimodal"
 ADAPTER_FOLDERS = {"vision": "vision-lora", "speech": "speech-lora"}

