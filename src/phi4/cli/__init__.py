@@ -1,6 +1,7 @@
 """The command line: `phi4 COMMAND --help` explains each command with examples."""
 
 import sys
+from collections.abc import Sequence
 
 import typer
 
@@ -26,10 +27,10 @@ for command in (
     app.command(no_args_is_help=command is not conversation.chat)(command)
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     """Runs the command line. What the user can mend ends with one line on stderr and exit status 2."""
     try:
-        app()
+        app(arguments)
     except Phi4Error as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)

@@ -1,0 +1,156 @@
+"""The commands on the tiny checkpoint: what they print, and how they fail."""
+
+import json
+import subprocess
+import sys
+import wave
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import PIL.Image
+import pytest
+
+from cli.conftest import Phi4
+
+RunJson = Callable[..., Any]
+
+
+@pytest.fixture(scope="module")
+def picture(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("media") / "picture.png"
+    noise = np.random.default_rng(0).integers(0, 255, (60, 90, 3), dtype=np.uint8)
+    PIL.Image.fromarray(noise).save(path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def sound(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("media") / "sound.wav"
+    tone = (np.sin(np.arange(44100) * 0.05) * 8000).astype("<i2")
+    with wave.open(str(path), "wb") as file:
+        file.setnchannels(1)
+        file.setsampwidth(2)
+        file.setframerate(44100)
+        file.writeframes(tone.tobytes())
+    return path
+
+
+def test_ask_reports_what_it_used(phi4_json: RunJson, tiny_directory: Path, picture: Path, sound: Path) -> None:
+    answer = phi4_json(
+        "ask", "--model", str(tiny_directory), "--image", str(picture), "--audio", str(sound), "--max-tokens", "3", "Hi"
+    )
+    assert answer.keys() == {
+        "text",
+        "token_ids",
+        "prompt_tokens",
+        "prompt_token_ids",
+        "finish_reason",
+        "adapter",
+        "rotary",
+        "media",
+        "tool_calls",
+        "seconds",
+    }
+    assert (answer["adapter"], answer["rotary"], answer["finish_reason"]) == ("vision", "short", "length")
+    assert len(answer["token_ids"]) == 3
+    assert answer["prompt_tokens"] == len(answer["prompt_token_ids"])
+    # 1 s at 16 kHz: 98 frames, 13 tokens.
+    assert [medium["modality"] for medium in answer["media"]] == ["vision", "speech"]
+    assert answer["media"][1]["tokens"] == 13
+
+
+@pytest.mark.parametrize(("option", "adapter"), [("--image", "vision"), ("--audio", "speech")])
+def test_ask_takes_the_adapter_of_the_medium(
+    phi4_json: RunJson, tiny_directory: Path, picture: Path, sound: Path, option: str, adapter: str
+) -> None:
+    file = picture if option == "--image" else sound
+    answer = phi4_json("ask", "--model", str(tiny_directory), option, str(file), "--max-tokens", "1", "Hi")
+    assert answer["adapter"] == adapter
+
+
+def test_a_seed_repeats_the_answer(phi4_json: RunJson, tiny_directory: Path) -> None:
+    arguments = ["ask", "--model", str(tiny_directory), "--temperature", "1", "--seed", "5", "--max-tokens", "8", "Hi"]
+    assert phi4_json(*arguments)["token_ids"] == phi4_json(*arguments)["token_ids"]
+
+
+def test_tools_enter_the_system_message(phi4_json: RunJson, tiny_directory: Path, tmp_path: Path) -> None:
+    tools = tmp_path / "tools.json"
+    tools.write_text('[{"name": "now", "description": "time", "parameters": {}}]')
+    base = ["ask", "--model", str(tiny_directory), "--max-tokens", "1", "Hi"]
+    with_tools, without = phi4_json(*base, "--tools", str(tools)), phi4_json(*base)
+    assert with_tools["prompt_tokens"] > without["prompt_tokens"] + len(tools.read_text()) - 10
+
+
+def test_transcribe_reports_a_bad_file_and_does_the_others(phi4: Phi4, tiny_directory: Path, sound: Path) -> None:
+    result = phi4(
+        "transcribe", "--model", str(tiny_directory), "--max-tokens", "2", "--json", str(sound), "/no/such.wav"
+    )
+    assert result.status == 2
+    good, bad = json.loads(result.stdout)["files"]
+    assert len(good["token_ids"]) == 2
+    assert "/no/such.wav" in bad["error"]
+
+
+def test_a_chat_remembers_resets_and_survives_mistakes(phi4: Phi4, tiny_directory: Path, picture: Path) -> None:
+    lines = ["Hello", "Again", f"/image {picture}", "/image /no/such.png", "What is it?", "/reset", "/dance", "Bye"]
+    result = phi4("chat", "--model", str(tiny_directory), "--max-tokens", "2", stdin="\n".join(lines))
+    assert result.status == 0
+    errors = [line for line in result.stderr.splitlines() if line.startswith("error:")]
+    assert len(errors) == 2
+    assert "/no/such.png" in errors[0]
+    assert "/dance" in errors[1]
+    prompts = [int(line.split(" ")[0]) for line in result.stderr.splitlines() if " tokens · " in line]
+    first, second, third, fourth = prompts
+    assert first < second < third
+    assert fourth < second
+    assert "adapter vision" in result.stderr
+
+
+def test_init_then_inspect(phi4: Phi4, phi4_json: RunJson, tmp_path: Path) -> None:
+    assert phi4("init", "tiny", str(tmp_path / "model")).status == 0
+    report = phi4_json("inspect", str(tmp_path / "model"))
+    assert report["total_values"] == sum(report["values"].values())
+    assert report["adapters"] == {"vision": {"rank": 4, "scale": 2.0}, "speech": {"rank": 8, "scale": 2.0}}
+
+
+def test_convert_there_and_back_keeps_the_digest(
+    phi4: Phi4, phi4_json: RunJson, tiny_directory: Path, tmp_path: Path
+) -> None:
+    assert phi4("convert", str(tiny_directory), str(tmp_path / "split"), "--to", "packs").status == 0
+    packs = [f"--pack={tmp_path / 'split' / name}.safetensors" for name in ("vision", "speech")]
+    assert phi4("convert", str(tmp_path / "split" / "base"), str(tmp_path / "joined"), *packs).status == 0
+    before, after = (phi4_json("inspect", str(path)) for path in (tiny_directory, tmp_path / "joined"))
+    assert before | {"path": ""} == after | {"path": ""}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["ask", "--model", "/no/such/model", "Hi"], "/no/such/model"),
+        (["ask", "--model", "owner/never-pulled", "Hi"], "phi4 pull owner/never-pulled"),
+        (["ask", "--temperature", "-1", "Hi"], "temperature"),
+        (["ask", "--tools", "/no/tools.json", "Hi"], "/no/tools.json"),
+        (["inspect", "/no/such/model"], "/no/such/model"),
+        (["convert", "/no/such.gguf", "/tmp/never"], "/no/such.gguf"),
+        (["ask", "--max-tokens", "many", "Hi"], "--max-tokens"),
+    ],
+)
+def test_a_mistake_ends_with_status_2_and_a_message(phi4: Phi4, arguments: list[str], message: str) -> None:
+    result = phi4(*arguments)
+    assert result.status == 2
+    assert message in result.stderr
+
+
+def test_invalid_utf_8_is_named(tiny_directory: Path) -> None:
+    command = [sys.executable, "-m", "phi4", "ask", "--model", str(tiny_directory), b"caf\xe9"]
+    result = subprocess.run(command, capture_output=True, check=False)
+    assert result.returncode == 2
+    assert b"not valid Unicode" in result.stderr
+    assert b"Traceback" not in result.stderr
+
+
+def test_the_command_line_starts_without_torch() -> None:
+    code = "import sys, phi4.cli; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
