@@ -223,6 +223,27 @@ class ModelConfig:
         )
 
 
+def _section(raw: Mapping[str, Any], key: str) -> Mapping[str, Any]:
+    value = _required(raw, key)
+    if not isinstance(value, Mapping):
+        raise ConfigError(f"{key} must be an object, not {value!r}")
+    return value
+
+
+def _size(raw: Mapping[str, Any], key: str) -> int:
+    value = _required(raw, key)
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise ConfigError(f"{key} must be a whole number of at least 1, not {value!r}")
+    return value
+
+
+def _number(raw: Mapping[str, Any], key: str) -> float:
+    value = _required(raw, key)
+    if not isinstance(value, int | float) or isinstance(value, bool) or not 0 <= value < math.inf:
+        raise ConfigError(f"{key} must be a number of at least 0, not {value!r}")
+    return float(value)
+
+
 def _required(raw: Mapping[str, Any], key: str) -> Any:
     if key not in raw:
         raise ConfigError(f"config.json has no {key!r}")
@@ -239,40 +260,55 @@ def _expect(where: str, raw: Mapping[str, Any], expected: Mapping[str, Any]) -> 
 def read_decoder(raw: Mapping[str, Any]) -> DecoderConfig:
     """Reads the language model's sizes; both `rope_scaling` and the newer `rope_parameters` are understood."""
     _expect("config", raw, {"hidden_act": "silu", "attention_bias": False, "mlp_bias": False, "lm_head_bias": False})
-    rope = {**(raw.get("rope_scaling") or {}), **(raw.get("rope_parameters") or {})}
-    rope_type = rope.get("rope_type", rope.get("type", "default"))
-    if rope_type not in ("default", "longrope", "su"):
-        raise ConfigError(f"rope type is {rope_type!r}; 'default' and 'longrope' are supported")
-    hidden_size, num_heads = _required(raw, "hidden_size"), _required(raw, "num_attention_heads")
-    head_dim = raw.get("head_dim") or hidden_size // num_heads
-    max_position = _required(raw, "max_position_embeddings")
-    window = raw.get("sliding_window")
-    if window is not None and window < max_position:
-        raise ConfigError(f"sliding_window {window} is smaller than the context of {max_position}: not supported")
-    original = raw.get("original_max_position_embeddings") or rope.get("original_max_position_embeddings")
+    # Files leave keys out, or null, where a Llama-shaped model needs none.
+    given = {key: value for key, value in raw.items() if value is not None}
+    heads = _size(given, "num_attention_heads")
+    context = _size(given, "max_position_embeddings")
+    defaults = {
+        "num_key_value_heads": heads,
+        "head_dim": _size(given, "hidden_size") // heads,
+        "original_max_position_embeddings": context,
+        "rope_theta": 10000.0,
+        "partial_rotary_factor": 1.0,
+        "rope_type": "default",
+        "sliding_window": context,
+    }
+    rope = {
+        **_section({"rope_scaling": {}, **given}, "rope_scaling"),
+        **_section({"rope_parameters": {}, **given}, "rope_parameters"),
+    }
+    sizes = {**defaults, **({"rope_type": rope["type"]} if "type" in rope else {}), **rope, **given}
+    if sizes["rope_type"] not in ("default", "longrope", "su"):
+        raise ConfigError(f"rope type is {sizes['rope_type']!r}; 'default' and 'longrope' are supported")
+    if _size(sizes, "sliding_window") < context:
+        raise ConfigError(f"sliding_window {sizes['sliding_window']} is smaller than the context of {context} tokens")
     return DecoderConfig(
-        vocab_size=_required(raw, "vocab_size"),
-        hidden_size=hidden_size,
-        intermediate_size=_required(raw, "intermediate_size"),
-        num_hidden_layers=_required(raw, "num_hidden_layers"),
-        num_attention_heads=num_heads,
-        num_key_value_heads=raw.get("num_key_value_heads") or num_heads,
-        head_dim=head_dim,
-        rms_norm_eps=_required(raw, "rms_norm_eps"),
-        rope_theta=float(rope.get("rope_theta", raw.get("rope_theta", 10000.0))),
-        partial_rotary_factor=float(rope.get("partial_rotary_factor", raw.get("partial_rotary_factor", 1.0))),
-        max_position_embeddings=max_position,
-        original_max_position_embeddings=original or max_position,
-        rope_scaling=None if rope_type == "default" else _read_long_rope(rope),
-        tie_word_embeddings=bool(raw.get("tie_word_embeddings", False)),
+        vocab_size=_size(sizes, "vocab_size"),
+        hidden_size=_size(sizes, "hidden_size"),
+        intermediate_size=_size(sizes, "intermediate_size"),
+        num_hidden_layers=_size(sizes, "num_hidden_layers"),
+        num_attention_heads=heads,
+        num_key_value_heads=_size(sizes, "num_key_value_heads"),
+        head_dim=_size(sizes, "head_dim"),
+        rms_norm_eps=_number(sizes, "rms_norm_eps"),
+        rope_theta=_number(sizes, "rope_theta"),
+        partial_rotary_factor=_number(sizes, "partial_rotary_factor"),
+        max_position_embeddings=context,
+        original_max_position_embeddings=_size(sizes, "original_max_position_embeddings"),
+        rope_scaling=None if sizes["rope_type"] == "default" else _read_long_rope(rope),
+        tie_word_embeddings=sizes.get("tie_word_embeddings", False) is True,
     )
 
 
 def _read_long_rope(rope: Mapping[str, Any]) -> LongRopeConfig:
-    return LongRopeConfig(
-        short_factor=tuple(map(float, _required(rope, "short_factor"))),
-        long_factor=tuple(map(float, _required(rope, "long_factor"))),
-    )
+    return LongRopeConfig(short_factor=_factors(rope, "short_factor"), long_factor=_factors(rope, "long_factor"))
+
+
+def _factors(rope: Mapping[str, Any], key: str) -> tuple[float, ...]:
+    values = _required(rope, key)
+    if not isinstance(values, list) or not all(isinstance(value, int | float) and value > 0 for value in values):
+        raise ConfigError(f"{key} must be a list of numbers above 0")
+    return tuple(map(float, values))
 
 
 def read_vision(raw: Mapping[str, Any]) -> VisionConfig:
@@ -280,7 +316,7 @@ def read_vision(raw: Mapping[str, Any]) -> VisionConfig:
 
     The release fixes them in code and leaves `img_processor` null; other sizes stand in `img_processor` as a dict.
     """
-    embedding = _required(_required(raw, "embd_layer"), "image_embd_layer")
+    embedding = _section(_section(raw, "embd_layer"), "image_embd_layer")
     _expect(
         "image_embd_layer",
         embedding,
@@ -298,13 +334,15 @@ def read_vision(raw: Mapping[str, Any]) -> VisionConfig:
     unknown = set(sizes) - set(VisionConfig.__dataclass_fields__)
     if unknown:
         raise ConfigError(f"img_processor has unknown keys {sorted(unknown)}")
+    if not all(isinstance(value, int | float) for value in sizes.values()):
+        raise ConfigError(f"the sizes of the vision tower must be numbers, not {sizes}")
     return VisionConfig(**sizes)
 
 
 def read_speech(raw: Mapping[str, Any]) -> SpeechConfig:
     """Reads the conformer's sizes from `audio_processor.config`."""
-    encoder = _required(_required(raw, "audio_processor"), "config")
-    width = _required(encoder, "attention_dim")
+    encoder = _section(_section(raw, "audio_processor"), "config")
+    width = _size(encoder, "attention_dim")
     _expect(
         "audio_processor.config",
         encoder,
@@ -324,7 +362,7 @@ def read_speech(raw: Mapping[str, Any]) -> SpeechConfig:
             "input_layer": "nemo_conv",
         },
     )
-    embedding = _required(_required(raw, "embd_layer"), "audio_embd_layer")
+    embedding = _section(_section(raw, "embd_layer"), "audio_embd_layer")
     _expect(
         "audio_embd_layer",
         embedding,
@@ -332,25 +370,28 @@ def read_speech(raw: Mapping[str, Any]) -> SpeechConfig:
     )
     return SpeechConfig(
         hidden_size=width,
-        intermediate_size=_required(encoder, "linear_units"),
-        num_blocks=_required(encoder, "num_blocks"),
-        num_attention_heads=_required(encoder, "attention_heads"),
-        kernel_size=_required(encoder, "kernel_size"),
-        conv_channels=_required(_required(encoder, "nemo_conv_settings"), "conv_channels"),
-        input_size=_required(encoder, "input_size"),
-        time_reduction=_required(encoder, "time_reduction"),
-        bias_max_distance=_required(_required(encoder, "relative_attention_bias_args"), "t5_bias_max_distance"),
+        intermediate_size=_size(encoder, "linear_units"),
+        num_blocks=_size(encoder, "num_blocks"),
+        num_attention_heads=_size(encoder, "attention_heads"),
+        kernel_size=_size(encoder, "kernel_size"),
+        conv_channels=_size(_section(encoder, "nemo_conv_settings"), "conv_channels"),
+        input_size=_size(encoder, "input_size"),
+        time_reduction=_size(encoder, "time_reduction"),
+        bias_max_distance=_size(_section(encoder, "relative_attention_bias_args"), "t5_bias_max_distance"),
         audio_token_id=embedding.get("audio_token_id", RELEASED_AUDIO_TOKEN_ID),
     )
 
 
 def read_adapter(raw: Mapping[str, Any], key: str) -> AdapterConfig:
     """Reads `vision_lora` or `speech_lora` and checks that its pattern names all four linears of a layer."""
-    lora = _required(raw, key)
+    lora = _section(raw, key)
     pattern = _required(lora, "layer")
-    missed = [name for name in ADAPTED_LINEARS if not re.fullmatch(pattern, f"layers.0.{name}")]
+    try:
+        missed = [name for name in ADAPTED_LINEARS if not re.fullmatch(pattern, f"layers.0.{name}")]
+    except (re.error, TypeError) as error:
+        raise ConfigError(f"{key}.layer is no pattern: {pattern!r} ({error})") from error
     if missed:
         raise ConfigError(f"{key}.layer does not match {missed}; adapters on a part of the linears are not supported")
     return AdapterConfig(
-        rank=_required(lora, "r"), alpha=_required(lora, "lora_alpha"), dropout=float(lora.get("dp", 0.0))
+        rank=_size(lora, "r"), alpha=_number(lora, "lora_alpha"), dropout=_number({"dp": 0.0, **lora}, "dp")
     )
