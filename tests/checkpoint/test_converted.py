@@ -9,13 +9,14 @@ import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from transformers import AutoConfig, Phi3Config, Phi3ForCausalLM, Phi4MultimodalConfig, Phi4MultimodalForCausalLM
 
+from phi4.checkpoint.config_json import read_config
 from phi4.checkpoint.convert import convert
 from phi4.checkpoint.converted import to_native, to_released
 from phi4.checkpoint.layouts import open_checkpoint
 from phi4.checkpoint.peft_folder import TARGET_PATTERN, read_peft_folder
 from phi4.checkpoint.presets import load_preset
 from phi4.checkpoint.weights import load_model
-from phi4.config import AdapterConfig, ModelConfig
+from phi4.config import AdapterConfig
 from phi4.errors import CheckpointError, ConfigError
 from phi4.model.step import Segment
 
@@ -155,7 +156,7 @@ def test_we_load_the_mini_layout_that_transformers_writes(tmp_path: Path) -> Non
 def test_released_and_native_configurations_mean_the_same() -> None:
     config = load_preset("multimodal").config
     native = to_native(config, (200020, 199999))
-    again = ModelConfig.from_released(to_released(native, config.adapters))
+    again = read_config(to_released(native, config.adapters))
     assert (again.decoder, again.vision, again.speech) == (config.decoder, config.vision, config.speech)
     assert again.adapters == config.adapters
     assert native["eos_token_id"] == [200020, 199999]
@@ -170,9 +171,7 @@ def test_the_native_configuration_is_valid_for_transformers(converted_directory:
 
 def test_absent_keys_take_the_native_defaults_not_the_releases() -> None:
     rope = {**ROPE, "long_factor": [1.0] * 36, "short_factor": [1.0] * 36}
-    config = ModelConfig.from_released(
-        to_released({"rope_parameters": rope}, load_preset("multimodal").config.adapters)
-    )
+    config = read_config(to_released({"rope_parameters": rope}, load_preset("multimodal").config.adapters))
     assert config.decoder.num_attention_heads == 32
     assert not config.decoder.tie_word_embeddings
     assert config.speech is not None

@@ -6,7 +6,8 @@ from importlib import resources
 import pytest
 import torch
 
-from phi4.config import DecoderConfig, read_decoder
+from phi4.checkpoint.config_json import read_decoder
+from phi4.config import DecoderConfig
 from phi4.model.rope import RotaryTables, apply_rotary, longrope_scale
 
 

@@ -11,13 +11,14 @@ import torch
 from gguf import GGUFReader, ReaderTensor
 from gguf.quants import dequantize
 
+from phi4.checkpoint.config_json import read_config
 from phi4.checkpoint.directories import GENERATION_FILE, new_directory, write_json
 from phi4.checkpoint.gguf_tokenizer import end_token_ids, write_gguf_tokenizer
 from phi4.checkpoint.keymap import parameter_shapes
 from phi4.checkpoint.layouts import write_checkpoint
 from phi4.checkpoint.shards import Progress, TensorSpec
 from phi4.checkpoint.tensor_files import list_some
-from phi4.config import DecoderConfig, ModelConfig
+from phi4.config import DecoderConfig
 from phi4.errors import CheckpointError
 from phi4.model.rope import longrope_scale
 
@@ -106,7 +107,7 @@ def write_gguf_model(file: GgufFile, directory: Path, progress: Progress | None 
     """Writes the model of an opened GGUF file into a directory that exists."""
     eos_token_ids = end_token_ids(file.metadata)
     raw = _released_config(file)
-    config = ModelConfig.from_released(raw)
+    config = read_config(raw)
     _check_attention_factor(file, config.decoder)
     sources = _sources(file.architecture, config.decoder)
     _check_tensors(file, sources)

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import torch
 
+from phi4.checkpoint.config_json import read_generation
 from phi4.checkpoint.directories import GENERATION_FILE, PREPROCESSOR_FILE, copy_companions, new_directory, write_json
 from phi4.checkpoint.keymap import parameter_shapes
 from phi4.checkpoint.layouts import write_checkpoint
@@ -13,7 +14,6 @@ from phi4.checkpoint.o200k import phi4_tokenizer
 from phi4.checkpoint.presets import load_preset
 from phi4.checkpoint.shards import MAX_SHARD_BYTES, Progress, TensorSpec
 from phi4.checkpoint.tokenizer_files import write_tiny_tokenizer
-from phi4.config import GenerationConfig
 
 # Normalisations start as the identity: layer norms, RMS norms, the inverse deviation of the mel channels.
 _ONES = ("norm.weight", "norm1.weight", "norm2.weight", "layer_norm_att.weight", "global_invstd")
@@ -60,7 +60,7 @@ def initialise(
             specs,
             lambda name: random_tensor(name, specs[name], seed, deviation),
             "released",
-            GenerationConfig.from_released(chosen.generation).eos_token_ids,
+            read_generation(chosen.generation).eos_token_ids,
             max_shard_bytes,
             progress,
         )

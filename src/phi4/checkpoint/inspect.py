@@ -5,12 +5,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from phi4.checkpoint.config_json import read_adapter
 from phi4.checkpoint.digest import base_digest
 from phi4.checkpoint.keymap import adapter_of, file_name
 from phi4.checkpoint.layouts import Checkpoint, open_checkpoint
 from phi4.checkpoint.packs import Pack, read_pack
 from phi4.checkpoint.tensor_files import DTYPE_NAMES, StoredTensor
-from phi4.config import AdapterConfig, DecoderConfig, read_adapter
+from phi4.config import AdapterConfig, DecoderConfig
 
 # Beginning of a released name -> component; the first that fits decides. Facts sheet 6.4.
 _PREFIXES = {

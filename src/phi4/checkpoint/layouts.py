@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from phi4.checkpoint.config_json import read_config, read_decoder, read_generation, read_speech, read_vision
 from phi4.checkpoint.converted import to_native, to_released
 from phi4.checkpoint.directories import (
     CONFIG_FILE,
@@ -20,7 +21,7 @@ from phi4.checkpoint.keymap import Layout, Target, adapter_table, is_multimodal,
 from phi4.checkpoint.peft_folder import PeftFolder, read_peft_folder, write_peft_folder
 from phi4.checkpoint.shards import MAX_SHARD_BYTES, Progress, TensorSpec, write_weights
 from phi4.checkpoint.tensor_files import StoredTensor, list_some, map_directory
-from phi4.config import GenerationConfig, ModelConfig, read_decoder, read_speech, read_vision
+from phi4.config import GenerationConfig, ModelConfig
 from phi4.errors import CheckpointError
 from phi4.json_file import read_json
 
@@ -59,7 +60,7 @@ def open_checkpoint(directory: Path) -> Checkpoint:
     raw = read_json(directory / CONFIG_FILE)
     native = raw.get("model_type") == NATIVE_MODEL_TYPE
     folders = _peft_folders(directory) if native else {}
-    config = _native_config(raw, folders) if native else ModelConfig.from_released(raw)
+    config = _native_config(raw, folders) if native else read_config(raw)
     layout: Layout = "converted" if native else "released"
     tensors = match(map_directory(directory), key_table(config, layout), str(directory))
     for name, folder in folders.items():
@@ -83,7 +84,7 @@ def _peft_folders(directory: Path) -> dict[str, PeftFolder]:
 def _read_generation(directory: Path, raw: Mapping[str, Any]) -> GenerationConfig:
     path = directory / GENERATION_FILE
     generation = read_json(path) if path.is_file() else {}
-    return GenerationConfig.from_released(generation if "eos_token_id" in generation else raw)
+    return read_generation(generation if "eos_token_id" in generation else raw)
 
 
 def read_preprocessor(directory: Path) -> dict[str, Any]:

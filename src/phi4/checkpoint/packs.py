@@ -13,12 +13,13 @@ from typing import Any
 
 import torch
 
+from phi4.checkpoint.config_json import read_adapter, read_speech, read_vision
 from phi4.checkpoint.digest import base_digest
 from phi4.checkpoint.keymap import Target, is_multimodal, key_table, match, modality_of
 from phi4.checkpoint.layouts import Checkpoint
 from phi4.checkpoint.shards import TensorSpec, specs_of, write_file
 from phi4.checkpoint.tensor_files import StoredTensor, map_file, read_metadata
-from phi4.config import ModelConfig, read_adapter, read_speech, read_vision
+from phi4.config import ModelConfig
 from phi4.errors import CheckpointError
 from phi4.model.multimodal import Phi4Multimodal
 

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from importlib import resources
 from typing import Any
 
+from phi4.checkpoint.config_json import read_config
 from phi4.checkpoint.directories import CONFIG_FILE, GENERATION_FILE, PREPROCESSOR_FILE
 from phi4.config import ModelConfig
 from phi4.errors import ConfigError
@@ -42,7 +43,7 @@ def load_preset(name: str) -> Preset:
         preprocessor = directory / PREPROCESSOR_FILE
         return Preset(
             name=name,
-            config=ModelConfig.from_released(read_json(directory / CONFIG_FILE)),
+            config=read_config(read_json(directory / CONFIG_FILE)),
             generation=read_json(directory / GENERATION_FILE),
             preprocessor=read_json(preprocessor) if preprocessor.is_file() else {},
         )

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from phi4.checkpoint.config_json import read_generation
 from phi4.checkpoint.directories import copy_companions, new_directory
 from phi4.checkpoint.keymap import Layout, empty_model
 from phi4.checkpoint.layouts import Checkpoint, open_checkpoint, write_checkpoint
@@ -103,7 +104,7 @@ def save_model(
         CheckpointError: the directory is not empty, or the layout cannot hold this model.
     """
     state = model.state_dict()
-    eos_token_ids = (generation or GenerationConfig.from_released(config.raw)).eos_token_ids
+    eos_token_ids = (generation or read_generation(config.raw)).eos_token_ids
     with new_directory(directory) as partial:
         if companions is not None:
             copy_companions(companions, partial)

@@ -6,6 +6,7 @@ from torch.nn import functional
 
 from phi4.config import SpeechConfig
 from phi4.inputs import AudioFrames
+from phi4.model.encoder_attention import EncoderAttention
 from phi4.model.projectors import Projector
 
 # Longer clips are cut into independent chunks of this many tokens (40 s; facts sheet 5.3).
@@ -124,7 +125,7 @@ class ConformerBlock(nn.Module):
         super().__init__()
         self.feed_forward_in = ConformerFeedForward(config)
         self.layer_norm_att = nn.LayerNorm(config.hidden_size)
-        self.self_attn = ConformerAttention(config)
+        self.self_attn = EncoderAttention(config.hidden_size, config.num_attention_heads)
         self.conv = ConformerConvolution(config)
         self.feed_forward_out = ConformerFeedForward(config)
         self.layer_norm = nn.LayerNorm(config.hidden_size)
@@ -151,27 +152,6 @@ class ConformerFeedForward(nn.Module):
         """[chunks, tokens, width] -> [chunks, tokens, width]."""
         value, gate = self.value_gate_proj(self.layer_norm(hidden)).chunk(2, dim=-1)
         return self.down_proj(value * functional.silu(gate))
-
-
-class ConformerAttention(nn.Module):
-    """Full attention within a chunk, with the relative bias added to the logits."""
-
-    def __init__(self, config: SpeechConfig) -> None:
-        super().__init__()
-        self.num_heads = config.num_attention_heads
-        self.q_proj = nn.Linear(config.hidden_size, config.hidden_size)
-        self.k_proj = nn.Linear(config.hidden_size, config.hidden_size)
-        self.v_proj = nn.Linear(config.hidden_size, config.hidden_size)
-        self.out_proj = nn.Linear(config.hidden_size, config.hidden_size)
-
-    def forward(self, hidden: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
-        """[chunks, tokens, width] -> [chunks, tokens, width]; bias is [heads, tokens, tokens]."""
-        queries, keys, values = (
-            projection(hidden).unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
-            for projection in (self.q_proj, self.k_proj, self.v_proj)
-        )
-        attended = functional.scaled_dot_product_attention(queries, keys, values, attn_mask=bias[None])
-        return self.out_proj(attended.transpose(1, 2).flatten(2))
 
 
 class PointwiseConvolution(nn.Conv1d):

@@ -6,6 +6,7 @@ from torch.nn import functional
 
 from phi4.config import VisionConfig
 from phi4.inputs import ImageCrops
+from phi4.model.encoder_attention import EncoderAttention
 from phi4.model.projectors import Projector
 
 
@@ -117,35 +118,14 @@ class SiglipLayer(nn.Module):
     def __init__(self, config: VisionConfig) -> None:
         super().__init__()
         self.layer_norm1 = nn.LayerNorm(config.hidden_size, config.layer_norm_eps)
-        self.self_attn = SiglipAttention(config)
+        self.self_attn = EncoderAttention(config.hidden_size, config.num_attention_heads)
         self.layer_norm2 = nn.LayerNorm(config.hidden_size, config.layer_norm_eps)
         self.mlp = SiglipMLP(config)
 
     def forward(self, hidden: torch.Tensor, visible: torch.Tensor | None) -> torch.Tensor:
-        """[crops, patches, width] -> [crops, patches, width]."""
+        """[crops, patches, width] -> [crops, patches, width]; attends to visible patches, or to all if None."""
         hidden = hidden + self.self_attn(self.layer_norm1(hidden), visible)
         return hidden + self.mlp(self.layer_norm2(hidden))
-
-
-class SiglipAttention(nn.Module):
-    """Bidirectional multi-head attention."""
-
-    def __init__(self, config: VisionConfig) -> None:
-        super().__init__()
-        self.num_heads = config.num_attention_heads
-        self.q_proj = nn.Linear(config.hidden_size, config.hidden_size)
-        self.k_proj = nn.Linear(config.hidden_size, config.hidden_size)
-        self.v_proj = nn.Linear(config.hidden_size, config.hidden_size)
-        self.out_proj = nn.Linear(config.hidden_size, config.hidden_size)
-
-    def forward(self, hidden: torch.Tensor, visible: torch.Tensor | None) -> torch.Tensor:
-        """Attends to the visible patches: mask [crops, 1, 1, patches], True = attend, or None for all."""
-        queries, keys, values = (
-            projection(hidden).unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
-            for projection in (self.q_proj, self.k_proj, self.v_proj)
-        )
-        attended = functional.scaled_dot_product_attention(queries, keys, values, attn_mask=visible)
-        return self.out_proj(attended.transpose(1, 2).flatten(2))
 
 
 class SiglipMLP(nn.Module):

@@ -1,0 +1,230 @@
+"""Reads the released `config.json` and `generation_config.json`, and refuses what does not exist here."""
+
+import math
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from phi4.config import (
+    ADAPTED_LINEARS,
+    RELEASED_AUDIO_TOKEN_ID,
+    RELEASED_IMAGE_TOKEN_ID,
+    AdapterConfig,
+    DecoderConfig,
+    GenerationConfig,
+    LongRopeConfig,
+    ModelConfig,
+    SpeechConfig,
+    VisionConfig,
+)
+from phi4.errors import ConfigError
+
+
+def read_config(raw: Mapping[str, Any]) -> ModelConfig:
+    """Reads the `config.json` of Phi-4-Mini (`phi3`) or Phi-4-Multimodal (`phi4mm`).
+
+    Raises:
+        ConfigError: the model type is another one, a key is missing or a value is not supported.
+    """
+    model_type = raw.get("model_type")
+    if model_type not in ("phi3", "phi4mm"):
+        raise ConfigError(
+            f"model_type is {model_type!r}; phi4 reads 'phi3' (Phi-4-Mini) and 'phi4mm' (Phi-4-Multimodal)"
+        )
+    decoder = read_decoder(raw)
+    if model_type == "phi3":
+        return ModelConfig(decoder=decoder, raw=raw)
+    return ModelConfig(
+        decoder=decoder,
+        vision=read_vision(raw),
+        speech=read_speech(raw),
+        adapters={name: read_adapter(raw, f"{name}_lora") for name in ("vision", "speech")},
+        raw=raw,
+    )
+
+
+def read_generation(raw: Mapping[str, Any]) -> GenerationConfig:
+    """Reads `eos_token_id`, one id or a list, from `generation_config.json` or `config.json`.
+
+    Raises:
+        ConfigError: there is none, or it holds something else than ids.
+    """
+    eos = raw.get("eos_token_id")
+    ids: list[Any] = eos if isinstance(eos, list) else [eos]
+    if not ids or not all(isinstance(token_id, int) for token_id in ids):
+        raise ConfigError(f"eos_token_id must be a token id or a list of them, not {eos!r}")
+    return GenerationConfig(eos_token_ids=tuple(ids))
+
+
+def read_decoder(raw: Mapping[str, Any]) -> DecoderConfig:
+    """Reads the language model's sizes; both `rope_scaling` and the newer `rope_parameters` are understood."""
+    _expect("config", raw, {"hidden_act": "silu", "attention_bias": False, "mlp_bias": False, "lm_head_bias": False})
+    # Files leave keys out, or null, where a Llama-shaped model needs none.
+    given = {key: value for key, value in raw.items() if value is not None}
+    heads = _size(given, "num_attention_heads")
+    context = _size(given, "max_position_embeddings")
+    defaults = {
+        "num_key_value_heads": heads,
+        "head_dim": _size(given, "hidden_size") // heads,
+        "original_max_position_embeddings": context,
+        "rope_theta": 10000.0,
+        "partial_rotary_factor": 1.0,
+        "rope_type": "default",
+        "sliding_window": context,
+    }
+    rope = {
+        **_section({"rope_scaling": {}, **given}, "rope_scaling"),
+        **_section({"rope_parameters": {}, **given}, "rope_parameters"),
+    }
+    sizes = {**defaults, **({"rope_type": rope["type"]} if "type" in rope else {}), **rope, **given}
+    if sizes["rope_type"] not in ("default", "longrope", "su"):
+        raise ConfigError(f"rope type is {sizes['rope_type']!r}; 'default' and 'longrope' are supported")
+    if _size(sizes, "sliding_window") < context:
+        raise ConfigError(f"sliding_window {sizes['sliding_window']} is smaller than the context of {context} tokens")
+    return DecoderConfig(
+        vocab_size=_size(sizes, "vocab_size"),
+        hidden_size=_size(sizes, "hidden_size"),
+        intermediate_size=_size(sizes, "intermediate_size"),
+        num_hidden_layers=_size(sizes, "num_hidden_layers"),
+        num_attention_heads=heads,
+        num_key_value_heads=_size(sizes, "num_key_value_heads"),
+        head_dim=_size(sizes, "head_dim"),
+        rms_norm_eps=_number(sizes, "rms_norm_eps"),
+        rope_theta=_number(sizes, "rope_theta"),
+        partial_rotary_factor=_number(sizes, "partial_rotary_factor"),
+        max_position_embeddings=context,
+        original_max_position_embeddings=_size(sizes, "original_max_position_embeddings"),
+        rope_scaling=None if sizes["rope_type"] == "default" else _read_long_rope(rope),
+        tie_word_embeddings=sizes.get("tie_word_embeddings", False) is True,
+    )
+
+
+def _read_long_rope(rope: Mapping[str, Any]) -> LongRopeConfig:
+    return LongRopeConfig(short_factor=_factors(rope, "short_factor"), long_factor=_factors(rope, "long_factor"))
+
+
+def _factors(rope: Mapping[str, Any], key: str) -> tuple[float, ...]:
+    values = _required(rope, key)
+    if not isinstance(values, list) or not all(isinstance(value, int | float) and value > 0 for value in values):
+        raise ConfigError(f"{key} must be a list of numbers above 0")
+    return tuple(map(float, values))
+
+
+def read_vision(raw: Mapping[str, Any]) -> VisionConfig:
+    """Reads the vision tower's sizes.
+
+    The release fixes them in code and leaves `img_processor` null; other sizes stand in `img_processor` as a dict.
+    """
+    embedding = _section(_section(raw, "embd_layer"), "image_embd_layer")
+    _expect(
+        "image_embd_layer",
+        embedding,
+        {
+            "hd_transform_order": "sub_glb",
+            "image_token_compression_cls": "avg_pool_2d",
+            "projection_cls": "mlp",
+            "use_hd_transform": True,
+            "with_learnable_separator": True,
+        },
+    )
+    sizes = dict(raw.get("img_processor") or {})
+    sizes["image_size"] = embedding.get("crop_size", VisionConfig.image_size)
+    sizes["image_token_id"] = embedding.get("image_token_id", RELEASED_IMAGE_TOKEN_ID)
+    unknown = set(sizes) - set(VisionConfig.__dataclass_fields__)
+    if unknown:
+        raise ConfigError(f"img_processor has unknown keys {sorted(unknown)}")
+    if not all(isinstance(value, int | float) for value in sizes.values()):
+        raise ConfigError(f"the sizes of the vision tower must be numbers, not {sizes}")
+    return VisionConfig(**sizes)
+
+
+def read_speech(raw: Mapping[str, Any]) -> SpeechConfig:
+    """Reads the conformer's sizes from `audio_processor.config`."""
+    encoder = _section(_section(raw, "audio_processor"), "config")
+    width = _size(encoder, "attention_dim")
+    _expect(
+        "audio_processor.config",
+        encoder,
+        {
+            "activation": "swish",
+            "conv_activation": "swish",
+            "conv_glu_type": "swish",
+            "bias_in_glu": True,
+            "causal": True,
+            "batch_norm": False,
+            "cnn_layer_norm": True,
+            "chunk_size": -1,
+            "depthwise_multiplier": 1,
+            "ext_pw_kernel_size": 1,
+            "ext_pw_out_channel": width,
+            "depthwise_seperable_out_channel": width,
+            "input_layer": "nemo_conv",
+        },
+    )
+    embedding = _section(_section(raw, "embd_layer"), "audio_embd_layer")
+    _expect(
+        "audio_embd_layer",
+        embedding,
+        {"downsample_rate": 1, "projection_cls": "mlp", "use_conv_downsample": False, "use_qformer": False},
+    )
+    return SpeechConfig(
+        hidden_size=width,
+        intermediate_size=_size(encoder, "linear_units"),
+        num_blocks=_size(encoder, "num_blocks"),
+        num_attention_heads=_size(encoder, "attention_heads"),
+        kernel_size=_size(encoder, "kernel_size"),
+        conv_channels=_size(_section(encoder, "nemo_conv_settings"), "conv_channels"),
+        input_size=_size(encoder, "input_size"),
+        time_reduction=_size(encoder, "time_reduction"),
+        bias_max_distance=_size(_section(encoder, "relative_attention_bias_args"), "t5_bias_max_distance"),
+        audio_token_id=embedding.get("audio_token_id", RELEASED_AUDIO_TOKEN_ID),
+    )
+
+
+def read_adapter(raw: Mapping[str, Any], key: str) -> AdapterConfig:
+    """Reads `vision_lora` or `speech_lora` and checks that its pattern names all four linears of a layer."""
+    lora = _section(raw, key)
+    pattern = _required(lora, "layer")
+    try:
+        missed = [name for name in ADAPTED_LINEARS if not re.fullmatch(pattern, f"layers.0.{name}")]
+    except (re.error, TypeError) as error:
+        raise ConfigError(f"{key}.layer is no pattern: {pattern!r} ({error})") from error
+    if missed:
+        raise ConfigError(f"{key}.layer does not match {missed}; adapters on a part of the linears are not supported")
+    return AdapterConfig(
+        rank=_size(lora, "r"), alpha=_number(lora, "lora_alpha"), dropout=_number({"dp": 0.0, **lora}, "dp")
+    )
+
+
+def _section(raw: Mapping[str, Any], key: str) -> Mapping[str, Any]:
+    value = _required(raw, key)
+    if not isinstance(value, Mapping):
+        raise ConfigError(f"{key} must be an object, not {value!r}")
+    return value
+
+
+def _size(raw: Mapping[str, Any], key: str) -> int:
+    value = _required(raw, key)
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise ConfigError(f"{key} must be a whole number of at least 1, not {value!r}")
+    return value
+
+
+def _number(raw: Mapping[str, Any], key: str) -> float:
+    value = _required(raw, key)
+    if not isinstance(value, int | float) or isinstance(value, bool) or not 0 <= value < math.inf:
+        raise ConfigError(f"{key} must be a number of at least 0, not {value!r}")
+    return float(value)
+
+
+def _required(raw: Mapping[str, Any], key: str) -> Any:
+    if key not in raw:
+        raise ConfigError(f"config.json has no {key!r}")
+    return raw[key]
+
+
+def _expect(where: str, raw: Mapping[str, Any], expected: Mapping[str, Any]) -> None:
+    """Refuses values that name a variant of the architecture which does not exist here."""
+    for key, value in expected.items():
+        if key in raw and raw[key] != value:
+            raise ConfigError(f"{where}.{key} is {raw[key]!r}; only {value!r} is supported")
