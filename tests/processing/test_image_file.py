@@ -111,7 +111,7 @@ def test_text_called_png_and_missing_files_are_named(tmp_path: Path) -> None:
     for wrong in (path, tmp_path / "absent.png", tmp_path):
         with pytest.raises(InputError, match=wrong.name):
             load_image(wrong)
-    with pytest.raises(InputError, match="the image cannot be read"):
+    with pytest.raises(InputError, match="the image is no picture"):
         load_image(b"")
 
 

@@ -169,7 +169,7 @@ def test_placeholders_in_a_message_are_text(processor: Processor) -> None:
 
 
 def test_a_bad_medium_is_named_by_its_number(processor: Processor) -> None:
-    with pytest.raises(InputError, match="image 2: the image cannot be read"):
+    with pytest.raises(InputError, match="image 2: the image is no picture"):
         processor.prepare([Message("user", (Image(PICTURE), Image(b"text")))])
     with pytest.raises(InputError, match="audio 1: the sound is too short"):
         processor.prepare([Message("user", (Sound((np.zeros(1, np.float32), 16000)),))])

@@ -43,7 +43,10 @@ def pull_from_hub(repository: str, revision: str | None = None) -> Path:
     except HFValidationError as error:
         raise CheckpointError(f"{repository!r} is not a repository name; it must look like OWNER/NAME") from error
     except (EntryNotFoundError, HfHubHTTPError, OSError) as error:
-        raise CheckpointError(f"{repository} cannot be downloaded: {error}; check the network and try again") from error
+        reason = str(error).splitlines()[0]
+        raise CheckpointError(
+            f"{repository} cannot be downloaded: {reason}; check the network and try again"
+        ) from error
 
 
 def resolve(model: str) -> Path:

@@ -90,5 +90,5 @@ def show(stream: AnswerStream) -> Answer:
     parts = [f"{len(answer.prompt_token_ids)} + {len(answer.token_ids)} tokens", f"{answer.seconds:.1f} s"]
     parts += [f"{modality} {tokens} tokens" for modality, tokens in answer.media]
     parts += [f"adapter {answer.adapter or 'none'}", f"rotary {answer.rotary}", answer.finish_reason]
-    Console(stderr=True, highlight=False).print(" · ".join(parts), style="dim")
+    Console(stderr=True, highlight=False).print(" · ".join(parts), style="dim", soft_wrap=True)
     return answer

@@ -36,9 +36,8 @@ def audio_to_frames(samples: np.ndarray, sample_rate_hz: int, settings: AudioSet
     mono = _resample(_mix_to_mono(samples), sample_rate_hz, settings)
     if len(mono) < settings.window_samples:
         raise InputError(
-            f"the sound is too short: an array of shape {list(samples.shape)}, [samples, channels], "
-            f"at {sample_rate_hz} Hz gives {len(mono)} samples at {settings.sample_rate_hz} Hz, "
-            f"and one frame takes {settings.window_samples}"
+            f"the sound is too short: {len(samples)} samples of {samples[:1].size} channels at {sample_rate_hz} Hz "
+            f"give {len(mono)} at {settings.sample_rate_hz} Hz, and one frame takes {settings.window_samples}"
         )
     return AudioFrames(frames=torch.from_numpy(log_mel(mono, settings)))
 
@@ -97,11 +96,10 @@ def _hz_to_mel(frequency_hz: np.ndarray) -> np.ndarray:
 
 def _mix_to_mono(samples: np.ndarray) -> np.ndarray:
     """Brings samples to fp32 in [-1, 1] and averages the channels."""
-    if samples.ndim not in (1, 2) or samples.size == 0:
-        raise InputError(
-            f"the sound is an array of shape {list(samples.shape)}; [samples] or [samples, channels] with at least one "
-            "sample is needed"
-        )
+    if samples.ndim not in (1, 2):
+        raise InputError(f"the sound is an array of shape {list(samples.shape)}, not [samples] or [samples, channels]")
+    if samples.size == 0:
+        raise InputError("the sound is empty: it holds no samples")
     if np.issubdtype(samples.dtype, np.signedinteger):
         scaled = samples / -float(np.iinfo(samples.dtype).min)
     elif np.issubdtype(samples.dtype, np.floating):
@@ -109,8 +107,10 @@ def _mix_to_mono(samples: np.ndarray) -> np.ndarray:
     else:
         raise InputError(f"the sound's samples are {samples.dtype}; floats or signed integers are needed")
     peak = float(np.abs(scaled).max())
-    if not peak <= MAX_AMPLITUDE:  # so written, NaN is caught too
-        raise InputError(f"the sound's samples reach {peak}; finite floats in [-1, 1] are needed")
+    if not np.isfinite(peak):
+        raise InputError("the sound holds samples that are not finite (NaN or infinity)")
+    if peak > MAX_AMPLITUDE:
+        raise InputError(f"the sound's samples reach {peak:g}; floats in [-1, 1] are needed")
     mono = scaled if scaled.ndim == 1 else scaled.mean(axis=1)
     return np.ascontiguousarray(mono, dtype=np.float32)
 

@@ -33,6 +33,8 @@ def load_audio(source: str | Path | bytes) -> tuple[np.ndarray, int]:
             while len(block := file.read(BLOCK_SAMPLES, dtype="float32", always_2d=True)):
                 blocks.append(block)
             samples, sample_rate_hz, promised = np.concatenate(blocks), file.samplerate, file.frames
+    except soundfile.LibsndfileError as error:
+        raise InputError(f"{name} cannot be read as sound: {error.error_string}") from error
     except (OSError, TypeError, ValueError, MemoryError, soundfile.SoundFileError) as error:
         raise InputError(f"{name} cannot be read as sound: {error}") from error
     if len(samples) < promised:

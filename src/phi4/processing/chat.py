@@ -96,7 +96,10 @@ def _template_fields(message: Message, defuser: Defuser, placeholders: Mapping[s
         elif part.modality in placeholders:
             content.append(placeholders[part.modality])
         else:
-            raise InputError(f"a medium for {part.modality} is given, which this model does not have")
+            raise InputError(
+                f"a medium for {part.modality} is given, which this model does not have; "
+                "take a multimodal model, or add a pack"
+            )
     if message.tool_calls:
         content += [TOOL_CALL_OPENER, defuser.text(format_tool_calls(message.tool_calls)), TOOL_CALL_CLOSER]
     fields = {"role": message.role, "content": "".join(content)}

@@ -63,6 +63,8 @@ def load_image(source: ImageSource) -> PIL.Image.Image:
         content = source if isinstance(source, bytes) else Path(source).read_bytes()
         with PIL.Image.open(io.BytesIO(content), formats=FORMATS) as image:
             return _to_upright_rgb(image)
+    except PIL.UnidentifiedImageError as error:
+        raise InputError(f"{_describe(source)} is no picture in a known format ({', '.join(FORMATS)})") from error
     except DECODING_ERRORS as error:
         raise InputError(f"{_describe(source)} cannot be read as a picture: {error}") from error
 

@@ -76,7 +76,10 @@ def _check_counts(
     modalities = {processor.modality for processor in processors}
     lacking = sorted(modality for modality, given in sources.items() if given and modality not in modalities)
     if lacking:
-        raise InputError(f"media for {' and '.join(lacking)} are given, which this model does not have")
+        raise InputError(
+            f"media for {' and '.join(lacking)} are given, which this model does not have; "
+            "take a multimodal model, or add a pack"
+        )
     for processor in processors:
         num_placeholders = token_ids.count(processor.token_id)
         num_media = len(sources.get(processor.modality, ()))
