@@ -11,32 +11,36 @@ GROWTH_TOKENS = 512
 class KVCache:
     """Storage for one conversation; the caller says where each write begins.
 
-    Keys and values are stored as [layers, kv_heads, capacity, head_dim]: one head's history is contiguous,
-    which is the order in which a decoding step reads it.
+    Each layer's keys and values are stored as [kv_heads, capacity, head_dim]: one head's history is contiguous, which
+    is the order in which a decoding step reads it.
     """
 
     def __init__(self, config: DecoderConfig, dtype: torch.dtype, device: torch.device) -> None:
-        shape = (config.num_hidden_layers, config.num_key_value_heads, 0, config.head_dim)
-        self.keys = torch.empty(shape, dtype=dtype, device=device)
-        self.values = torch.empty(shape, dtype=dtype, device=device)
+        empty = torch.empty((config.num_key_value_heads, 0, config.head_dim), dtype=dtype, device=device)
+        self.keys = [empty] * config.num_hidden_layers
+        self.values = [empty] * config.num_hidden_layers
 
     @property
     def capacity(self) -> int:
         """Tokens that fit before the storage has to grow."""
-        return self.keys.shape[2]
+        return self.keys[0].shape[1]
 
     @property
     def memory_bytes(self) -> int:
         """Bytes held by the storage."""
-        return self.keys.nbytes + self.values.nbytes
+        return sum(storage.nbytes for storage in (*self.keys, *self.values))
 
     def reserve(self, num_tokens: int) -> None:
-        """Makes room for a conversation of this many tokens; what was written stays."""
+        """Makes room for a conversation of this many tokens; what was written stays.
+
+        Layers grow one after the other, so that never more than one of them is in memory twice.
+        """
         if num_tokens <= self.capacity:
             return
         capacity = -(-num_tokens // GROWTH_TOKENS) * GROWTH_TOKENS
-        self.keys = _grown(self.keys, capacity)
-        self.values = _grown(self.values, capacity)
+        for layers in (self.keys, self.values):
+            for layer, storage in enumerate(layers):
+                layers[layer] = _grown(storage, capacity)
 
     def write(
         self, layer: int, start: int, keys: torch.Tensor, values: torch.Tensor
@@ -53,13 +57,13 @@ class KVCache:
             keys and values of all tokens so far, each [kv_heads, start + tokens, head_dim].
         """
         end = start + keys.shape[0]
-        self.keys[layer, :, start:end] = keys.transpose(0, 1)
-        self.values[layer, :, start:end] = values.transpose(0, 1)
-        return self.keys[layer, :, :end], self.values[layer, :, :end]
+        self.keys[layer][:, start:end] = keys.transpose(0, 1)
+        self.values[layer][:, start:end] = values.transpose(0, 1)
+        return self.keys[layer][:, :end], self.values[layer][:, :end]
 
 
 def _grown(storage: torch.Tensor, capacity: int) -> torch.Tensor:
-    layers, kv_heads, used, head_dim = storage.shape
-    grown = storage.new_empty((layers, kv_heads, capacity, head_dim))
-    grown[:, :, :used] = storage
+    kv_heads, used, head_dim = storage.shape
+    grown = storage.new_empty((kv_heads, capacity, head_dim))
+    grown[:, :used] = storage
     return grown
