@@ -1,5 +1,6 @@
 """What generation promises: cached = uncached, chunked = whole, alone = together, text untouched."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -67,6 +68,18 @@ def test_cached_pieces_of_any_size_give_the_logits_of_the_whole(
             pieces.append(tiny.model.logits(tiny.model(embeddings, tiny.model.step([segment]))))
             row.num_cached += segment.length
     assert_close(torch.cat(pieces), whole)
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize("wanted", [[], [0], [3, 4, 30], [59, 2, 41]])
+def test_asking_for_some_rows_gives_what_all_rows_hold_there(tiny: LoadedModel, wanted: list[int]) -> None:
+    rows = [Row(tiny.model, conversation(tiny.config, mode, 20, seed=4), Sampling()) for mode in MODES]
+    segments = [replace(row.next_segment(100), cache=None) for row in rows]
+    embeddings = torch.cat([row.embed(tiny.model, 0, row.num_prompt_tokens) for row in rows])
+    everything = tiny.model(embeddings, tiny.model.step(segments))
+    some = tiny.model(embeddings, tiny.model.step(segments, wanted))
+    assert some.shape == (len(wanted), everything.shape[1])
+    torch.testing.assert_close(some, everything[wanted])
 
 
 @pytest.mark.parametrize("mode", MODES)

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import accumulate
 from typing import Literal
 
 import torch
@@ -74,17 +75,16 @@ def _advance(model: LanguageModel, rows: dict[int, Row]) -> list[tuple[int, int]
     embeddings = [
         rows[index].embed(model, segment.cached, segment.cached + segment.length) for index, segment in segments.items()
     ]
-    hidden = model(torch.cat(embeddings), model.step(list(segments.values())))
-    last_rows: dict[int, int] = {}
-    end = 0
+    ends = accumulate(segment.length for segment in segments.values())
+    last_rows = {
+        index: end - 1
+        for (index, segment), end in zip(segments.items(), ends, strict=True)
+        if segment.cached + segment.length == len(rows[index].token_ids)
+    }
+    hidden = model(torch.cat(embeddings), model.step(list(segments.values()), list(last_rows.values())))
     for index, segment in segments.items():
-        end += segment.length
         rows[index].num_cached += segment.length
-        if rows[index].num_cached == len(rows[index].token_ids):
-            last_rows[index] = end - 1
-    if not last_rows:
-        return []
-    logits = model.logits(hidden[list(last_rows.values())]).float()
+    logits = model.logits(hidden).float()
     return [(index, rows[index].append(scores)) for index, scores in zip(last_rows, logits, strict=True)]
 
 

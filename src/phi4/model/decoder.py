@@ -14,7 +14,7 @@ from phi4.model.attention import causal_attention
 from phi4.model.linear import linear
 from phi4.model.lora import AdaptedLinear
 from phi4.model.rope import RotaryTables, apply_rotary
-from phi4.model.step import Segment, Step, build_step
+from phi4.model.step import AdapterRun, Outputs, Segment, Step, build_step
 
 NO_ADAPTERS: Mapping[str, AdapterConfig] = MappingProxyType({})
 
@@ -29,8 +29,7 @@ class RMSNorm(nn.Module):
 
     def forward(self, hidden: torch.Tensor) -> torch.Tensor:
         """Normalises the last axis of [tokens, hidden]."""
-        wide = hidden.float()
-        normed = wide * torch.rsqrt(wide.pow(2).mean(-1, keepdim=True) + self.eps)
+        normed = functional.rms_norm(hidden.float(), self.weight.shape, eps=self.eps)
         return self.weight * normed.to(hidden.dtype)
 
 
@@ -46,8 +45,11 @@ class Attention(nn.Module):
         self.qkv_proj = AdaptedLinear(config.hidden_size, num_fused_heads * self.head_dim, adapters)
         self.o_proj = AdaptedLinear(self.num_heads * self.head_dim, config.hidden_size, adapters)
 
-    def forward(self, hidden: torch.Tensor, step: Step) -> torch.Tensor:
-        """Attends within each segment's own conversation: [tokens, hidden] -> [tokens, hidden]."""
+    def attend(self, hidden: torch.Tensor, step: Step) -> torch.Tensor:
+        """Attends within each segment's own conversation: [tokens, hidden] -> [tokens, heads * head_dim].
+
+        `o_proj` comes next; the layer applies it, to the rows that it goes on with.
+        """
         heads = self.qkv_proj(hidden, step.adapter_runs).view(hidden.shape[0], -1, self.head_dim)
         rotating, values = heads.split([self.num_heads + self.num_kv_heads, self.num_kv_heads], dim=1)
         queries, keys = apply_rotary(rotating, step.cos, step.sin).split([self.num_heads, self.num_kv_heads], dim=1)
@@ -57,7 +59,7 @@ class Attention(nn.Module):
             causal_attention(own_queries, *self._history(segment, own_keys, own_values))
             for segment, (own_queries, own_keys, own_values) in zip(step.segments, parts, strict=True)
         ]
-        return self.o_proj(torch.cat(attended), step.adapter_runs)
+        return torch.cat(attended)
 
     def _history(self, segment: Segment, keys: torch.Tensor, values: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         if segment.cache is None:
@@ -73,10 +75,10 @@ class MLP(nn.Module):
         self.gate_up_proj = AdaptedLinear(config.hidden_size, 2 * config.intermediate_size, adapters)
         self.down_proj = AdaptedLinear(config.intermediate_size, config.hidden_size, adapters)
 
-    def forward(self, hidden: torch.Tensor, step: Step) -> torch.Tensor:
+    def forward(self, hidden: torch.Tensor, runs: tuple[AdapterRun, ...]) -> torch.Tensor:
         """[tokens, hidden] -> [tokens, hidden]."""
-        gate, up = self.gate_up_proj(hidden, step.adapter_runs).chunk(2, dim=-1)
-        return self.down_proj(up * functional.silu(gate), step.adapter_runs)
+        gate, up = self.gate_up_proj(hidden, runs).chunk(2, dim=-1)
+        return self.down_proj(up * functional.silu(gate), runs)
 
 
 class DecoderLayer(nn.Module):
@@ -89,10 +91,17 @@ class DecoderLayer(nn.Module):
         self.post_attention_layernorm = RMSNorm(config.hidden_size, config.rms_norm_eps)
         self.mlp = MLP(config, adapters)
 
-    def forward(self, hidden: torch.Tensor, step: Step) -> torch.Tensor:
-        """[tokens, hidden] -> [tokens, hidden]."""
-        hidden = hidden + self.self_attn(self.input_layernorm(hidden), step)
-        return hidden + self.mlp(self.post_attention_layernorm(hidden), step)
+    def forward(self, hidden: torch.Tensor, step: Step, outputs: Outputs | None = None) -> torch.Tensor:
+        """[tokens, hidden] -> [tokens, hidden], or only the rows of `outputs`, [rows, hidden].
+
+        Every row's keys and values are needed by later tokens; what follows the attention is for the row itself.
+        """
+        attended = self.self_attn.attend(self.input_layernorm(hidden), step)
+        runs = step.adapter_runs
+        if outputs is not None:
+            hidden, attended, runs = hidden[outputs.rows], attended[outputs.rows], outputs.adapter_runs
+        hidden = hidden + self.self_attn.o_proj(attended, runs)
+        return hidden + self.mlp(self.post_attention_layernorm(hidden), runs)
 
 
 class Decoder(nn.Module):
@@ -105,11 +114,11 @@ class Decoder(nn.Module):
         self.norm = RMSNorm(config.hidden_size, config.rms_norm_eps)
 
     def forward(self, embeddings: torch.Tensor, step: Step) -> torch.Tensor:
-        """[tokens, hidden] -> [tokens, hidden], normalised for the head."""
+        """[tokens, hidden] -> [tokens, hidden] or [rows asked for, hidden], normalised for the head."""
         hidden = embeddings
-        for layer in self.layers:
+        for layer in self.layers[:-1]:
             hidden = layer(hidden, step)
-        return self.norm(hidden)
+        return self.norm(self.layers[-1](hidden, step, step.outputs))
 
 
 class Phi4Mini(nn.Module):
@@ -138,9 +147,9 @@ class Phi4Mini(nn.Module):
         """Where the weights are."""
         return self.model.embed_tokens.weight.device
 
-    def step(self, segments: Sequence[Segment]) -> Step:
-        """Prepares one forward pass over these segments, laid end to end."""
-        return build_step(segments, self.tables, self.dtype, self.device)
+    def step(self, segments: Sequence[Segment], output_rows: Sequence[int] | None = None) -> Step:
+        """Prepares one forward pass over these segments, laid end to end; None asks for the output of all rows."""
+        return build_step(segments, self.tables, self.dtype, self.device, output_rows)
 
     def adapter_for(self, modalities: frozenset[str]) -> str | None:
         """A bare language model takes text only.
@@ -172,7 +181,8 @@ class Phi4Mini(nn.Module):
             step: segments, rotary tables and adapters of this pass.
 
         Returns:
-            Final hidden states, [tokens, hidden]; `logits` turns chosen rows into scores.
+            Final hidden states, [tokens, hidden] or [rows that the step asks for, hidden]; `logits` turns them into
+            scores.
         """
         return self.model(embeddings, step)
 

@@ -50,9 +50,9 @@ class Phi4Multimodal(nn.Module):
         """Where the weights are."""
         return self.language.device
 
-    def step(self, segments: Sequence[Segment]) -> Step:
-        """Prepares one forward pass over these segments, laid end to end."""
-        return self.language.step(segments)
+    def step(self, segments: Sequence[Segment], output_rows: Sequence[int] | None = None) -> Step:
+        """Prepares one forward pass over these segments, laid end to end; None asks for the output of all rows."""
+        return self.language.step(segments, output_rows)
 
     def adapter_for(self, modalities: frozenset[str]) -> str | None:
         """Names the adapter that a conversation with these modalities takes.
@@ -90,7 +90,7 @@ class Phi4Multimodal(nn.Module):
         return self.language.embed(token_ids)
 
     def forward(self, embeddings: torch.Tensor, step: Step) -> torch.Tensor:
-        """Runs the language model over packed rows: [tokens, hidden] -> [tokens, hidden]."""
+        """Runs the language model over packed rows: [tokens, hidden] -> [tokens or rows asked for, hidden]."""
         return self.language(embeddings, step)
 
     def logits(self, hidden: torch.Tensor) -> torch.Tensor:

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import groupby
 
 import torch
 
@@ -39,6 +40,19 @@ class AdapterRun:
 
 
 @dataclass(frozen=True)
+class Outputs:
+    """The packed rows whose output is asked for; the last layer spares itself the others.
+
+    Attributes:
+        rows: indices into the packed tokens, [rows].
+        adapter_runs: the adapters of these rows, counted in their own order.
+    """
+
+    rows: torch.Tensor
+    adapter_runs: tuple[AdapterRun, ...]
+
+
+@dataclass(frozen=True)
 class Step:
     """One forward pass over packed tokens.
 
@@ -47,15 +61,23 @@ class Step:
         cos: [tokens, 1, rotary_dim / 2], the constant already applied.
         sin: [tokens, 1, rotary_dim / 2].
         adapter_runs: the rows that an adapter touches; rows of text are in none.
+        outputs: the rows whose output is asked for, or None for all.
     """
 
     segments: tuple[Segment, ...]
     cos: torch.Tensor
     sin: torch.Tensor
     adapter_runs: tuple[AdapterRun, ...]
+    outputs: Outputs | None
 
 
-def build_step(segments: Sequence[Segment], tables: RotaryTables, dtype: torch.dtype, device: torch.device) -> Step:
+def build_step(
+    segments: Sequence[Segment],
+    tables: RotaryTables,
+    dtype: torch.dtype,
+    device: torch.device,
+    output_rows: Sequence[int] | None,
+) -> Step:
     """Lays segments end to end and makes room in their caches."""
     for segment in segments:
         if segment.cache is not None:
@@ -63,18 +85,23 @@ def build_step(segments: Sequence[Segment], tables: RotaryTables, dtype: torch.d
     lengths = [segment.length for segment in segments]
     positions = torch.cat([torch.arange(s.cached, s.cached + s.length, device=device) for s in segments])
     cos, sin = tables.cos_sin(positions, [segment.rotary for segment in segments], lengths, dtype)
-    return Step(segments=tuple(segments), cos=cos, sin=sin, adapter_runs=_adapter_runs(segments))
+    row_adapters = [segment.adapter for segment in segments for _ in range(segment.length)]
+    outputs = None
+    if output_rows is not None:
+        outputs = Outputs(
+            rows=torch.tensor(output_rows, dtype=torch.long, device=device),
+            adapter_runs=find_runs([row_adapters[row] for row in output_rows]),
+        )
+    return Step(segments=tuple(segments), cos=cos, sin=sin, adapter_runs=find_runs(row_adapters), outputs=outputs)
 
 
-def _adapter_runs(segments: Sequence[Segment]) -> tuple[AdapterRun, ...]:
-    runs: list[AdapterRun] = []
+def find_runs(row_adapters: Sequence[str | None]) -> tuple[AdapterRun, ...]:
+    """Collects neighbouring rows with the same adapter, from the adapter of every row."""
+    runs = []
     start = 0
-    for segment in segments:
-        stop = start + segment.length
-        if segment.adapter is not None:
-            if runs and runs[-1].stop == start and runs[-1].adapter == segment.adapter:
-                runs[-1] = AdapterRun(segment.adapter, runs[-1].start, stop)
-            else:
-                runs.append(AdapterRun(segment.adapter, start, stop))
+    for adapter, rows in groupby(row_adapters):
+        stop = start + len(list(rows))
+        if adapter is not None:
+            runs.append(AdapterRun(adapter, start, stop))
         start = stop
     return tuple(runs)
