@@ -133,6 +133,7 @@ def test_convert_there_and_back_keeps_the_digest(
         (["ask", "--temperature", "-1", "Hi"], "temperature"),
         (["ask", "--tools", "/no/tools.json", "Hi"], "/no/tools.json"),
         (["inspect", "/no/such/model"], "/no/such/model"),
+        (["init", "tiny", "/proc/model"], "/proc"),
         (["convert", "/no/such.gguf", "/tmp/never"], "/no/such.gguf"),
         (["ask", "--max-tokens", "many", "Hi"], "--max-tokens"),
     ],

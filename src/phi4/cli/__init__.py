@@ -15,16 +15,16 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     help="Phi-4-Mini and Phi-4-Multimodal: text, pictures and sound. Every command defaults to the model `nano`.",
 )
-for command in (
-    conversation.ask,
-    conversation.chat,
-    conversation.transcribe,
-    models.pull,
-    models.init,
-    models.convert,
-    models.inspect,
+for needs_arguments, command in (
+    (True, conversation.ask),
+    (False, conversation.chat),
+    (True, conversation.transcribe),
+    (False, models.pull),
+    (True, models.init),
+    (True, models.convert),
+    (False, models.inspect),
 ):
-    app.command(no_args_is_help=command is not conversation.chat)(command)
+    app.command(no_args_is_help=needs_arguments)(command)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -40,3 +40,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
         # The reader of our output, such as `head`, has what it wanted. Nothing may be flushed to it at exit.
         sys.stdout = open("/dev/null", "w")  # noqa: SIM115
         sys.exit(141)
+    except OSError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
