@@ -43,6 +43,21 @@ def test_a_stop_string_ends_the_answer_and_is_not_part_of_it(nano: Assistant) ->
     assert cut.finish_reason == "stop"
 
 
+def test_a_stream_left_early_is_finished_by_its_answer(nano: Assistant) -> None:
+    sampling = Sampling(max_tokens=30, temperature=1.0)
+    stream = nano.stream("Count to five.", sampling=sampling, stop=["5. "])
+    seen = [piece for piece, _ in zip(stream, range(4), strict=False)]
+    answer = stream.answer
+    assert answer.text.startswith("".join(seen))
+    assert answer.text == nano.processor.tokenizer.decode(answer.token_ids)[: len(answer.text)]
+    assert list(stream) == []
+
+
+def test_a_limit_ends_the_answer_with_reason_length(nano: Assistant) -> None:
+    answer = nano.ask("Tell me a long story.", sampling=Sampling(max_tokens=5))
+    assert (answer.finish_reason, len(answer.token_ids)) == ("length", 5)
+
+
 def test_an_answer_reports_adapter_and_tokens_of_each_medium(assistant: Assistant) -> None:
     answer = assistant.ask("What?", images=[PICTURE, PICTURE], audios=[SOUND], sampling=Sampling(max_tokens=2))
     assert answer.adapter == "vision"
@@ -96,7 +111,7 @@ def test_media_for_a_text_model_are_refused(nano: Assistant) -> None:
 
 def test_a_prompt_beyond_the_context_is_refused_with_both_numbers(nano: Assistant) -> None:
     with pytest.raises(CapacityError, match=r"more than the context of 8192"):
-        nano.ask("word " * 9000)
+        nano.stream("word " * 9000)  # before the first piece is asked for
 
 
 def test_a_model_that_is_not_there_is_named() -> None:

@@ -10,8 +10,7 @@ import torch
 
 from phi4.checkpoint.hub import resolve
 from phi4.checkpoint.weights import LoadedModel, load_model
-from phi4.engine.generate import FinishReason, Request, generate, score
-from phi4.engine.row import rotary_for
+from phi4.engine.generate import FinishReason, GeneratedToken, Request, generate, score
 from phi4.engine.sampling import Sampling
 from phi4.inputs import Rotary
 from phi4.processing.messages import ImageSource, Message, SoundSource, user_message
@@ -39,7 +38,7 @@ class Answer:
         adapter: the LoRA that was active, None for the bare language model.
         rotary: the LongRoPE table that the last token was computed with.
         media: modality and token count of each picture and sound, in order.
-        seconds: wall time from the prepared prompt to the last token.
+        seconds: time from the prepared prompt to the last token; what the reader of a stream takes is left out.
     """
 
     text: str
@@ -73,57 +72,60 @@ class Answer:
 
 
 class AnswerStream:
-    """An answer on its way: iterate for pieces of text, then read `answer`."""
+    """An answer on its way: iterate for pieces of text, then read `answer`.
+
+    Pieces are never half a character or a part of a stop string. Iterating again goes on where it was left.
+    """
 
     def __init__(self, loaded: LoadedModel, processor: Processor, request: Request, stop: Sequence[str]) -> None:
+        """Checks the request and encodes its media; raises what `Assistant.stream` lists."""
         self._loaded = loaded
-        self._request = request
+        self._inputs = request.inputs
         self._text_stream = TextStream(processor.tokenizer)
         self._scanner = StopScanner(stop)
         self._answer: Answer | None = None
+        started = time.perf_counter()
+        tokens = generate(loaded.model, [request], loaded.generation.eos_token_ids)
+        self._pieces = self._read(tokens, time.perf_counter() - started)
+
+    def __iter__(self) -> Iterator[str]:
+        return self._pieces
 
     @property
     def answer(self) -> Answer:
         """The finished answer; reads what is left of the stream first."""
-        for _ in self:
+        for _ in self._pieces:
             pass
-        assert self._answer is not None
+        if self._answer is None:
+            raise RuntimeError("the answer was interrupted by an error and cannot be finished")
         return self._answer
 
-    def __iter__(self) -> Iterator[str]:
-        """Yields text as it becomes certain: never half a character, never a part of a stop string."""
-        if self._answer is not None:
-            return
-        started = time.perf_counter()
-        pieces: list[str] = []
-        token_ids: list[int] = []
-        finish_reason: FinishReason = "stop"
-        for token in generate(self._loaded.model, [self._request], self._loaded.generation.eos_token_ids):
-            if token.finish_reason == "stop":
+    def _read(self, tokens: Iterator[GeneratedToken], seconds: float) -> Iterator[str]:
+        """Yields text as it becomes certain; time that the reader takes between pieces does not count."""
+        text, token_ids = "", []
+        while True:
+            started = time.perf_counter()
+            token = next(tokens)
+            seconds += time.perf_counter() - started
+            if token.finish_reason != "stop":
+                token_ids.append(token.token_id)
+                piece = self._scanner.feed(self._text_stream.push(token.token_id))
+                text += piece
+                yield piece
+            if token.finish_reason is not None or self._scanner.stopped:
                 break
-            token_ids.append(token.token_id)
-            pieces.append(self._scanner.feed(self._text_stream.push(token.token_id)))
-            yield pieces[-1]
-            if self._scanner.stopped:
-                break
-            finish_reason = token.finish_reason or "stop"
         if not self._scanner.stopped:
-            pieces.append(self._scanner.feed(self._text_stream.flush()) + self._scanner.flush())
-            yield pieces[-1]
-        self._answer = self._finish("".join(pieces), token_ids, finish_reason, time.perf_counter() - started)
-
-    def _finish(self, text: str, token_ids: list[int], finish_reason: FinishReason, seconds: float) -> Answer:
-        inputs, model = self._request.inputs, self._loaded.model
-        # The last token was computed from everything before it.
-        num_seen = len(inputs.token_ids) + max(len(token_ids) - 1, 0)
-        return Answer(
+            piece = self._scanner.feed(self._text_stream.flush()) + self._scanner.flush()
+            text += piece
+            yield piece
+        self._answer = Answer(
             text=text,
             token_ids=tuple(token_ids),
-            prompt_token_ids=inputs.token_ids,
-            finish_reason=finish_reason,
-            adapter=model.adapter_for(inputs.modalities),
-            rotary=rotary_for(model.decoder_config, num_seen),
-            media=tuple((medium.modality, medium.num_tokens) for medium in inputs.media),
+            prompt_token_ids=self._inputs.token_ids,
+            finish_reason="stop" if self._scanner.stopped else token.finish_reason or "stop",
+            adapter=self._loaded.model.adapter_for(self._inputs.modalities),
+            rotary=token.rotary,
+            media=tuple((medium.modality, medium.num_tokens) for medium in self._inputs.media),
             seconds=seconds,
         )
 

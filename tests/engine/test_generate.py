@@ -151,12 +151,27 @@ def test_an_end_token_ends_the_answer(tiny: LoadedModel) -> None:
     assert events[-1].finish_reason == "stop"
 
 
-def test_an_answer_ends_with_the_context(tiny_directory: Path) -> None:
-    loaded = load_model(tiny_directory, dtype=torch.float32)
-    limit = loaded.config.decoder.max_position_embeddings
-    too_long = ModelInputs((40,) * (limit + 1))
+def test_a_prompt_beyond_the_context_is_refused(tiny: LoadedModel) -> None:
+    limit = tiny.config.decoder.max_position_embeddings
     with pytest.raises(CapacityError, match=f"{limit + 1} tokens, more than the context of {limit}"):
-        answers(loaded, [too_long], 1)
+        answers(tiny, [ModelInputs((40,) * (limit + 1))], 1)
+
+
+@torch.inference_mode()
+def test_an_answer_ends_where_the_context_does(tiny: LoadedModel) -> None:
+    config = replace(tiny.config.decoder, max_position_embeddings=20, original_max_position_embeddings=20)
+    small = Phi4Mini(config)
+    state = tiny.model.language.state_dict()
+    small.load_state_dict({name: state[name] for name in small.state_dict()})
+    request = Request(ModelInputs((40,) * 17), Sampling(max_tokens=50))
+    events = list(generate(small, [request], eos_token_ids=()))
+    assert [event.finish_reason for event in events] == [None, None, "length"]
+
+
+def test_every_token_reports_the_table_that_it_was_computed_with(tiny: LoadedModel) -> None:
+    request = Request(conversation(tiny.config, "text", 4095, seed=0), Sampling(max_tokens=4))
+    events = list(generate(tiny.model, [request], eos_token_ids=()))
+    assert [event.rotary for event in events] == ["short", "short", "long", "long"]
 
 
 def test_an_empty_prompt_is_refused(tiny: LoadedModel) -> None:

@@ -27,6 +27,16 @@ def test_top_k_keeps_the_k_best() -> None:
     assert kept(SCORES, Sampling(top_k=2)) == {1, 4}
 
 
+def test_top_k_keeps_k_tokens_among_equals() -> None:
+    assert len(kept(torch.tensor([1.0, 1.0, 0.0]), Sampling(top_k=1))) == 1
+
+
+@given(st.floats(1e-4, 1e3), st.floats(0.01, 100.0))
+def test_every_allowed_setting_draws_a_token(temperature: float, penalty: float) -> None:
+    sampling = Sampling(temperature=temperature, repetition_penalty=penalty, seed=0)
+    assert 0 <= sample(torch.tensor([50.0, -50.0, 3.0]), sampling, [0, 1], sampling.generator()) < 3
+
+
 def test_top_p_keeps_the_smallest_set_that_reaches_the_mass() -> None:
     probabilities = torch.tensor([0.5, 0.3, 0.15, 0.05]).log()
     assert kept(probabilities, Sampling(top_p=0.79)) == {0, 1}
@@ -44,8 +54,9 @@ def test_the_repetition_penalty_lowers_tokens_that_occurred_and_no_others() -> N
 
 
 @given(logits, st.integers(1, 60), st.floats(0.01, 1.0), st.floats(0.0, 1.0))
-def test_the_best_token_survives_every_filter(scores: torch.Tensor, k: int, p: float, m: float) -> None:
-    assert int(scores.argmax()) in kept(scores, Sampling(top_k=k, top_p=p, min_p=m))
+def test_a_best_token_survives_every_filter(scores: torch.Tensor, k: int, p: float, m: float) -> None:
+    best = max(float(scores[index]) for index in kept(scores, Sampling(top_k=k, top_p=p, min_p=m)))
+    assert best == float(scores.max())
 
 
 @given(logits, st.integers(0, 2**63 - 1))
@@ -70,12 +81,14 @@ def test_sampling_follows_the_probabilities() -> None:
     [
         {"max_tokens": 0},
         {"temperature": -0.1},
+        {"temperature": 1e-300},
         {"temperature": math.inf},
         {"top_k": 0},
         {"top_p": 0.0},
         {"top_p": 1.5},
         {"min_p": 2.0},
         {"repetition_penalty": 0.0},
+        {"repetition_penalty": 1e30},
         {"seed": -1},
     ],
 )

@@ -9,7 +9,7 @@ import torch
 
 from phi4.engine.row import LanguageModel, Row
 from phi4.engine.sampling import Sampling
-from phi4.inputs import ModelInputs
+from phi4.inputs import ModelInputs, Rotary
 
 FinishReason = Literal["stop", "length"]
 
@@ -33,17 +33,21 @@ class GeneratedToken:
         request: index of the request.
         token_id: the token chosen.
         finish_reason: None while the answer goes on; "stop" when `token_id` is an end token, "length" at a limit.
+        rotary: the LongRoPE table that it was computed with.
     """
 
     request: int
     token_id: int
     finish_reason: FinishReason | None
+    rotary: Rotary
 
 
 def generate(
     model: LanguageModel, requests: Sequence[Request], eos_token_ids: Sequence[int]
 ) -> Iterator[GeneratedToken]:
     """Answers all requests together and yields their tokens as they come.
+
+    Requests are checked and their media encoded at once, before the first token is asked for.
 
     Args:
         model: a language model, with or without modalities.
@@ -56,6 +60,10 @@ def generate(
     """
     with torch.inference_mode():
         rows = {index: Row(model, request.inputs, request.sampling) for index, request in enumerate(requests)}
+    return _answer(model, rows, frozenset(eos_token_ids))
+
+
+def _answer(model: LanguageModel, rows: dict[int, Row], eos_token_ids: frozenset[int]) -> Iterator[GeneratedToken]:
     while rows:
         for index, token_id in _advance(model, rows):
             reason: FinishReason | None = None
@@ -63,9 +71,10 @@ def generate(
                 reason = "stop"
             elif rows[index].is_full:
                 reason = "length"
+            token = GeneratedToken(index, token_id, reason, rows[index].rotary)
             if reason is not None:
                 del rows[index]
-            yield GeneratedToken(index, token_id, reason)
+            yield token
 
 
 @torch.inference_mode()

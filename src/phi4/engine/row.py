@@ -32,7 +32,6 @@ class Row:
         self.num_cached = 0
         self.rotary = rotary_for(self.config, self.num_prompt_tokens)
         self.cache = KVCache(self.config, model.dtype, model.device)
-        self.cache.reserve(self.num_prompt_tokens)
         self.generator = sampling.generator()
 
     @property

@@ -14,7 +14,8 @@ class Sampling:
 
     Attributes:
         max_tokens: most tokens to generate; the context may end an answer earlier.
-        temperature: 0 takes the best token; otherwise scores are divided by it before sampling.
+        temperature: 0 takes the best token; otherwise scores are divided by it before sampling. At least 1e-4 if not
+            0: below that nothing but the best token has a chance, and divided scores leave the range of fp32.
         top_k: keep this many best tokens, or None for all.
         top_p: keep the best tokens whose probabilities add up to this.
         min_p: keep tokens at least this fraction as probable as the best one.
@@ -33,11 +34,15 @@ class Sampling:
     def __post_init__(self) -> None:
         checks = {
             "max_tokens": (self.max_tokens, self.max_tokens >= 1, "at least 1"),
-            "temperature": (self.temperature, 0.0 <= self.temperature < math.inf, "0 (greedy) or above"),
+            "temperature": (
+                self.temperature,
+                self.temperature == 0.0 or 1e-4 <= self.temperature < math.inf,
+                "0 (greedy) or at least 0.0001",
+            ),
             "top_k": (self.top_k, self.top_k is None or self.top_k >= 1, "at least 1"),
             "top_p": (self.top_p, 0.0 < self.top_p <= 1.0, "above 0 and at most 1"),
             "min_p": (self.min_p, 0.0 <= self.min_p <= 1.0, "from 0 to 1"),
-            "repetition_penalty": (self.repetition_penalty, 0.0 < self.repetition_penalty < math.inf, "above 0"),
+            "repetition_penalty": (self.repetition_penalty, 0.01 <= self.repetition_penalty <= 100, "0.01 to 100"),
             "seed": (self.seed, self.seed is None or 0 <= self.seed < 2**63, "from 0 to 2^63 - 1"),
         }
         for name, (value, valid, rule) in checks.items():
@@ -84,14 +89,14 @@ def filter_logits(logits: torch.Tensor, sampling: Sampling) -> torch.Tensor:
     The filters apply one after the other: top-k, top-p of what is left, min-p of what is left.
     """
     if sampling.top_k is not None and sampling.top_k < logits.shape[0]:
-        threshold = torch.topk(logits, sampling.top_k).values[-1]
-        logits = logits.masked_fill(logits < threshold, -math.inf)
+        kept = torch.topk(logits, sampling.top_k).indices
+        logits = torch.full_like(logits, -math.inf).scatter(0, kept, logits[kept])
     if sampling.top_p < 1.0:
         ordered, order = logits.sort(descending=True, stable=True)
         probabilities = torch.softmax(ordered, dim=-1)
         mass_before = probabilities.cumsum(0) - probabilities
-        excluded = (mass_before >= sampling.top_p).scatter(0, order, mass_before >= sampling.top_p)
-        logits = logits.masked_fill(excluded, -math.inf)
+        kept = order[mass_before < sampling.top_p]
+        logits = torch.full_like(logits, -math.inf).scatter(0, kept, logits[kept])
     if sampling.min_p > 0.0:
         logits = logits.masked_fill(logits < logits.max() + math.log(sampling.min_p), -math.inf)
     return logits
