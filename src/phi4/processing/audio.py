@@ -12,6 +12,9 @@ from phi4.processing.settings import AudioSettings
 MIN_SAMPLE_RATE_HZ = 4_000
 MAX_SAMPLE_RATE_HZ = 768_000
 
+# The best that soxr offers.
+RESAMPLING_QUALITY = "VHQ"
+
 # Float files overshoot 1 a little; far beyond it, they hold integers that nobody scaled, or noise.
 MAX_AMPLITUDE = 128.0
 
@@ -40,6 +43,19 @@ def audio_to_frames(samples: np.ndarray, sample_rate_hz: int, settings: AudioSet
             f"give {len(mono)} at {settings.sample_rate_hz} Hz, and one frame takes {settings.window_samples}"
         )
     return AudioFrames(frames=torch.from_numpy(log_mel(mono, settings)))
+
+
+def check_sample_rate(sample_rate_hz: int) -> None:
+    """Refuses rates that no recording has.
+
+    Raises:
+        InputError: the rate is out of range.
+    """
+    if not MIN_SAMPLE_RATE_HZ <= sample_rate_hz <= MAX_SAMPLE_RATE_HZ:
+        raise InputError(
+            f"the sound's sample rate is {sample_rate_hz} Hz; "
+            f"{MIN_SAMPLE_RATE_HZ} to {MAX_SAMPLE_RATE_HZ} Hz can be used"
+        )
 
 
 def num_audio_tokens(audio: AudioFrames, settings: AudioSettings) -> int:
@@ -106,7 +122,7 @@ def _mix_to_mono(samples: np.ndarray) -> np.ndarray:
         scaled = samples
     else:
         raise InputError(f"the sound's samples are {samples.dtype}; floats or signed integers are needed")
-    peak = float(np.abs(scaled).max())
+    peak = float(np.maximum(scaled.max(), -scaled.min()))
     if not np.isfinite(peak):
         raise InputError("the sound holds samples that are not finite (NaN or infinity)")
     if peak > MAX_AMPLITUDE:
@@ -116,12 +132,8 @@ def _mix_to_mono(samples: np.ndarray) -> np.ndarray:
 
 
 def _resample(samples: np.ndarray, sample_rate_hz: int, settings: AudioSettings) -> np.ndarray:
-    if not MIN_SAMPLE_RATE_HZ <= sample_rate_hz <= MAX_SAMPLE_RATE_HZ:
-        raise InputError(
-            f"the sound's sample rate is {sample_rate_hz} Hz; "
-            f"{MIN_SAMPLE_RATE_HZ} to {MAX_SAMPLE_RATE_HZ} Hz can be used"
-        )
+    check_sample_rate(sample_rate_hz)
     if sample_rate_hz == settings.sample_rate_hz:
         return samples
-    resampled: np.ndarray = soxr.resample(samples, sample_rate_hz, settings.sample_rate_hz, quality="VHQ")
+    resampled: np.ndarray = soxr.resample(samples, sample_rate_hz, settings.sample_rate_hz, RESAMPLING_QUALITY)
     return resampled

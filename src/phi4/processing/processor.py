@@ -179,5 +179,6 @@ def _prepare_image(source: ImageSource, settings: ImageSettings) -> ImageCrops:
 
 
 def _prepare_sound(source: SoundSource, settings: AudioSettings) -> AudioFrames:
-    samples, sample_rate_hz = source if isinstance(source, tuple) else load_audio(source)
-    return audio_to_frames(samples, sample_rate_hz, settings)
+    if isinstance(source, tuple):
+        return audio_to_frames(*source, settings)
+    return audio_to_frames(load_audio(source, settings.sample_rate_hz), settings.sample_rate_hz, settings)
