@@ -3,6 +3,7 @@
 import contextlib
 import io
 import struct
+import tracemalloc
 import zlib
 from pathlib import Path
 from typing import Any
@@ -75,6 +76,17 @@ def test_floats_are_scaled_by_what_their_range_suggests(full_scale: float) -> No
     values = (GRADIENT / 255.0 * full_scale).astype(np.float32)
     loaded = np.array(load_image(encode(PIL.Image.fromarray(values), "TIFF")))
     assert np.abs(loaded[:, :, 0].astype(int) - GRADIENT).max() <= 1
+
+
+def test_a_deep_picture_is_scaled_in_little_memory_and_the_same_in_every_strip() -> None:
+    column = np.linspace(0, 65535, 3001).astype(np.uint16)
+    deep = PIL.Image.fromarray(np.tile(column[:, None], (1, 1000)))
+    tracemalloc.start()
+    loaded = load_image(deep)
+    _, peak_bytes = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert np.array_equal(np.array(loaded)[:, 500, 0], np.rint(column / 257))
+    assert peak_bytes < 4 << 20  # the whole picture in double precision is 24 MB
 
 
 def test_a_picture_of_nan_is_refused() -> None:

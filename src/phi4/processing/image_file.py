@@ -1,6 +1,7 @@
 """Opens pictures of any common format and brings them to 8-bit RGB."""
 
 import io
+import math
 import struct
 import zlib
 from pathlib import Path
@@ -27,6 +28,9 @@ FULL_SCALES: dict[str, tuple[float, ...]] = {
     "I": (65535.0, 2.0**31 - 1),
     "F": (1.0, 255.0, 65535.0),
 }
+
+# Rows that are scaled to 8 bits at once.
+STRIP_ROWS = 64
 
 # What Pillow's decoders raise on damaged files; OSError covers truncation and files that are no picture.
 DECODING_ERRORS = (
@@ -87,12 +91,20 @@ def _to_upright_rgb(image: PIL.Image.Image) -> PIL.Image.Image:
 
 
 def _scale_to_8_bits(image: PIL.Image.Image, full_scales: tuple[float, ...]) -> PIL.Image.Image:
-    values = np.asarray(image, dtype=np.float64)
-    if not np.isfinite(values).all():
+    """Scales strip by strip: a whole picture in double precision takes eight times the memory of the result."""
+    boxes = [(0, top, image.width, min(top + STRIP_ROWS, image.height)) for top in range(0, image.height, STRIP_ROWS)]
+    # A strip with NaN has NaN for its largest value.
+    largest = float(np.max([np.asarray(image.crop(box)).max() for box in boxes]))
+    smallest = float(np.min([np.asarray(image.crop(box)).min() for box in boxes]))
+    if not math.isfinite(largest) or not math.isfinite(smallest):
         raise InputError("the picture holds values that are not finite")
-    largest = float(values.max())
     full_scale = next((scale for scale in full_scales if scale >= largest), largest)
-    return PIL.Image.fromarray(np.rint(values.clip(0.0) * (255.0 / full_scale)).astype(np.uint8))
+    scaled = PIL.Image.new("L", image.size)
+    for box in boxes:
+        values = np.asarray(image.crop(box), dtype=np.float64)
+        strip = np.rint(values.clip(0.0) * (255.0 / full_scale)).astype(np.uint8)
+        scaled.paste(PIL.Image.fromarray(strip), box)
+    return scaled
 
 
 def _describe(source: ImageSource) -> str:
