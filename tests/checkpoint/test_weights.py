@@ -6,7 +6,9 @@ import torch
 
 from phi4.checkpoint.keymap import Layout
 from phi4.checkpoint.weights import LoadedModel, load_model, save_model
+from phi4.config import GenerationConfig
 from phi4.errors import CheckpointError
+from phi4.json_file import read_json
 from phi4.model.decoder import Phi4Mini
 from phi4.model.multimodal import Phi4Multimodal
 
@@ -87,3 +89,21 @@ def test_the_preprocessor_file_of_transformers_5_is_understood(model_directory: 
     nested = {"image_processor": {"dynamic_hd": 7}, "feature_extractor": {"audio_compression_rate": 8}}
     (model_directory / "processor_config.json").write_text(json.dumps(nested))
     assert load_model(model_directory).preprocessor == {"dynamic_hd": 7, "audio_compression_rate": 8}
+
+
+@pytest.mark.parametrize("layout", ["released", "converted"])
+def test_saving_without_companions_keeps_every_end_token(tiny_directory: Path, tmp_path: Path, layout: Layout) -> None:
+    loaded = load_model(tiny_directory)
+    save_model(loaded.model, loaded.config, tmp_path / "copy", layout, generation=loaded.generation)
+    assert load_model(tmp_path / "copy").generation.eos_token_ids == (261, 256)
+    save_model(loaded.model, loaded.config, tmp_path / "plain", layout)
+    assert load_model(tmp_path / "plain").generation.eos_token_ids == (256,)
+
+
+def test_given_end_tokens_win_over_the_companions(model_directory: Path, tmp_path: Path) -> None:
+    path = model_directory / "generation_config.json"
+    path.write_text('{"temperature": 0.5, "eos_token_id": [261, 256]}')
+    loaded = load_model(model_directory)
+    ends = GenerationConfig(eos_token_ids=(7,))
+    save_model(loaded.model, loaded.config, tmp_path / "copy", companions=model_directory, generation=ends)
+    assert read_json(tmp_path / "copy/generation_config.json") == {"temperature": 0.5, "eos_token_id": [7]}

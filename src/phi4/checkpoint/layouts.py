@@ -70,7 +70,7 @@ def open_checkpoint(directory: Path) -> Checkpoint:
         directory=directory,
         layout=layout,
         config=config,
-        generation=_read_generation(directory, raw),
+        generation=read_directory_generation(directory, raw),
         preprocessor=read_preprocessor(directory),
         tensors=tensors,
     )
@@ -81,7 +81,12 @@ def _peft_folders(directory: Path) -> dict[str, PeftFolder]:
     return {name: read_peft_folder(folder) for name, folder in present.items()}
 
 
-def _read_generation(directory: Path, raw: Mapping[str, Any]) -> GenerationConfig:
+def read_directory_generation(directory: Path, raw: Mapping[str, Any]) -> GenerationConfig:
+    """Reads what ends an answer from `generation_config.json`, or from `config.json` (`raw`) if that says nothing.
+
+    Raises:
+        ConfigError: a file is broken, or neither names a token.
+    """
     path = directory / GENERATION_FILE
     generation = read_json(path) if path.is_file() else {}
     return read_generation(generation if "eos_token_id" in generation else raw)

@@ -7,13 +7,13 @@ from typing import Any
 
 import torch
 
-from phi4.checkpoint.config_json import read_generation
-from phi4.checkpoint.directories import copy_companions, new_directory
+from phi4.checkpoint.directories import GENERATION_FILE, copy_companions, new_directory, write_json
 from phi4.checkpoint.keymap import Layout, empty_model
-from phi4.checkpoint.layouts import Checkpoint, open_checkpoint, write_checkpoint
+from phi4.checkpoint.layouts import Checkpoint, open_checkpoint, read_directory_generation, write_checkpoint
 from phi4.checkpoint.packs import add_packs
 from phi4.checkpoint.shards import MAX_SHARD_BYTES, Progress, specs_of
 from phi4.config import GenerationConfig, ModelConfig
+from phi4.json_file import read_json
 from phi4.model.decoder import Phi4Mini
 from phi4.model.multimodal import Phi4Multimodal
 
@@ -96,18 +96,27 @@ def save_model(
         directory: a new or empty directory; it appears complete or not at all.
         layout: "released", or "converted" for transformers' native multimodal class with PEFT folders.
         companions: directory whose tokenizer, template, generation and preprocessor files are copied.
-        generation: what ends an answer, for the native config.json; None takes `eos_token_id` of `config.raw`.
+        generation: what ends an answer, always written to generation_config.json; None takes what the companions say,
+            else `eos_token_id` of `config.raw`.
         max_shard_bytes: size above which a new shard is begun.
         progress: told the bytes written so far and in all.
 
     Raises:
+        ConfigError: nothing says what ends an answer.
         CheckpointError: the directory is not empty, or the layout cannot hold this model.
     """
     state = model.state_dict()
-    eos_token_ids = (generation or read_generation(config.raw)).eos_token_ids
     with new_directory(directory) as partial:
         if companions is not None:
             copy_companions(companions, partial)
+        eos_token_ids = (generation or read_directory_generation(partial, config.raw)).eos_token_ids
+        _write_end_tokens(partial / GENERATION_FILE, eos_token_ids)
         write_checkpoint(
             partial, config, specs_of(state), state.__getitem__, layout, eos_token_ids, max_shard_bytes, progress
         )
+
+
+def _write_end_tokens(path: Path, eos_token_ids: Sequence[int]) -> None:
+    """Sets the stop ids in `generation_config.json`, beside what a copied file already says."""
+    copied = read_json(path) if path.is_file() else {}
+    write_json(path, {**copied, "eos_token_id": list(eos_token_ids)})
