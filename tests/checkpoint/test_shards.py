@@ -96,3 +96,24 @@ def test_a_directory_with_files_is_never_written_to(tmp_path: Path) -> None:
         pass
     with pytest.raises(CheckpointError, match="not empty"), new_directory(tmp_path / "precious"):
         pass
+
+
+def test_the_current_directory_is_refused_before_anything_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    for destination in (Path("."), Path("../here"), tmp_path / "here"):
+        with pytest.raises(CheckpointError, match="name a new directory inside it"), new_directory(destination):
+            pytest.fail("the block must not run")
+    assert [path.name for path in tmp_path.rglob("*")] == ["here"]
+
+
+def test_a_link_to_an_empty_directory_stays_a_link(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "target").mkdir()
+    (tmp_path / "link").symlink_to("target")
+    monkeypatch.chdir(tmp_path)
+    with new_directory(Path("link")) as partial:
+        (partial / "file").write_text("x")
+    assert (tmp_path / "link").is_symlink()
+    assert (tmp_path / "target/file").read_text() == "x"

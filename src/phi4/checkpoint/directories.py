@@ -44,10 +44,13 @@ def new_directory(destination: Path) -> Iterator[Path]:
     """Gives a hidden directory to fill, which takes its final name only when the block ends without an error.
 
     Raises:
-        CheckpointError: `destination` exists and is not an empty directory.
+        CheckpointError: `destination` exists and is not an empty directory, or is one that cannot be replaced.
     """
+    destination = destination.resolve()
     if destination.exists() and (not destination.is_dir() or any(destination.iterdir())):
         raise CheckpointError(f"{destination} exists and is not empty; name a new directory or empty it first")
+    if destination.exists() and (destination.samefile(".") or destination.is_mount()):
+        raise CheckpointError(f"{destination} is in use and cannot be replaced; name a new directory inside it")
     destination.parent.mkdir(parents=True, exist_ok=True)
     partial = destination.parent / f".{destination.name}.partial-{uuid.uuid4().hex[:8]}"
     partial.mkdir()
