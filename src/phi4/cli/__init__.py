@@ -31,15 +31,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Runs the command line. What the user can mend ends with one line on stderr and exit status 2."""
     try:
         app(arguments)
-    except Phi4Error as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
-    except KeyboardInterrupt:
-        sys.exit(130)
-    except BrokenPipeError:
-        # The reader of our output, such as `head`, has what it wanted. Nothing may be flushed to it at exit.
-        sys.stdout = open("/dev/null", "w")  # noqa: SIM115
-        sys.exit(141)
-    except OSError as error:
+    except (Phi4Error, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)

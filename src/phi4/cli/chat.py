@@ -25,22 +25,21 @@ class Chat:
     def reset(self) -> None:
         """Forgets the conversation and what was attached."""
         self.messages = list(self.opening)
-        self.images: list[Path] = []
-        self.audios: list[Path] = []
+        self.images: list[bytes] = []
+        self.audios: list[bytes] = []
 
     def run(self) -> None:
         """Reads lines until the end of input; a bad line is reported and loses nothing."""
         print(HELP, file=sys.stderr)
         while True:
             try:
-                line = input("> " if sys.stdin.isatty() else "")
+                line = input("> " if sys.stdin.isatty() else "").strip()
+                if line == "/quit":
+                    return
+                self.take(line)
             except EOFError:
                 return
-            if line.strip() == "/quit":
-                return
-            try:
-                self.take(line.strip())
-            except Phi4Error as error:
+            except (Phi4Error, UnicodeDecodeError) as error:
                 print(f"error: {error}", file=sys.stderr)
             except KeyboardInterrupt:
                 print("(stopped)", file=sys.stderr)
@@ -54,23 +53,17 @@ class Chat:
             case "/reset":
                 self.reset()
             case "/image":
-                self.attach(self.images, argument)
+                content = read_file(argument)
+                self.assistant.processor.prepare([user_message("", images=[content])])
+                self.images.append(content)
             case "/audio":
-                self.attach(self.audios, argument)
+                content = read_file(argument)
+                self.assistant.processor.prepare([user_message("", sounds=[content])])
+                self.audios.append(content)
             case _ if command.startswith("/"):
                 raise InputError(f"unknown command {command}. {HELP}")
             case _:
                 self.say(line)
-
-    def attach(self, media: list[Path], name: str) -> None:
-        """Attaches a file to the next message after a trial with the media attached so far."""
-        path = Path(name).expanduser()
-        media.append(path)
-        try:
-            self.assistant.processor.prepare([user_message("", self.images, self.audios)])
-        except Phi4Error:
-            media.remove(path)
-            raise
 
     def say(self, text: str) -> None:
         """Sends a message with what was attached; both enter the history together with the answer."""
@@ -79,6 +72,14 @@ class Chat:
         answer = show(self.assistant.reply(messages, sampling=self.sampling))
         self.messages = [*messages, Message("assistant", answer.text)]
         self.images, self.audios = [], []
+
+
+def read_file(name: str) -> bytes:
+    """Reads a file that is to be attached; its content is kept, whatever happens to the file."""
+    try:
+        return Path(name).expanduser().read_bytes()
+    except OSError as error:
+        raise InputError(f"{name} cannot be attached: {error.strerror}") from error
 
 
 def show(stream: AnswerStream) -> Answer:

@@ -73,7 +73,7 @@ def ask(
     from phi4.engine.sampling import Sampling
 
     sampling = Sampling(max_tokens, temperature, top_k, top_p, min_p, repetition_penalty, seed)
-    question = sys.stdin.read() if text == "-" else text
+    question = read_stdin() if text == "-" else text
     functions = read_tools_file(tools) if tools else None
     assistant = load(model, pack, dtype, device)
     stream = assistant.stream(
@@ -163,6 +163,14 @@ def report_transcript(result: dict[str, Any], show_name: bool) -> None:
         print(f"{result['file']}: {result['text']}" if show_name else result["text"])
 
 
+def read_stdin() -> str:
+    """Reads a question from standard input."""
+    try:
+        return sys.stdin.read()
+    except UnicodeDecodeError as error:
+        raise InputError(f"standard input is not valid UTF-8: {error}") from error
+
+
 def read_tools_file(path: Path) -> list[dict[str, Any]]:
     """Reads the functions on offer from a JSON file.
 
@@ -173,7 +181,7 @@ def read_tools_file(path: Path) -> list[dict[str, Any]]:
         tools = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise InputError(f"the tools file {path} cannot be read: {error.strerror}") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InputError(f"the tools file {path} is not valid JSON: {error}") from error
     if not isinstance(tools, list):
         raise InputError(f"the tools file {path} must hold a list of functions, not a {type(tools).__name__}")

@@ -10,6 +10,7 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 from rich.table import Table
+from rich.text import Text
 
 from phi4.cli.options import Dtype, Json, print_json
 
@@ -118,7 +119,7 @@ def inspect(
 
 def print_report(report: "Inspection") -> None:
     """Prints an inspection for people."""
-    table = Table(title=f"{report.path}  ({report.layout} layout)", show_header=False)
+    table = Table(title=Text(f"{report.path}  ({report.layout} layout)"), show_header=False)
     table.add_column()
     table.add_column(justify="right")
     for component, values in report.values.items():

@@ -25,5 +25,5 @@ Json = Annotated[bool, typer.Option("--json", help="Print one JSON object and no
 
 
 def print_json(value: dict[str, Any]) -> None:
-    """Prints one JSON object on a line of its own."""
-    print(json.dumps(value, ensure_ascii=False))
+    """Prints one JSON object on a line of its own, in ASCII: it must reach any terminal and any file unharmed."""
+    print(json.dumps(value))

@@ -3,15 +3,12 @@
 import torch
 
 from phi4.config import DecoderConfig
+from phi4.engine.language_model import LanguageModel
 from phi4.engine.sampling import Sampling, sample
 from phi4.errors import CapacityError, InputError
 from phi4.inputs import ModelInputs, Rotary
-from phi4.model.decoder import Phi4Mini
 from phi4.model.kv_cache import KVCache
-from phi4.model.multimodal import Phi4Multimodal
 from phi4.model.step import Segment
-
-LanguageModel = Phi4Mini | Phi4Multimodal
 
 
 class Row:

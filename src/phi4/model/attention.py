@@ -55,16 +55,16 @@ def attend_in_blocks(queries: torch.Tensor, keys: torch.Tensor, values: torch.Te
 
 def attend_with_stock_kernel(queries: torch.Tensor, keys: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
     """torch's fused attention; shapes as for `causal_attention`."""
-    tokens, heads, _ = queries.shape
-    kv_heads, history, _ = keys.shape
+    tokens, history = queries.shape[0], keys.shape[1]
     mask = None
-    if history > tokens:
+    if 1 < tokens < history:
         mask = torch.ones(tokens, history, dtype=torch.bool, device=queries.device).tril(history - tokens)
     output = functional.scaled_dot_product_attention(
         queries.transpose(0, 1)[None],
-        keys.repeat_interleave(heads // kv_heads, dim=0)[None],
-        values.repeat_interleave(heads // kv_heads, dim=0)[None],
+        keys[None],
+        values[None],
         attn_mask=mask,
-        is_causal=mask is None,
+        is_causal=tokens == history,
+        enable_gqa=True,
     )
     return output[0].transpose(0, 1).reshape(tokens, -1)

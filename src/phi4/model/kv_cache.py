@@ -4,7 +4,7 @@ import torch
 
 from phi4.config import DecoderConfig
 
-# Room is added in steps of this many tokens, so that a growing answer is not copied at every token.
+# Room is added in steps of this many tokens, and by a quarter at least, so that a growing answer is seldom copied.
 GROWTH_TOKENS = 512
 
 
@@ -19,6 +19,7 @@ class KVCache:
         empty = torch.empty((config.num_key_value_heads, 0, config.head_dim), dtype=dtype, device=device)
         self.keys = [empty] * config.num_hidden_layers
         self.values = [empty] * config.num_hidden_layers
+        self.max_tokens = config.max_position_embeddings
 
     @property
     def capacity(self) -> int:
@@ -37,7 +38,8 @@ class KVCache:
         """
         if num_tokens <= self.capacity:
             return
-        capacity = -(-num_tokens // GROWTH_TOKENS) * GROWTH_TOKENS
+        wanted = max(num_tokens, min(self.capacity + self.capacity // 4, self.max_tokens))
+        capacity = -(-wanted // GROWTH_TOKENS) * GROWTH_TOKENS
         for layers in (self.keys, self.values):
             for layer, storage in enumerate(layers):
                 layers[layer] = _grown(storage, capacity)
