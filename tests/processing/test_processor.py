@@ -13,7 +13,7 @@ import soundfile
 import torch
 
 from phi4.config import DecoderConfig, ModelConfig, SpeechConfig, VisionConfig
-from phi4.errors import ConfigError, InputError
+from phi4.errors import CapacityError, ConfigError, InputError
 from phi4.inputs import AudioFrames, ImageCrops, ModelInputs
 from phi4.processing.messages import Image, Message, Sound
 from phi4.processing.placeholders import digest_tensors
@@ -202,3 +202,31 @@ def test_tools_reach_the_prompt(processor: Processor) -> None:
     inputs = processor.prepare([Message("user", "Hi")], tools=[{"name": "now"}])
     shown = json.dumps([{"name": "now"}])
     assert runs(processor, inputs) == [f"<|system|><|tool|>{shown}<|/tool|><|end|><|user|>Hi<|end|><|assistant|>"]
+
+
+def test_no_medium_is_opened_once_the_context_is_full(processor: Processor) -> None:
+    limit = processor.max_tokens
+    num_fitting = limit // PICTURE_TOKENS
+    inputs = processor.prepare_prompt("<|image_1|>" * num_fitting, images=[PICTURE] * num_fitting)
+    assert len(inputs.token_ids) == num_fitting * PICTURE_TOKENS <= limit
+    # The missing file behind the picture that is too much would be an InputError.
+    images = [*[PICTURE] * (num_fitting + 1), "absent.png"]
+    complaint = f"at least {(num_fitting + 1) * PICTURE_TOKENS + 1} tokens, more than the context of {limit}"
+    with pytest.raises(CapacityError, match=complaint):
+        processor.prepare_prompt("<|image_1|>" * len(images), images=images)
+
+
+def test_text_may_fill_the_context_and_no_more(processor: Processor) -> None:
+    limit = processor.max_tokens
+    assert len(processor.prepare_ids([1] * limit).token_ids) == limit
+    with pytest.raises(CapacityError, match=f"{limit + 1} tokens, more than the context of {limit}"):
+        processor.prepare_ids([1] * (limit + 1))
+    with pytest.raises(CapacityError, match="more than the context"):
+        processor.prepare_prompt("<|image_1|>" + "<|end|>" * limit, images=["absent.png"])
+
+
+def test_a_sound_that_is_too_long_is_named_by_its_number(processor: Processor) -> None:
+    content = io.BytesIO()
+    soundfile.write(content, np.zeros(4000 * 10801, np.int16), 4000, format="FLAC")
+    with pytest.raises(CapacityError, match="audio 1: the audio lasts 10801 s"):
+        processor.prepare([Message("user", (Sound(content.getvalue()),))])

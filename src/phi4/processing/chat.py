@@ -7,6 +7,7 @@ from typing import Any
 from phi4.errors import InputError
 from phi4.processing.defuse import Defuser, choose_marker
 from phi4.processing.messages import Message
+from phi4.processing.placeholders import lacking_modality
 from phi4.processing.template import ChatTemplate
 from phi4.processing.tokenizer import Tokenizer
 from phi4.processing.tools import TOOL_CALL_CLOSER, TOOL_CALL_OPENER, format_tool_calls, read_tools
@@ -96,10 +97,7 @@ def _template_fields(message: Message, defuser: Defuser, placeholders: Mapping[s
         elif part.modality in placeholders:
             content.append(placeholders[part.modality])
         else:
-            raise InputError(
-                f"a medium for {part.modality} is given, which this model does not have; "
-                "take a multimodal model, or add a pack"
-            )
+            raise lacking_modality(part.modality)
     if message.tool_calls:
         content += [TOOL_CALL_OPENER, defuser.text(format_tool_calls(message.tool_calls)), TOOL_CALL_CLOSER]
     fields = {"role": message.role, "content": "".join(content)}

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from phi4.errors import InputError
+from phi4.errors import CapacityError, InputError
 from phi4.inputs import AudioFrames, ImageCrops, Medium, ModelInputs
 
 
@@ -31,25 +31,33 @@ class MediaProcessor:
 
 
 def expand_placeholders(
-    token_ids: Sequence[int], processors: Sequence[MediaProcessor], sources: Mapping[str, Sequence[Any]]
+    token_ids: Sequence[int],
+    processors: Sequence[MediaProcessor],
+    sources: Mapping[str, Sequence[Any]],
+    max_tokens: int,
 ) -> ModelInputs:
     """Repeats each placeholder as often as its medium takes tokens. Media are matched by order (facts sheet 3.3).
+
+    Media are prepared one after the other, and no further than the context lasts: a picture may take 90 MB.
 
     Args:
         token_ids: with one placeholder for each medium.
         processors: one for each modality that the model has.
         sources: media of each modality, by its name, in the order in which their placeholders occur.
+        max_tokens: length of the model's context.
 
     Raises:
         InputError: there are more or fewer media than placeholders, media of a modality that the model lacks, or a
             medium that cannot be used.
+        CapacityError: the prompt is longer than the context, or a medium is too large.
     """
     _check_counts(token_ids, processors, sources)
+    _check_length(len(token_ids), max_tokens)
     by_token = {processor.token_id: processor for processor in processors}
     waiting = {modality: iter(enumerate(given, start=1)) for modality, given in sources.items()}
     expanded: list[int] = []
     media: list[Medium] = []
-    for token_id in token_ids:
+    for position, token_id in enumerate(token_ids):
         processor = by_token.get(token_id)
         if processor is None:
             expanded.append(token_id)
@@ -57,8 +65,16 @@ def expand_placeholders(
         number, source = next(waiting[processor.modality])
         medium = _prepare(processor, source, number, start=len(expanded))
         expanded.extend([token_id] * medium.num_tokens)
+        _check_length(len(expanded) + len(token_ids) - position - 1, max_tokens)
         media.append(medium)
     return ModelInputs(token_ids=tuple(expanded), media=tuple(media))
+
+
+def lacking_modality(modality: str) -> InputError:
+    """The error for a medium that the model has no encoder for."""
+    return InputError(
+        f"a medium for {modality} is given, which this model does not have; take a multimodal model, or add a pack"
+    )
 
 
 def digest_tensors(*tensors: torch.Tensor) -> str:
@@ -74,12 +90,9 @@ def _check_counts(
     token_ids: Sequence[int], processors: Sequence[MediaProcessor], sources: Mapping[str, Sequence[Any]]
 ) -> None:
     modalities = {processor.modality for processor in processors}
-    lacking = sorted(modality for modality, given in sources.items() if given and modality not in modalities)
-    if lacking:
-        raise InputError(
-            f"media for {' and '.join(lacking)} are given, which this model does not have; "
-            "take a multimodal model, or add a pack"
-        )
+    for modality, given in sources.items():
+        if given and modality not in modalities:
+            raise lacking_modality(modality)
     for processor in processors:
         num_placeholders = token_ids.count(processor.token_id)
         num_media = len(sources.get(processor.modality, ()))
@@ -90,11 +103,19 @@ def _check_counts(
             )
 
 
+def _check_length(num_tokens: int, max_tokens: int) -> None:
+    if num_tokens > max_tokens:
+        raise CapacityError(
+            f"the prompt has at least {num_tokens} tokens, more than the context of {max_tokens}; "
+            "shorten the text, or use fewer or smaller media"
+        )
+
+
 def _prepare(processor: MediaProcessor, source: Any, number: int, start: int) -> Medium:
     try:
         data = processor.prepare(source)
-    except InputError as error:
-        raise InputError(f"{processor.noun} {number}: {error}") from error
+    except (InputError, CapacityError) as error:
+        raise type(error)(f"{processor.noun} {number}: {error}") from error
     tensors = (data.crops, data.mask) if isinstance(data, ImageCrops) else (data.frames,)
     return Medium(
         modality=processor.modality,

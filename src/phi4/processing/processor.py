@@ -39,12 +39,14 @@ class Processor:
         template: lays conversations out.
         media_processors: one for each modality that the model has.
         vocab_size: rows of the model's embedding.
+        max_tokens: length of the model's context.
     """
 
     tokenizer: Tokenizer
     template: ChatTemplate
     media_processors: tuple[MediaProcessor, ...]
     vocab_size: int
+    max_tokens: int
 
     def __post_init__(self) -> None:
         for media in self.media_processors:
@@ -79,6 +81,7 @@ class Processor:
             template=load_chat_template(directory, tokenizer),
             media_processors=tuple(media_processors),
             vocab_size=config.decoder.vocab_size,
+            max_tokens=config.decoder.max_position_embeddings,
         )
 
     def prepare(
@@ -93,6 +96,7 @@ class Processor:
 
         Raises:
             InputError: something in the conversation cannot be used, or the model lacks a modality that it needs.
+            CapacityError: the prompt is longer than the context, or a medium is too large.
         """
         token_ids = encode_chat(
             messages,
@@ -121,6 +125,7 @@ class Processor:
 
         Raises:
             InputError: placeholders and media do not match, or one of them cannot be used.
+            CapacityError: the prompt is longer than the context, or a medium is too large.
         """
         placeholders = {media.noun: self._placeholder(media) for media in self.media_processors}
 
@@ -140,13 +145,15 @@ class Processor:
         Raises:
             InputError: there are no ids or impossible ones, placeholders and media do not match, or a medium cannot
                 be used.
+            CapacityError: the prompt is longer than the context, or a medium is too large.
         """
         if not token_ids:
             raise InputError("the prompt is empty; give at least one token")
         wrong = [token_id for token_id in token_ids if not 0 <= token_id < self.vocab_size]
         if wrong:
             raise InputError(f"the prompt has token ids outside 0 to {self.vocab_size - 1}: {wrong[:5]}")
-        return expand_placeholders(token_ids, self.media_processors, {Image.modality: images, Sound.modality: sounds})
+        sources = {Image.modality: images, Sound.modality: sounds}
+        return expand_placeholders(token_ids, self.media_processors, sources, self.max_tokens)
 
     def _placeholder(self, media: MediaProcessor) -> str:
         return self.tokenizer.added.by_id[media.token_id].text
