@@ -40,6 +40,19 @@ def test_templates_that_cannot_be_used_are_named(tmp_path: Path, tokenizer: Toke
     write_json(tmp_path / "tokenizer_config.json", {"chat_template": 7})
     with pytest.raises(ConfigError, match="must be text"):
         load_chat_template(tmp_path, tokenizer)
+    for entries in (["{{ 1 }}"], [{"name": ["default"], "template": ""}]):
+        write_json(tmp_path / "tokenizer_config.json", {"chat_template": entries})
+        with pytest.raises(ConfigError, match='not of objects with a "name"'):
+            load_chat_template(tmp_path, tokenizer)
+    (tmp_path / "chat_template.jinja").write_bytes(b"caf\xe9")
+    with pytest.raises(ConfigError, match=r"chat_template\.jinja cannot be read as UTF-8"):
+        load_chat_template(tmp_path, tokenizer)
+
+
+@pytest.mark.parametrize("depth", [25, 3000])
+def test_a_template_nested_too_deep_is_a_configuration_error(depth: int) -> None:
+    with pytest.raises(ConfigError, match="not valid jinja2"):
+        ChatTemplate("{% for x in y %}" * depth + "{% endfor %}" * depth, {})
 
 
 def test_the_built_in_layout_needs_its_tokens(tmp_path: Path, tokenizer: Tokenizer) -> None:

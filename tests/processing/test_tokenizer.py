@@ -1,6 +1,7 @@
 """Tokenizer: the library's ids, text that stays text, streaming without half characters."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -124,6 +125,15 @@ def test_a_missing_or_damaged_file_is_named(tmp_path: Path) -> None:
         Tokenizer.load(tmp_path)
     write_json(tmp_path / "tokenizer.json", {**phi_tokenizer_json(), "added_tokens": [{"id": 3}]})
     with pytest.raises(ConfigError, match="is damaged: KeyError"):
+        Tokenizer.load(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "damage", [{"model": [1]}, {"model": "BPE"}, {"decoder": [1]}, {"added_tokens": 3}, {"added_tokens": ["<|user|>"]}]
+)
+def test_values_of_the_wrong_type_are_configuration_errors(tmp_path: Path, damage: dict[str, Any]) -> None:
+    write_json(tmp_path / "tokenizer.json", {**phi_tokenizer_json(), **damage})
+    with pytest.raises(ConfigError, match=r"tokenizer\.json"):
         Tokenizer.load(tmp_path)
 
 

@@ -18,7 +18,8 @@ from phi4.processing.tokenizer import Tokenizer
 BUILT_IN_TOKENS = ("<|system|>", "<|user|>", "<|assistant|>", "<|end|>", "<|endoftext|>")
 SPECIAL_TOKEN_VARIABLES = ("bos_token", "eos_token", "pad_token", "unk_token")
 
-# What a template's own mistakes and the sandbox's refusals come out as.
+# What a template's own mistakes and the sandbox's refusals come out as; a SyntaxError is Python's, which compiles
+# what jinja2 makes of a template and nests at most 20 blocks.
 TEMPLATE_ERRORS = (
     jinja2.TemplateError,
     ArithmeticError,
@@ -26,6 +27,7 @@ TEMPLATE_ERRORS = (
     LookupError,
     MemoryError,
     RecursionError,
+    SyntaxError,
     TypeError,
     ValueError,
 )
@@ -91,7 +93,7 @@ def load_chat_template(directory: Path, tokenizer: Tokenizer) -> ChatTemplate:
     """Reads `chat_template.jinja` or the template in `tokenizer_config.json`; without either, the Phi-4 layout.
 
     Raises:
-        ConfigError: the template is no valid jinja2, or there is none and the tokenizer lacks the Phi-4 tokens.
+        ConfigError: the template is no readable jinja2, or there is none and the tokenizer lacks the Phi-4 tokens.
     """
     config_path = directory / "tokenizer_config.json"
     config = read_json(config_path) if config_path.exists() else {}
@@ -110,12 +112,17 @@ def load_chat_template(directory: Path, tokenizer: Tokenizer) -> ChatTemplate:
 def _read_source(directory: Path, config: Mapping[str, Any]) -> str | None:
     path = directory / "chat_template.jinja"
     if path.exists():
-        return path.read_text(encoding="utf-8")
+        try:
+            return path.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise ConfigError(f"{path} cannot be read as UTF-8 text: {error}") from error
     source = config.get("chat_template")
     if isinstance(source, list):
-        named = {entry.get("name"): entry.get("template") for entry in source}
+        if not all(isinstance(entry, Mapping) and isinstance(entry.get("name"), str) for entry in source):
+            raise ConfigError(f'the chat_template of {directory} is a list, but not of objects with a "name"')
+        named = {entry["name"]: entry.get("template") for entry in source}
         if "default" not in named:
-            raise ConfigError(f"{directory} has chat templates {sorted(map(str, named))}, but none named 'default'")
+            raise ConfigError(f"{directory} has chat templates {sorted(named)}, but none named 'default'")
         source = named["default"]
     if source is not None and not isinstance(source, str):
         raise ConfigError(f"the chat_template of {directory} must be text, not a {type(source).__name__}")

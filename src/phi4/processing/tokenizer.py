@@ -49,12 +49,11 @@ class Tokenizer:
         config_path = directory / "tokenizer_config.json"
         raw = read_json(path)
         config = read_json(config_path) if config_path.exists() else {}
-        model, decoder = raw.get("model") or {}, raw.get("decoder") or {}
-        if model.get("type") != "BPE" or decoder.get("type") != "ByteLevel":
-            raise ConfigError(
-                f"{path} holds a {model.get('type')} tokenizer with a {decoder.get('type')} decoder; "
-                "byte-level BPE (BPE, ByteLevel) is supported"
-            )
+        model, decoder = raw.get("model"), raw.get("decoder")
+        if not (isinstance(model, Mapping) and model.get("type") == "BPE"):
+            raise ConfigError(f"{path} holds no BPE model; byte-level BPE is supported")
+        if not (isinstance(decoder, Mapping) and decoder.get("type") == "ByteLevel"):
+            raise ConfigError(f"{path} holds no ByteLevel decoder; byte-level BPE is supported")
         try:
             added = read_added_tokens(raw, config)
             vocabulary = _plain_vocabulary(model, added)
