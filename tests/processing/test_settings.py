@@ -53,3 +53,23 @@ def test_audio_settings_that_contradict_the_model_are_refused(raw: dict[str, int
 def test_image_settings_that_contradict_the_model_are_refused(raw: dict[str, Any]) -> None:
     with pytest.raises(ConfigError, match=next(iter(raw))):
         read_image_settings(raw, VisionConfig())
+
+
+@pytest.mark.parametrize("value", ["16000", 400.5, None, True, [400]])
+@pytest.mark.parametrize("key", ["sampling_rate", "win_length", "hop_length", "n_fft"])
+def test_what_is_no_integer_is_refused_by_its_key(key: str, value: Any) -> None:
+    with pytest.raises(ConfigError, match=f"{key} is .*; it must be an integer"):
+        read_audio_settings({key: value}, SpeechConfig())
+
+
+@pytest.mark.parametrize("value", ["36", 36.5, None])
+def test_a_number_of_crops_that_is_no_integer_is_refused(value: Any) -> None:
+    with pytest.raises(ConfigError, match="dynamic_hd is .*; it must be an integer"):
+        read_image_settings({"dynamic_hd": value}, VisionConfig())
+
+
+@pytest.mark.parametrize("value", ["0.97", float("nan"), None, False])
+@pytest.mark.parametrize("key", ["mel_min_frequency", "mel_max_frequency", "preemphasis"])
+def test_what_is_no_number_is_refused_by_its_key(key: str, value: Any) -> None:
+    with pytest.raises(ConfigError, match=f"{key} is .*; it must be a number"):
+        read_audio_settings({key: value}, SpeechConfig())

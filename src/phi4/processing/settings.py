@@ -1,5 +1,6 @@
 """Sizes that pictures and sounds are prepared with, read from the checkpoint's preprocessor configuration."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -68,13 +69,17 @@ class AudioSettings:
 
 
 def read_image_settings(raw: Mapping[str, Any], vision: VisionConfig) -> ImageSettings:
-    """Reads the largest number of crops from `raw`; crop and patch sizes are the vision tower's."""
+    """Reads the largest number of crops from `raw`; crop and patch sizes are the vision tower's.
+
+    Raises:
+        ConfigError: a value contradicts the vision tower or is of the wrong type.
+    """
     _expect_same(raw, "size", {"height": vision.image_size, "width": vision.image_size})
     _expect_same(raw, "patch_size", vision.patch_size)
     return ImageSettings(
         crop_size_px=vision.image_size,
         patch_size_px=vision.patch_size,
-        max_crops=raw.get("dynamic_hd", ImageSettings.max_crops),
+        max_crops=_integer(raw, "dynamic_hd", ImageSettings.max_crops),
     )
 
 
@@ -82,7 +87,7 @@ def read_audio_settings(raw: Mapping[str, Any], speech: SpeechConfig) -> AudioSe
     """Reads the frames per token, and the mel settings where `raw` has them under transformers' names.
 
     Raises:
-        ConfigError: a value contradicts the speech encoder or is not supported.
+        ConfigError: a value contradicts the speech encoder, is of the wrong type or is not supported.
     """
     frames_per_token = _either(raw, "audio_compression_rate", "compression_rate", speech.time_reduction)
     if frames_per_token != speech.time_reduction:
@@ -98,14 +103,14 @@ def read_audio_settings(raw: Mapping[str, Any], speech: SpeechConfig) -> AudioSe
             raise ConfigError(f"{key} is {_either(raw, key, older_key, 1)}; only 1 is supported")
     _expect_same(raw, "feature_size", speech.input_size)
     return AudioSettings(
-        sample_rate_hz=raw.get("sampling_rate", AudioSettings.sample_rate_hz),
-        window_samples=raw.get("win_length", AudioSettings.window_samples),
-        hop_samples=raw.get("hop_length", AudioSettings.hop_samples),
-        fft_size=raw.get("n_fft", AudioSettings.fft_size),
+        sample_rate_hz=_integer(raw, "sampling_rate", AudioSettings.sample_rate_hz),
+        window_samples=_integer(raw, "win_length", AudioSettings.window_samples),
+        hop_samples=_integer(raw, "hop_length", AudioSettings.hop_samples),
+        fft_size=_integer(raw, "n_fft", AudioSettings.fft_size),
         num_mels=speech.input_size,
-        mel_low_hz=raw.get("mel_min_frequency", AudioSettings.mel_low_hz),
-        mel_high_hz=raw.get("mel_max_frequency", AudioSettings.mel_high_hz),
-        preemphasis=raw.get("preemphasis", AudioSettings.preemphasis),
+        mel_low_hz=_number(raw, "mel_min_frequency", AudioSettings.mel_low_hz),
+        mel_high_hz=_number(raw, "mel_max_frequency", AudioSettings.mel_high_hz),
+        preemphasis=_number(raw, "preemphasis", AudioSettings.preemphasis),
         frames_per_token=frames_per_token,
     )
 
@@ -113,6 +118,20 @@ def read_audio_settings(raw: Mapping[str, Any], speech: SpeechConfig) -> AudioSe
 def _either(raw: Mapping[str, Any], key: str, older_key: str, default: Any) -> Any:
     """Older copies of the release's file leave `audio_` off its keys."""
     return raw.get(key, raw.get(older_key, default))
+
+
+def _integer(raw: Mapping[str, Any], key: str, default: int) -> int:
+    value = raw.get(key, default)
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise ConfigError(f"the preprocessor's {key} is {value!r}; it must be an integer")
+    return value
+
+
+def _number(raw: Mapping[str, Any], key: str, default: float) -> float:
+    value = raw.get(key, default)
+    if not isinstance(value, int | float) or isinstance(value, bool) or not math.isfinite(value):
+        raise ConfigError(f"the preprocessor's {key} is {value!r}; it must be a number")
+    return value
 
 
 def _expect_same(raw: Mapping[str, Any], key: str, expected: Any) -> None:
