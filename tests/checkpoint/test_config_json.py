@@ -86,6 +86,13 @@ def test_unknown_keys_are_kept() -> None:
         ("rope_scaling.long_factor", [1.0, 2.0]),
         ("rope_scaling.short_factor", "ones"),
         ("rope_scaling.short_factor", DELETED),
+        ("rope_scaling.factor", 31.0),
+        ("rope_scaling.attention_factor", 1.5),
+        ("rope_scaling.beta_fast", 32),
+        ("rope_scaling.mscale", 1.0),
+        ("rope_scaling.low_freq_factor", 1.0),
+        ("partial_rotary_factor", 1.25),
+        ("partial_rotary_factor", 0),
         ("audio_processor", DELETED),
         ("audio_processor.config.chunk_size", 18),
         ("audio_processor.config.attention_heads", 7),
@@ -94,6 +101,15 @@ def test_unknown_keys_are_kept() -> None:
         ("embd_layer.image_embd_layer.hd_transform_order", "glb_sub"),
         ("img_processor", {"depth": 3}),
         ("img_processor", {"hidden_size": "wide"}),
+        ("img_processor", "siglip"),
+        ("img_processor", {"hidden_size": 16.0}),
+        ("img_processor", {"num_attention_heads": 0}),
+        ("img_processor", {"patch_size": True}),
+        ("img_processor", {"feature_layer": 1}),
+        ("img_processor", {"feature_layer": -2.0}),
+        ("img_processor", {"layer_norm_eps": "small"}),
+        ("embd_layer.image_embd_layer.image_token_id", "<|image|>"),
+        ("embd_layer.audio_embd_layer.audio_token_id", -1),
         ("vision_lora.r", 0),
         ("vision_lora.layer", "layers.*mlp.*"),
         ("vision_lora.layer", "("),
@@ -101,9 +117,10 @@ def test_unknown_keys_are_kept() -> None:
     ],
 )
 def test_a_value_that_cannot_be_is_named(path: str, value: Any) -> None:
+    named = value if isinstance(value, dict) else ()
     with pytest.raises(ConfigError) as raised:
         read_config(changed(released("multimodal"), path, value))
-    assert any(part in str(raised.value) for part in (*path.split("."), "heads", "image_size", "vision tower"))
+    assert any(part in str(raised.value) for part in (*path.split("."), *named, "heads", "image_size"))
 
 
 def test_both_end_tokens_are_read() -> None:
@@ -111,7 +128,19 @@ def test_both_end_tokens_are_read() -> None:
     assert read_generation({"eos_token_id": 5}).eos_token_ids == (5,)
 
 
-@pytest.mark.parametrize("eos", [None, [], "end", ["end"]])
+@pytest.mark.parametrize("eos", [None, [], "end", ["end"], True, [-1]])
 def test_a_model_without_end_token_is_refused(eos: Any) -> None:
     with pytest.raises(ConfigError, match="eos_token_id"):
         read_generation({"eos_token_id": eos})
+
+
+def test_a_rope_factor_that_says_what_the_contexts_say_is_read() -> None:
+    raw = released("mini")
+    same = changed(changed(raw, "rope_scaling.factor", 32.0), "rope_scaling.attention_factor", None)
+    assert read_config(same).decoder == read_config(raw).decoder
+
+
+@pytest.mark.parametrize("head_dim", [7, 1])
+def test_rotary_dimensions_come_in_pairs(head_dim: int) -> None:
+    with pytest.raises(ConfigError, match="rotary dimensions; they must be an even number"):
+        read_config(released("nano") | {"head_dim": head_dim, "partial_rotary_factor": 1.0})

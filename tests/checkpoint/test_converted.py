@@ -227,3 +227,11 @@ def test_an_adapter_without_its_numbers_is_a_configuration_error(tmp_path: Path)
     (tmp_path / "adapter_config.json").write_text('{"peft_type": "LORA", "r": 4}')
     with pytest.raises(ConfigError, match="lacks 'r' or 'lora_alpha'"):
         read_peft_folder(tmp_path)
+
+
+def test_rope_keys_that_change_the_angles_are_refused_not_dropped() -> None:
+    config = load_preset("tiny").config
+    native = to_native(config, [1])
+    native["rope_parameters"]["attention_factor"] = 1.5
+    with pytest.raises(ConfigError, match="attention_factor"):
+        read_config(to_released(native, config.adapters))

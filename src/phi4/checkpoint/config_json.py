@@ -1,10 +1,11 @@
 """Reads the released `config.json` and `generation_config.json`, and refuses what does not exist here."""
 
-import math
 import re
 from collections.abc import Mapping
+from dataclasses import asdict
 from typing import Any
 
+from phi4.checkpoint.json_values import number, required, section, size
 from phi4.config import (
     ADAPTED_LINEARS,
     RELEASED_AUDIO_TOKEN_ID,
@@ -18,6 +19,18 @@ from phi4.config import (
     VisionConfig,
 )
 from phi4.errors import ConfigError
+
+# What may stand in `rope_scaling` or `rope_parameters`; any other key asks for other angles than these.
+_ROPE_KEYS = {
+    "factor",
+    "long_factor",
+    "original_max_position_embeddings",
+    "partial_rotary_factor",
+    "rope_theta",
+    "rope_type",
+    "short_factor",
+    "type",
+}
 
 
 def read_config(raw: Mapping[str, Any]) -> ModelConfig:
@@ -51,7 +64,7 @@ def read_generation(raw: Mapping[str, Any]) -> GenerationConfig:
     """
     eos = raw.get("eos_token_id")
     ids: list[Any] = eos if isinstance(eos, list) else [eos]
-    if not ids or not all(isinstance(token_id, int) for token_id in ids):
+    if not ids or not all(type(token_id) is int and token_id >= 0 for token_id in ids):
         raise ConfigError(f"eos_token_id must be a token id or a list of them, not {eos!r}")
     return GenerationConfig(eos_token_ids=tuple(ids))
 
@@ -61,42 +74,67 @@ def read_decoder(raw: Mapping[str, Any]) -> DecoderConfig:
     _expect("config", raw, {"hidden_act": "silu", "attention_bias": False, "mlp_bias": False, "lm_head_bias": False})
     # Files leave keys out, or null, where a Llama-shaped model needs none.
     given = {key: value for key, value in raw.items() if value is not None}
-    heads = _size(given, "num_attention_heads")
-    context = _size(given, "max_position_embeddings")
+    heads = size(given, "num_attention_heads")
+    context = size(given, "max_position_embeddings")
     defaults = {
         "num_key_value_heads": heads,
-        "head_dim": _size(given, "hidden_size") // heads,
+        "head_dim": size(given, "hidden_size") // heads,
         "original_max_position_embeddings": context,
         "rope_theta": 10000.0,
         "partial_rotary_factor": 1.0,
         "rope_type": "default",
         "sliding_window": context,
     }
-    rope = {
-        **_section({"rope_scaling": {}, **given}, "rope_scaling"),
-        **_section({"rope_parameters": {}, **given}, "rope_parameters"),
-    }
+    rope = _read_rope(given)
     sizes = {**defaults, **({"rope_type": rope["type"]} if "type" in rope else {}), **rope, **given}
     if sizes["rope_type"] not in ("default", "longrope", "su"):
         raise ConfigError(f"rope type is {sizes['rope_type']!r}; 'default' and 'longrope' are supported")
-    if _size(sizes, "sliding_window") < context:
+    if size(sizes, "sliding_window") < context:
         raise ConfigError(f"sliding_window {sizes['sliding_window']} is smaller than the context of {context} tokens")
-    return DecoderConfig(
-        vocab_size=_size(sizes, "vocab_size"),
-        hidden_size=_size(sizes, "hidden_size"),
-        intermediate_size=_size(sizes, "intermediate_size"),
-        num_hidden_layers=_size(sizes, "num_hidden_layers"),
+    decoder = DecoderConfig(
+        vocab_size=size(sizes, "vocab_size"),
+        hidden_size=size(sizes, "hidden_size"),
+        intermediate_size=size(sizes, "intermediate_size"),
+        num_hidden_layers=size(sizes, "num_hidden_layers"),
         num_attention_heads=heads,
-        num_key_value_heads=_size(sizes, "num_key_value_heads"),
-        head_dim=_size(sizes, "head_dim"),
-        rms_norm_eps=_number(sizes, "rms_norm_eps"),
-        rope_theta=_number(sizes, "rope_theta"),
-        partial_rotary_factor=_number(sizes, "partial_rotary_factor"),
+        num_key_value_heads=size(sizes, "num_key_value_heads"),
+        head_dim=size(sizes, "head_dim"),
+        rms_norm_eps=number(sizes, "rms_norm_eps"),
+        rope_theta=number(sizes, "rope_theta"),
+        partial_rotary_factor=number(sizes, "partial_rotary_factor"),
         max_position_embeddings=context,
-        original_max_position_embeddings=_size(sizes, "original_max_position_embeddings"),
+        original_max_position_embeddings=size(sizes, "original_max_position_embeddings"),
         rope_scaling=None if sizes["rope_type"] == "default" else _read_long_rope(rope),
         tie_word_embeddings=sizes.get("tie_word_embeddings", False) is True,
     )
+    _check_rope(rope, decoder)
+    return decoder
+
+
+def _read_rope(given: Mapping[str, Any]) -> dict[str, Any]:
+    both = {
+        **section({"rope_scaling": {}, **given}, "rope_scaling"),
+        **section({"rope_parameters": {}, **given}, "rope_parameters"),
+    }
+    return {key: value for key, value in both.items() if value is not None}
+
+
+def _check_rope(rope: Mapping[str, Any], decoder: DecoderConfig) -> None:
+    """Refuses keys that would change the angles, and rotary dimensions that are not pairs within a head."""
+    unknown = sorted(rope.keys() - _ROPE_KEYS)
+    if unknown:
+        raise ConfigError(f"rope_scaling has {unknown}; only {sorted(_ROPE_KEYS)} are supported")
+    factor = decoder.max_position_embeddings / decoder.original_max_position_embeddings
+    if "factor" in rope and number(rope, "factor") != factor:
+        raise ConfigError(
+            f"rope_scaling.factor is {rope['factor']}; only max_position_embeddings / "
+            f"original_max_position_embeddings = {factor} is supported"
+        )
+    if not 0 < decoder.partial_rotary_factor <= 1 or decoder.rotary_dim < 2 or decoder.rotary_dim % 2:
+        raise ConfigError(
+            f"head_dim {decoder.head_dim} x partial_rotary_factor {decoder.partial_rotary_factor} gives "
+            f"{decoder.rotary_dim} rotary dimensions; they must be an even number within the head"
+        )
 
 
 def _read_long_rope(rope: Mapping[str, Any]) -> LongRopeConfig:
@@ -104,7 +142,7 @@ def _read_long_rope(rope: Mapping[str, Any]) -> LongRopeConfig:
 
 
 def _factors(rope: Mapping[str, Any], key: str) -> tuple[float, ...]:
-    values = _required(rope, key)
+    values = required(rope, key)
     if not isinstance(values, list) or not all(isinstance(value, int | float) and value > 0 for value in values):
         raise ConfigError(f"{key} must be a list of numbers above 0")
     return tuple(map(float, values))
@@ -115,7 +153,7 @@ def read_vision(raw: Mapping[str, Any]) -> VisionConfig:
 
     The release fixes them in code and leaves `img_processor` null; other sizes stand in `img_processor` as a dict.
     """
-    embedding = _section(_section(raw, "embd_layer"), "image_embd_layer")
+    embedding = section(section(raw, "embd_layer"), "image_embd_layer")
     _expect(
         "image_embd_layer",
         embedding,
@@ -127,21 +165,40 @@ def read_vision(raw: Mapping[str, Any]) -> VisionConfig:
             "with_learnable_separator": True,
         },
     )
-    sizes = dict(raw.get("img_processor") or {})
-    sizes["image_size"] = embedding.get("crop_size", VisionConfig.image_size)
-    sizes["image_token_id"] = embedding.get("image_token_id", RELEASED_IMAGE_TOKEN_ID)
-    unknown = set(sizes) - set(VisionConfig.__dataclass_fields__)
+    given = section(raw, "img_processor") if raw.get("img_processor") is not None else {}
+    sizes = {
+        **asdict(VisionConfig()),
+        **given,
+        "image_size": embedding.get("crop_size", VisionConfig.image_size),
+        "image_token_id": embedding.get("image_token_id", RELEASED_IMAGE_TOKEN_ID),
+    }
+    unknown = set(given) - set(VisionConfig.__dataclass_fields__)
     if unknown:
         raise ConfigError(f"img_processor has unknown keys {sorted(unknown)}")
-    if not all(isinstance(value, int | float) for value in sizes.values()):
-        raise ConfigError(f"the sizes of the vision tower must be numbers, not {sizes}")
-    return VisionConfig(**sizes)
+    return VisionConfig(
+        hidden_size=size(sizes, "hidden_size"),
+        intermediate_size=size(sizes, "intermediate_size"),
+        num_hidden_layers=size(sizes, "num_hidden_layers"),
+        num_attention_heads=size(sizes, "num_attention_heads"),
+        image_size=size(sizes, "image_size"),
+        patch_size=size(sizes, "patch_size"),
+        layer_norm_eps=number(sizes, "layer_norm_eps"),
+        feature_layer=_feature_layer(sizes),
+        image_token_id=size(sizes, "image_token_id", at_least=0),
+    )
+
+
+def _feature_layer(sizes: Mapping[str, Any]) -> int:
+    layer = sizes["feature_layer"]
+    if type(layer) is not int or layer >= 0:
+        raise ConfigError(f"feature_layer must be a whole number below 0, counted from the last layer, not {layer!r}")
+    return layer
 
 
 def read_speech(raw: Mapping[str, Any]) -> SpeechConfig:
     """Reads the conformer's sizes from `audio_processor.config`."""
-    encoder = _section(_section(raw, "audio_processor"), "config")
-    width = _size(encoder, "attention_dim")
+    encoder = section(section(raw, "audio_processor"), "config")
+    width = size(encoder, "attention_dim")
     _expect(
         "audio_processor.config",
         encoder,
@@ -161,7 +218,7 @@ def read_speech(raw: Mapping[str, Any]) -> SpeechConfig:
             "input_layer": "nemo_conv",
         },
     )
-    embedding = _section(_section(raw, "embd_layer"), "audio_embd_layer")
+    embedding = section(section(raw, "embd_layer"), "audio_embd_layer")
     _expect(
         "audio_embd_layer",
         embedding,
@@ -169,22 +226,22 @@ def read_speech(raw: Mapping[str, Any]) -> SpeechConfig:
     )
     return SpeechConfig(
         hidden_size=width,
-        intermediate_size=_size(encoder, "linear_units"),
-        num_blocks=_size(encoder, "num_blocks"),
-        num_attention_heads=_size(encoder, "attention_heads"),
-        kernel_size=_size(encoder, "kernel_size"),
-        conv_channels=_size(_section(encoder, "nemo_conv_settings"), "conv_channels"),
-        input_size=_size(encoder, "input_size"),
-        time_reduction=_size(encoder, "time_reduction"),
-        bias_max_distance=_size(_section(encoder, "relative_attention_bias_args"), "t5_bias_max_distance"),
-        audio_token_id=embedding.get("audio_token_id", RELEASED_AUDIO_TOKEN_ID),
+        intermediate_size=size(encoder, "linear_units"),
+        num_blocks=size(encoder, "num_blocks"),
+        num_attention_heads=size(encoder, "attention_heads"),
+        kernel_size=size(encoder, "kernel_size"),
+        conv_channels=size(section(encoder, "nemo_conv_settings"), "conv_channels"),
+        input_size=size(encoder, "input_size"),
+        time_reduction=size(encoder, "time_reduction"),
+        bias_max_distance=size(section(encoder, "relative_attention_bias_args"), "t5_bias_max_distance"),
+        audio_token_id=size({"audio_token_id": RELEASED_AUDIO_TOKEN_ID, **embedding}, "audio_token_id", at_least=0),
     )
 
 
 def read_adapter(raw: Mapping[str, Any], key: str) -> AdapterConfig:
     """Reads `vision_lora` or `speech_lora` and checks that its pattern names all four linears of a layer."""
-    lora = _section(raw, key)
-    pattern = _required(lora, "layer")
+    lora = section(raw, key)
+    pattern = required(lora, "layer")
     try:
         missed = [name for name in ADAPTED_LINEARS if not re.fullmatch(pattern, f"layers.0.{name}")]
     except (re.error, TypeError) as error:
@@ -192,35 +249,8 @@ def read_adapter(raw: Mapping[str, Any], key: str) -> AdapterConfig:
     if missed:
         raise ConfigError(f"{key}.layer does not match {missed}; adapters on a part of the linears are not supported")
     return AdapterConfig(
-        rank=_size(lora, "r"), alpha=_number(lora, "lora_alpha"), dropout=_number({"dp": 0.0, **lora}, "dp")
+        rank=size(lora, "r"), alpha=number(lora, "lora_alpha"), dropout=number({"dp": 0.0, **lora}, "dp")
     )
-
-
-def _section(raw: Mapping[str, Any], key: str) -> Mapping[str, Any]:
-    value = _required(raw, key)
-    if not isinstance(value, Mapping):
-        raise ConfigError(f"{key} must be an object, not {value!r}")
-    return value
-
-
-def _size(raw: Mapping[str, Any], key: str) -> int:
-    value = _required(raw, key)
-    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        raise ConfigError(f"{key} must be a whole number of at least 1, not {value!r}")
-    return value
-
-
-def _number(raw: Mapping[str, Any], key: str) -> float:
-    value = _required(raw, key)
-    if not isinstance(value, int | float) or isinstance(value, bool) or not 0 <= value < math.inf:
-        raise ConfigError(f"{key} must be a number of at least 0, not {value!r}")
-    return float(value)
-
-
-def _required(raw: Mapping[str, Any], key: str) -> Any:
-    if key not in raw:
-        raise ConfigError(f"config.json has no {key!r}")
-    return raw[key]
 
 
 def _expect(where: str, raw: Mapping[str, Any], expected: Mapping[str, Any]) -> None:

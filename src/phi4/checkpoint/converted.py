@@ -82,6 +82,8 @@ _RELEASED_KEYS = {
     "torch_dtype",
     "vision_lora",
 }
+# Keys of `rope_parameters` that the released file has outside of `rope_scaling`, or under another name.
+_MOVED_ROPE_KEYS = ("rope_type", "rope_theta", "partial_rotary_factor", "original_max_position_embeddings")
 # The patterns of the release (facts sheet 6.1).
 _ADAPTER_PATTERNS = {
     "vision": r"layers.*((self_attn\.(qkv_proj|o_proj))|(mlp\.(gate_up|down)_proj))",
@@ -127,8 +129,7 @@ def _released_rope_scaling(rope: Mapping[str, Any]) -> dict[str, Any] | None:
     rope_type = rope.get("type", rope["rope_type"])
     if rope_type == "default":
         return None
-    factors = {key: rope[key] for key in ("long_factor", "short_factor") if key in rope}
-    return {**factors, "type": rope_type}
+    return {**{key: value for key, value in rope.items() if key not in _MOVED_ROPE_KEYS}, "type": rope_type}
 
 
 def _released_image_processor(vision: Mapping[str, Any]) -> dict[str, Any] | None:
