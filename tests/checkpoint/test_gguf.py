@@ -12,10 +12,12 @@ import pytest
 import torch
 from gguf import GGMLQuantizationType as Quantization
 from gguf.quants import dequantize, quantize
+from hypothesis import example, given
+from hypothesis import strategies as st
 from tokenizers import Tokenizer
 from transformers import LlamaConfig, LlamaForCausalLM, Phi3Config, Phi3ForCausalLM
 
-from phi4.checkpoint.gguf import import_gguf, open_gguf
+from phi4.checkpoint.gguf import import_gguf, open_gguf, rotary_share
 from phi4.checkpoint.gguf_tokenizer import PRE_TOKENIZERS, TokenType, added_token, end_token_ids
 from phi4.checkpoint.layouts import open_checkpoint
 from phi4.checkpoint.tokenizer_files import AddedToken, byte_alphabet
@@ -220,10 +222,15 @@ def test_every_way_of_cutting_text_is_valid(tmp_path: Path, pre: str) -> None:
     assert tokenizer.decode(tokenizer.encode(text).ids) == text
 
 
-def replace_value(key: str, value: str) -> Callable[[gguf.GGUFWriter], object]:
+def replace_value(key: str, value: str | int | list[Any]) -> Callable[[gguf.GGUFWriter], object]:
     def change(writer: gguf.GGUFWriter) -> None:
         writer.kv_data[0].pop(key, None)
-        writer.add_string(key, value)
+        if isinstance(value, str):
+            writer.add_string(key, value)
+        elif isinstance(value, int):
+            writer.add_uint32(key, value)
+        else:
+            writer.add_array(key, value)
 
     return change
 
@@ -234,10 +241,16 @@ def replace_value(key: str, value: str) -> Callable[[gguf.GGUFWriter], object]:
         (replace_value("tokenizer.ggml.model", "llama"), "tokenizer is 'llama'"),
         (replace_value("tokenizer.ggml.pre", "qwen2"), "'qwen2'; known are"),
         (replace_value("llama.rope.scaling.type", "yarn"), "rope scaling 'yarn'"),
+        (replace_value("llama.rope.scaling.type", "longrope"), "has no rope_factors_long.weight"),
+        (replace_value("llama.attention.head_count", 0), "head_count must be a whole number above 0, not 0"),
+        (replace_value("llama.attention.head_count", [4, 4]), r"head_count must be a number, not \[4, 4\]"),
+        (replace_value("tokenizer.ggml.eos_token_id", 262), "eos_token_id is 262, but it has 262 tokens"),
+        (replace_value("tokenizer.ggml.bos_token_id", 999), "bos_token_id is 999"),
+        (replace_value("tokenizer.ggml.merges", ["ab"]), "merge 'ab' is not two pieces"),
         (lambda writer: writer.add_rope_scaling_attn_factors(1.5), "attn_factor is 1.5; only 1.0 is supported"),
         (lambda writer: writer.kv_data[0].pop("llama.block_count"), "no llama.block_count"),
         (lambda writer: writer.kv_data[0].pop("tokenizer.ggml.tokens"), "no tokenizer"),
-        (lambda writer: writer.kv_data[0].pop("tokenizer.ggml.token_type"), "262 tokens, but 0 token types"),
+        (lambda writer: writer.kv_data[0].pop("tokenizer.ggml.token_type"), "262 tokens, but not as many token types"),
         (lambda writer: writer.add_tensor("rope_freqs.weight", np.ones(8, np.float32)), "unknown: rope_freqs.weight"),
         (lambda writer: writer.add_tensor("blk.0.attn_q.bias", np.ones(64, np.float32)), "blk.0.attn_q.bias"),
         (lambda writer: writer.add_tensor("rope_factors_long.weight", np.ones(8, np.float32)), "both are needed"),
@@ -310,3 +323,12 @@ def test_an_imported_model_is_a_released_directory(tmp_path: Path) -> None:
     assert open_checkpoint(tmp_path / "model").layout == "released"
     with pytest.raises(CheckpointError, match="not empty"):
         import_gguf(tmp_path / "m.gguf", tmp_path / "model")
+
+
+@given(st.integers(1, 512).flatmap(lambda head_dim: st.tuples(st.integers(1, head_dim), st.just(head_dim))))
+@example((60, 88))
+def test_the_share_of_rotary_dimensions_gives_their_number_back(dimensions: tuple[int, int]) -> None:
+    rotary_dim, head_dim = dimensions
+    share = rotary_share(rotary_dim, head_dim)
+    assert int(head_dim * share) == rotary_dim
+    assert share <= 1

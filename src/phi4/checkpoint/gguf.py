@@ -45,16 +45,29 @@ class GgufFile:
     metadata: Mapping[str, Any]
     tensors: Mapping[str, ReaderTensor]
 
-    def number(self, key: str, default: float | None = None) -> Any:
-        """Returns a number of the model's own section, such as `block_count`.
+    def number(self, key: str, default: float | None = None) -> float:
+        """Returns a number of the model's own section, such as `rope.freq_base`.
 
         Raises:
-            CheckpointError: the file does not have it and there is no default.
+            CheckpointError: it is no number, or the file does not have it and there is no default.
         """
         value = self.metadata.get(f"{self.architecture}.{key}", default)
         if value is None:
             raise CheckpointError(f"{self.path} has no {self.architecture}.{key}; it is incomplete")
-        return _shortest(value) if isinstance(value, float) else value
+        if not isinstance(value, int | float) or not math.isfinite(value):
+            raise CheckpointError(f"{self.path}: {self.architecture}.{key} must be a number, not {value!r}")
+        return _shortest(value)
+
+    def size(self, key: str, default: int | None = None) -> int:
+        """Returns a whole number of at least 1 of the model's own section, such as `block_count`.
+
+        Raises:
+            CheckpointError: it is something else, or the file does not have it and there is no default.
+        """
+        value = self.number(key, default)
+        if value < 1 or value != int(value):
+            raise CheckpointError(f"{self.path}: {self.architecture}.{key} must be a whole number above 0, not {value}")
+        return int(value)
 
     def read(self, name: str) -> np.ndarray:
         """Dequantises one tensor to fp32."""
@@ -132,9 +145,9 @@ def _released_config(file: GgufFile) -> dict[str, Any]:
     scaling = file.metadata.get(f"{file.architecture}.rope.scaling.type", "none")
     if scaling not in ("none", "longrope"):
         raise CheckpointError(f"{file.path}: rope scaling {scaling!r} is not supported")
-    hidden, heads = file.number("embedding_length"), file.number("attention.head_count")
-    head_dim = file.number("attention.key_length", hidden // heads)
-    context = file.number("context_length")
+    hidden, heads = file.size("embedding_length"), file.size("attention.head_count")
+    head_dim = file.size("attention.key_length", hidden // heads)
+    context = file.size("context_length")
     window = file.metadata.get(f"{file.architecture}.attention.sliding_window")
     eos = end_token_ids(file.metadata)[0]
     return {
@@ -148,15 +161,15 @@ def _released_config(file: GgufFile) -> dict[str, Any]:
         "hidden_act": "silu",
         "hidden_size": hidden,
         "initializer_range": 0.02,
-        "intermediate_size": file.number("feed_forward_length"),
+        "intermediate_size": file.size("feed_forward_length"),
         "max_position_embeddings": context,
         "model_type": "phi3",
         "num_attention_heads": heads,
-        "num_hidden_layers": file.number("block_count"),
-        "num_key_value_heads": file.number("attention.head_count_kv", heads),
-        "original_max_position_embeddings": file.number("rope.scaling.original_context_length", context),
+        "num_hidden_layers": file.size("block_count"),
+        "num_key_value_heads": file.size("attention.head_count_kv", heads),
+        "original_max_position_embeddings": file.size("rope.scaling.original_context_length", context),
         "pad_token_id": file.metadata.get("tokenizer.ggml.padding_token_id", eos),
-        "partial_rotary_factor": file.number("rope.dimension_count", head_dim) / head_dim,
+        "partial_rotary_factor": rotary_share(file.size("rope.dimension_count", head_dim), head_dim),
         "resid_pdrop": 0.0,
         "rms_norm_eps": file.number("attention.layer_norm_rms_epsilon"),
         "rope_scaling": _rope_scaling(file),
@@ -169,7 +182,18 @@ def _released_config(file: GgufFile) -> dict[str, Any]:
     }
 
 
+def rotary_share(rotary_dim: int, head_dim: int) -> float:
+    """Returns the `partial_rotary_factor` that gives back `rotary_dim` when its product with `head_dim` is cut off.
+
+    60 / 88 alone does not: 88 * (60 / 88) is just below 60.
+    """
+    share = rotary_dim / head_dim
+    return share if int(head_dim * share) == rotary_dim else math.nextafter(share, math.inf)
+
+
 def _rope_scaling(file: GgufFile) -> dict[str, Any] | None:
+    if file.metadata.get(f"{file.architecture}.rope.scaling.type") == "longrope" and _LONG_FACTORS not in file.tensors:
+        raise CheckpointError(f"{file.path} asks for longrope but has no {_LONG_FACTORS}; convert it again")
     if _LONG_FACTORS not in file.tensors and _SHORT_FACTORS not in file.tensors:
         return None
     if _LONG_FACTORS not in file.tensors or _SHORT_FACTORS not in file.tensors:

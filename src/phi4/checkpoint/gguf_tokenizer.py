@@ -60,11 +60,11 @@ def end_token_ids(metadata: Mapping[str, Any]) -> list[int]:
     """Returns the ids that end an answer: eos, the end-of-turn id, and the turn end of the chat template.
 
     Raises:
-        CheckpointError: the file names none.
+        CheckpointError: the file names none, or one that is not in its vocabulary.
     """
     tokens = _tokens(metadata)
-    template = metadata.get("tokenizer.chat_template", "")
-    named = [metadata.get("tokenizer.ggml.eos_token_id"), metadata.get("tokenizer.ggml.eot_token_id")]
+    template = str(metadata.get("tokenizer.chat_template", ""))
+    named = [_token_id(metadata, name, tokens) for name in ("eos", "eot")]
     turn_ends = [tokens.index(token) for token in _TURN_ENDS if token in template and token in tokens]
     ids = dict.fromkeys(token_id for token_id in (*named, *turn_ends) if token_id is not None)
     if not ids:
@@ -85,17 +85,16 @@ def write_gguf_tokenizer(metadata: Mapping[str, Any], directory: Path, model_max
         known = ", ".join(PRE_TOKENIZERS)
         raise CheckpointError(f"the GGUF file's tokenizer cuts text as {pre!r}; known are {known}")
     tokens, types = _tokens(metadata), metadata.get("tokenizer.ggml.token_type", [])
-    if len(types) != len(tokens):
-        raise CheckpointError(f"the GGUF file has {len(tokens)} tokens, but {len(types)} token types")
+    if not isinstance(types, list) or len(types) != len(tokens):
+        raise CheckpointError(f"the GGUF file has {len(tokens)} tokens, but not as many token types")
     pre_tokenizer, ignore_merges = PRE_TOKENIZERS[pre]
-    merges = [tuple(merge.split(" ", 1)) for merge in metadata.get("tokenizer.ggml.merges", ())]
     tokenizer = tokenizer_json(
         vocabulary={
             token: token_id
             for token_id, (token, kind) in enumerate(zip(tokens, types, strict=True))
             if kind in (TokenType.NORMAL, TokenType.BYTE)
         },
-        merges=[(left, right) for left, right in merges],
+        merges=[_merge(text) for text in metadata.get("tokenizer.ggml.merges", ())],
         added=[
             added_token(token_id, token, kind)
             for token_id, (token, kind) in enumerate(zip(tokens, types, strict=True))
@@ -122,14 +121,33 @@ def added_token(token_id: int, content: str, kind: int) -> AddedToken:
 
 def _tokens(metadata: Mapping[str, Any]) -> list[str]:
     tokens = metadata.get("tokenizer.ggml.tokens")
-    if not tokens:
+    if not tokens or not isinstance(tokens, list):
         raise CheckpointError("the GGUF file has no tokenizer (tokenizer.ggml.tokens)")
-    return list(tokens)
+    return tokens
+
+
+def _token_id(metadata: Mapping[str, Any], name: str, tokens: Sequence[str]) -> int | None:
+    """Reads the id of a token with a role, such as "eos"; None if the file gives the role to no token."""
+    token_id = metadata.get(f"tokenizer.ggml.{name}_token_id")
+    if token_id is None:
+        return None
+    if not isinstance(token_id, int) or not 0 <= token_id < len(tokens):
+        raise CheckpointError(
+            f"the GGUF file's tokenizer.ggml.{name}_token_id is {token_id!r}, but it has {len(tokens)} tokens"
+        )
+    return token_id
+
+
+def _merge(text: str) -> tuple[str, str]:
+    left, space, right = text.partition(" ")
+    if not (left and space and right):
+        raise CheckpointError(f"the GGUF file's merge {text!r} is not two pieces with a space between them")
+    return left, right
 
 
 def _bos_first(metadata: Mapping[str, Any], tokens: Sequence[str]) -> dict[str, Any] | None:
     """A post-processor that puts the first token in front of a text, if the file asks for one."""
-    bos_id = metadata.get("tokenizer.ggml.bos_token_id")
+    bos_id = _token_id(metadata, "bos", tokens)
     if bos_id is None or not metadata.get("tokenizer.ggml.add_bos_token", False):
         return None
     bos = tokens[bos_id]
@@ -144,10 +162,10 @@ def _bos_first(metadata: Mapping[str, Any], tokens: Sequence[str]) -> dict[str, 
 
 def _tokenizer_config(metadata: Mapping[str, Any], tokens: Sequence[str], model_max_length: int) -> dict[str, Any]:
     ids = {
-        "bos_token": metadata.get("tokenizer.ggml.bos_token_id"),
-        "eos_token": metadata.get("tokenizer.ggml.eos_token_id"),
-        "pad_token": metadata.get("tokenizer.ggml.padding_token_id"),
-        "unk_token": metadata.get("tokenizer.ggml.unknown_token_id"),
+        "bos_token": _token_id(metadata, "bos", tokens),
+        "eos_token": _token_id(metadata, "eos", tokens),
+        "pad_token": _token_id(metadata, "padding", tokens),
+        "unk_token": _token_id(metadata, "unknown", tokens),
     }
     template = metadata.get("tokenizer.chat_template")
     return {
