@@ -1,6 +1,7 @@
 """Conversations to ids: the template's layout, and text that can never become a control token or a placeholder."""
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -9,6 +10,7 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer as BackendTokenizer
 
 from phi4.errors import ConfigError, InputError
+from phi4.processing.added_tokens import AddedToken, AddedTokens
 from phi4.processing.chat import encode_chat
 from phi4.processing.defuse import NONCHARACTERS
 from phi4.processing.messages import Image, Message, Sound
@@ -120,6 +122,21 @@ def test_templates_with_a_variable_get_tools_in_openai_shape(tokenizer: Tokenize
     token_ids = encode(tokenizer, [Message("user", "Hi")], [tool], VARIABLE_TEMPLATE)
     shown = json.dumps([{"type": "function", "function": tool}])
     assert tokenizer.decode(token_ids, skip_special=False) == f"{shown}<|user|>Hi<|end|>"
+
+
+def test_tools_with_keys_that_are_no_strings_are_shown_as_json(tokenizer: Tokenizer) -> None:
+    messages = [Message("user", "Hi")]
+    numbers, strings = ([{"name": "f", "parameters": {key: {}}}] for key in (1, "1"))
+    assert encode(tokenizer, messages, numbers, VARIABLE_TEMPLATE) == encode(
+        tokenizer, messages, strings, VARIABLE_TEMPLATE
+    )
+
+
+def test_a_key_that_spells_a_token_of_letters_is_text(tokenizer: Tokenizer) -> None:
+    letters = AddedToken(token_id=999, text="stop", special=True, lstrip=False, rstrip=False)
+    with_letters = replace(tokenizer, added=AddedTokens((*tokenizer.added.tokens, letters)))
+    tools = [{"name": "f", "parameters": {"stop": {}, "stopped": {}}}]
+    assert 999 not in encode(with_letters, [Message("user", "Hi")], tools, VARIABLE_TEMPLATE)
 
 
 def test_an_empty_list_of_tools_offers_none(tokenizer: Tokenizer) -> None:

@@ -64,7 +64,7 @@ def test_what_is_no_integer_is_refused_by_its_key(key: str, value: Any) -> None:
 
 @pytest.mark.parametrize("value", ["36", 36.5, None])
 def test_a_number_of_crops_that_is_no_integer_is_refused(value: Any) -> None:
-    with pytest.raises(ConfigError, match="dynamic_hd is .*; it must be an integer"):
+    with pytest.raises(ConfigError, match=r"dynamic_hd is .*; it must be an integer"):
         read_image_settings({"dynamic_hd": value}, VisionConfig())
 
 

@@ -89,6 +89,10 @@ def test_both_shapes_of_tools_are_read() -> None:
     assert json.loads(json.dumps(read_tools([tool]))) == [tool]
 
 
+def test_keys_of_tools_become_strings_as_in_json() -> None:
+    assert read_tools([{"name": "f", 1: {None: (True,)}}]) == [{"name": "f", "1": {"null": [True]}}]
+
+
 @pytest.mark.parametrize(
     "raw", [{"name": "now"}, "now", 3, ["now"], [{}], [{"function": 3}], [{"name": 3}], [{"name": "f", "x": {1}}]]
 )

@@ -61,14 +61,15 @@ class Defuser:
         return before + front + core.translate(self._marked_first_characters) + after
 
     def value(self, value: Any) -> Any:
-        """Marks all strings of a JSON value except object keys that are identifiers, which templates look up."""
+        """Marks all strings of a JSON value except object keys that are identifiers, which templates look up.
+
+        An identifier in which a token occurs is marked nevertheless, and a template that looks it up finds nothing.
+        """
         match value:
             case str():
                 return self.text(value)
             case Mapping():
-                return {
-                    key if key.isidentifier() else self.text(key): self.value(member) for key, member in value.items()
-                }
+                return {self._key(key): self.value(member) for key, member in value.items()}
             case list() | tuple():
                 return [self.value(member) for member in value]
             case _:
@@ -77,6 +78,10 @@ class Defuser:
     def remove(self, text: str) -> str:
         """Takes the markers out again."""
         return text.replace(self.marker, "")
+
+    def _key(self, key: str) -> str:
+        is_harmless = key.isidentifier() and not any(token in key for token in self.token_texts)
+        return key if is_harmless else self.text(key)
 
     def _continues_a_token(self, core: str) -> bool:
         tails = (token[start:] for token in self.token_texts for start in range(1, len(token)))

@@ -34,7 +34,8 @@ class ToolCall:
 def read_tools(raw: Any) -> list[dict[str, Any]]:
     """Checks a list of tools and brings each to the model card's shape: name, description, parameters.
 
-    OpenAI's shape, `{"type": "function", "function": {...}}`, is unpacked; what stands in a function is kept as it is.
+    OpenAI's shape, `{"type": "function", "function": {...}}`, is unpacked; what stands in a function is kept as JSON
+    has it, in which all keys are strings.
 
     Raises:
         InputError: it is no list of named functions, or holds what JSON does not know.
@@ -48,10 +49,10 @@ def read_tools(raw: Any) -> list[dict[str, Any]]:
             raise InputError(f'tool {number} is not an object with a "name": {tool!r}')
         functions.append(dict(function))
     try:
-        json.dumps(functions)
+        as_json: list[dict[str, Any]] = json.loads(json.dumps(functions))
     except (TypeError, ValueError, RecursionError) as error:
         raise InputError(f"the tools cannot be written as JSON: {error}") from error
-    return functions
+    return as_json
 
 
 def read_tool_call(raw: Any) -> ToolCall | None:
