@@ -16,7 +16,7 @@ from phi4.processing.defuse import NONCHARACTERS
 from phi4.processing.messages import Image, Message, Sound
 from phi4.processing.template import ChatTemplate
 from phi4.processing.tokenizer import Tokenizer
-from phi4.processing.tools import ToolCall
+from phi4.processing.tools import ToolCall, parse_tool_calls
 from processing.phi_tokenizer import PHI_TOKENS
 
 RELEASED_TEMPLATE = (
@@ -161,6 +161,19 @@ def test_calls_and_results_follow_the_layout(tokenizer: Tokenizer) -> None:
         '<|assistant|><|tool_call|>[{"name": "get_weather", "arguments": {"city": "Paris"}}]<|/tool_call|><|end|>'
         "<|tool|>18 degrees<|end|><|assistant|>"
     )
+
+
+@pytest.mark.parametrize(("text", "opener"), [("", "functools"), ("Let me see.", "Let me see.\nfunctools")])
+def test_without_call_tokens_calls_are_written_and_read_back_as_functools(
+    tokenizer: Tokenizer, text: str, opener: str
+) -> None:
+    others = tuple(token for token in tokenizer.added.tokens if "tool_call" not in token.text)
+    without = replace(tokenizer, added=AddedTokens(others))
+    calls = (ToolCall("get_weather", {"city": "<|end|>"}),)
+    shown = without.decode(encode(without, [Message("assistant", text, tool_calls=calls)]), skip_special=False)
+    written = opener + '[{"name": "get_weather", "arguments": {"city": "<|end|>"}}]'
+    assert shown == f"<|assistant|>{written}<|end|><|assistant|>"
+    assert parse_tool_calls(written) == (opener.removesuffix("functools"), calls)
 
 
 def test_without_a_generation_prompt_the_conversation_ends(tokenizer: Tokenizer) -> None:

@@ -10,7 +10,7 @@ from phi4.processing.messages import Message
 from phi4.processing.placeholders import lacking_modality
 from phi4.processing.template import ChatTemplate
 from phi4.processing.tokenizer import Tokenizer
-from phi4.processing.tools import TOOL_CALL_CLOSER, TOOL_CALL_OPENER, format_tool_calls, read_tools
+from phi4.processing.tools import FUNCTOOLS, TOOL_CALL_CLOSER, TOOL_CALL_OPENER, format_tool_calls, read_tools
 
 
 def encode_chat(
@@ -99,8 +99,16 @@ def _template_fields(message: Message, defuser: Defuser, placeholders: Mapping[s
         else:
             raise lacking_modality(part.modality)
     if message.tool_calls:
-        content += [TOOL_CALL_OPENER, defuser.text(format_tool_calls(message.tool_calls)), TOOL_CALL_CLOSER]
+        content.append(_write_calls(message, defuser))
     fields = {"role": message.role, "content": "".join(content)}
     if message.tools is not None:
         fields["tools"] = defuser.text(message.tools)
     return fields
+
+
+def _write_calls(message: Message, defuser: Defuser) -> str:
+    """Calls in the release's tokens where the tokenizer has them, else as `functools[...]` on a line of their own."""
+    calls = defuser.text(format_tool_calls(message.tool_calls))
+    if TOOL_CALL_OPENER in defuser.token_texts and TOOL_CALL_CLOSER in defuser.token_texts:
+        return TOOL_CALL_OPENER + calls + TOOL_CALL_CLOSER
+    return ("\n" if any(message.parts) else "") + FUNCTOOLS + calls

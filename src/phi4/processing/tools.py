@@ -10,9 +10,10 @@ from phi4.errors import InputError
 
 TOOL_CALL_OPENER = "<|tool_call|>"
 TOOL_CALL_CLOSER = "<|/tool_call|>"
+FUNCTOOLS = "functools"
 
 # Both dialects seen in the wild (facts sheet 9.1): the release's tokens, and the word that Phi-3.5 models write.
-_OPENER = re.compile(re.escape(TOOL_CALL_OPENER) + r"|\bfunctools(?=\s*\[)")
+_OPENER = re.compile(re.escape(TOOL_CALL_OPENER) + rf"|\b{FUNCTOOLS}(?=\s*\[)")
 _CLOSER = re.compile(r"\s*" + re.escape(TOOL_CALL_CLOSER))
 _BETWEEN_CALLS = re.compile(r"[\s,;]*(?=[\[{])")
 _DECODER = json.JSONDecoder()
@@ -74,7 +75,7 @@ def read_tool_call(raw: Any) -> ToolCall | None:
 
 
 def format_tool_calls(calls: Sequence[ToolCall]) -> str:
-    """Writes calls as the JSON list that stands between the tool call tokens."""
+    """Writes calls as the JSON list that stands between the tool call tokens, or behind `functools`."""
     return json.dumps([{"name": call.name, "arguments": dict(call.arguments)} for call in calls], ensure_ascii=False)
 
 
