@@ -151,6 +151,9 @@ def test_packs_go_onto_a_bare_base_once(tiny_directory: Path, packed_directory: 
         ({"version": "2"}, "version '2'"),
         ({"modality": "smell"}, "'smell'"),
         ({"config": "{}"}, "with an embd_layer"),
+        ({"config": '{"embd_layer": null}'}, "with an embd_layer"),
+        ({"config": '["embd_layer"]'}, "must be JSON objects"),
+        ({"preprocessor": "3"}, "must be JSON objects"),
         ({"config": "{"}, "incomplete"),
         ({"base_digest": None}, "incomplete"),
         ({"placeholder_id": "none"}, "incomplete"),
@@ -185,3 +188,15 @@ def test_an_adapter_of_another_rank_than_its_configuration_is_refused(packed_dir
     edit_metadata(pack, {"config": json.dumps(config)})
     with pytest.raises(CheckpointError, match=r"lora_A\.vision\.weight \[4, 64\] instead of \[5, 64\]"):
         load_model(packed_directory / "base", packs=[pack])
+
+
+def test_a_pack_cannot_change_the_decoder_or_the_other_modality(packed_directory: Path, tmp_path: Path) -> None:
+    pack = tmp_path / "vision.safetensors"
+    pack.write_bytes((packed_directory / "vision.safetensors").read_bytes())
+    config = dict(read_pack(pack).config)
+    config["embd_layer"] = {**config["embd_layer"], "audio_embd_layer": {"audio_token_id": 3}}
+    intruding = {**config, "rope_theta": 5.0, "eos_token_id": 1, "speech_lora": {"r": 1}}
+    edit_metadata(pack, {"config": json.dumps(intruding)})
+    packs = [packed_directory / "speech.safetensors", packed_directory / "vision.safetensors"]
+    expected = load_model(packed_directory / "base", packs=packs).config.raw
+    assert load_model(packed_directory / "base", packs=[packs[0], pack]).config.raw == expected

@@ -93,9 +93,11 @@ def read_pack(path: Path) -> Pack:
             placeholder_id=int(metadata["placeholder_id"]),
             tensors=map_file(path),
         )
-    except (KeyError, ValueError) as error:
+    except (KeyError, ValueError, RecursionError) as error:
         raise CheckpointError(f"the metadata of pack {path} is incomplete: {error!r}") from error
-    if pack.modality not in MODALITIES or "embd_layer" not in pack.config:
+    if not isinstance(pack.config, dict) or not isinstance(pack.preprocessor, dict):
+        raise CheckpointError(f"{path}: config and preprocessor in the metadata of a pack must be JSON objects")
+    if pack.modality not in MODALITIES or not isinstance(pack.config.get("embd_layer"), dict):
         raise CheckpointError(
             f"{path} is a pack for {pack.modality!r} with configuration keys {sorted(pack.config)}; it must be one for "
             f"{' or '.join(MODALITIES)}, with an embd_layer"
@@ -231,15 +233,18 @@ def add_packs(base: Checkpoint, paths: Sequence[Path]) -> Checkpoint:
         if _placeholder_id(config, pack.modality) != pack.placeholder_id:
             raise CheckpointError(f"{pack.path}: its config and its placeholder_id {pack.placeholder_id} disagree")
         tensors |= match(pack.tensors, _pack_table(config, pack.modality), str(pack.path))
-    preprocessor = {key: value for pack in packs for key, value in pack.preprocessor.items()}
+    preprocessor: dict[str, Any] = {}
+    for pack in packs:
+        preprocessor |= _own_preprocessor(pack.preprocessor, pack.modality)
     return replace(base, config=config, preprocessor={**base.preprocessor, **preprocessor}, tensors=tensors)
 
 
 def _combined_config(base: ModelConfig, packs: Sequence[Pack]) -> ModelConfig:
+    """Adds the packs' modalities to the base's configuration; what else a pack says never touches the decoder."""
     raw = dict(base.raw)
     for pack in packs:
-        embedding = {**raw.get("embd_layer", {}), **pack.config["embd_layer"]}
-        raw |= {**pack.config, "embd_layer": embedding}
+        own = _own_config(pack.config, pack.modality)
+        raw |= {**own, "embd_layer": {**raw.get("embd_layer", {}), **own["embd_layer"]}}
     modalities = {pack.modality for pack in packs}
     return ModelConfig(
         decoder=base.decoder,
