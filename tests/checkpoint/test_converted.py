@@ -12,6 +12,7 @@ from transformers import AutoConfig, Phi3Config, Phi3ForCausalLM, Phi4Multimodal
 from phi4.checkpoint.config_json import read_config
 from phi4.checkpoint.convert import convert
 from phi4.checkpoint.converted import to_native, to_released
+from phi4.checkpoint.directories import write_json
 from phi4.checkpoint.layouts import open_checkpoint
 from phi4.checkpoint.peft_folder import TARGET_PATTERN, read_peft_folder
 from phi4.checkpoint.presets import load_preset
@@ -225,7 +226,7 @@ def test_a_pickled_adapter_is_never_opened(converted_directory: Path, tmp_path: 
 
 def test_an_adapter_without_its_numbers_is_a_configuration_error(tmp_path: Path) -> None:
     (tmp_path / "adapter_config.json").write_text('{"peft_type": "LORA", "r": 4}')
-    with pytest.raises(ConfigError, match="lacks 'r' or 'lora_alpha'"):
+    with pytest.raises(ConfigError, match=r"adapter_config\.json: there is no 'lora_alpha'"):
         read_peft_folder(tmp_path)
 
 
@@ -235,3 +236,12 @@ def test_rope_keys_that_change_the_angles_are_refused_not_dropped() -> None:
     native["rope_parameters"]["attention_factor"] = 1.5
     with pytest.raises(ConfigError, match="attention_factor"):
         read_config(to_released(native, config.adapters))
+
+
+@pytest.mark.parametrize(
+    ("key", "value"), [("r", 0), ("r", "8"), ("r", None), ("r", 2.5), ("lora_alpha", "8"), ("lora_dropout", None)]
+)
+def test_adapter_numbers_that_are_none_are_named(tmp_path: Path, key: str, value: object) -> None:
+    write_json(tmp_path / "adapter_config.json", {"r": 8, "lora_alpha": 16, key: value})
+    with pytest.raises(ConfigError, match=rf"adapter_config\.json: {key} must be"):
+        read_peft_folder(tmp_path)

@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 
 from phi4.checkpoint.directories import write_json
+from phi4.checkpoint.json_values import number, size
 from phi4.checkpoint.shards import TensorSpec, write_file
 from phi4.checkpoint.tensor_files import StoredTensor, map_file, refuse_pickles
 from phi4.config import AdapterConfig
@@ -52,9 +53,14 @@ def read_peft_folder(folder: Path) -> PeftFolder:
     for key in _EMPTY_IN_PLAIN_LORA:
         if raw.get(key):
             raise ConfigError(f"{folder / ADAPTER_CONFIG_FILE}: {key} is {raw[key]!r}; it must be empty")
-    if "r" not in raw or "lora_alpha" not in raw:
-        raise ConfigError(f"{folder / ADAPTER_CONFIG_FILE} lacks 'r' or 'lora_alpha'")
-    adapter = AdapterConfig(rank=raw["r"], alpha=raw["lora_alpha"], dropout=float(raw.get("lora_dropout", 0.0)))
+    try:
+        adapter = AdapterConfig(
+            rank=size(raw, "r"),
+            alpha=number(raw, "lora_alpha"),
+            dropout=number({"lora_dropout": 0.0, **raw}, "lora_dropout"),
+        )
+    except ConfigError as error:
+        raise ConfigError(f"{folder / ADAPTER_CONFIG_FILE}: {error}") from error
     if not (folder / ADAPTER_FILE).exists():
         refuse_pickles(folder)
     return PeftFolder(adapter, map_file(folder / ADAPTER_FILE))
