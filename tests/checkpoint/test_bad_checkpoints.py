@@ -20,6 +20,10 @@ EditTensors = Callable[[Path, Callable[[dict[str, torch.Tensor]], object]], None
 EditJson = Callable[[Path, dict[str, Any]], None]
 NORM = "model.norm.weight"
 
+# JSON of a valid form that Python's reader gives up on: too deep, and more digits than it converts.
+DEEP = pytest.param("[" * 200_000, id="deep")
+DIGITS = pytest.param("9" * 5_000, id="digits")
+
 
 @pytest.fixture
 def sharded_directory(tiny_directory: Path, tmp_path: Path) -> Path:
@@ -94,9 +98,9 @@ def test_a_configuration_that_contradicts_the_weights_is_suspected(
     refuses(model_directory, said, "config.json belongs to another model")
 
 
-@pytest.mark.parametrize("content", [b"", b"{", b"[1]", b"\xff\xfe"])
-def test_a_broken_configuration_is_a_configuration_error(model_directory: Path, content: bytes) -> None:
-    (model_directory / "config.json").write_bytes(content)
+@pytest.mark.parametrize("content", ["", "{", "[1]", "\xff\xfe", DEEP, DIGITS])
+def test_a_broken_configuration_is_a_configuration_error(model_directory: Path, content: str) -> None:
+    (model_directory / "config.json").write_text(content, encoding="latin-1")
     with pytest.raises(ConfigError, match=r"config\.json"):
         load_model(model_directory)
 
@@ -107,8 +111,15 @@ def test_a_missing_configuration_is_a_configuration_error(tmp_path: Path) -> Non
 
 
 def test_a_file_is_no_model_directory(model_directory: Path) -> None:
-    with pytest.raises(ConfigError, match="is not valid JSON"):
+    with pytest.raises(ConfigError, match="cannot be read: Not a directory"):
         load_model(model_directory / "model.safetensors")
+
+
+def test_a_file_that_cannot_be_read_is_not_called_invalid(model_directory: Path) -> None:
+    (model_directory / "config.json").unlink()
+    (model_directory / "config.json").mkdir()
+    with pytest.raises(ConfigError, match=r"config\.json cannot be read: Is a directory"):
+        load_model(model_directory)
 
 
 def test_another_model_is_refused_by_its_type(model_directory: Path, edit_json: EditJson) -> None:
@@ -140,7 +151,7 @@ def test_a_shard_that_is_not_there_is_named(sharded_directory: Path) -> None:
     refuses(sharded_directory, f"names {shard.name}, which is not there")
 
 
-@pytest.mark.parametrize("content", ["", "[]", "{}", '{"weight_map": 3}', '{"weight_map": ["a"]}'])
+@pytest.mark.parametrize("content", ["", "[]", "{}", '{"weight_map": 3}', '{"weight_map": ["a"]}', DEEP, DIGITS])
 def test_a_broken_index_is_named(sharded_directory: Path, content: str) -> None:
     (sharded_directory / "model.safetensors.index.json").write_text(content)
     refuses(sharded_directory, "is not an index")
@@ -183,4 +194,12 @@ def test_many_missing_tensors_are_counted(tmp_path: Path, model_directory: Path)
     save_file({NORM: torch.ones(64)}, model_directory / "model.safetensors", metadata={"format": "pt"})
     assert map_directory(model_directory).keys() == {NORM}
     with pytest.raises(CheckpointError, match=re.escape("(210 in all)")):
+        load_model(model_directory)
+
+
+@pytest.mark.parametrize("part", [None, "siglip", [1]])
+def test_a_nested_preprocessor_part_that_is_no_object_is_named(model_directory: Path, part: object) -> None:
+    (model_directory / "preprocessor_config.json").unlink()
+    (model_directory / "processor_config.json").write_text(json.dumps({"image_processor": part}))
+    with pytest.raises(ConfigError, match=r"processor_config\.json: its processors must be objects"):
         load_model(model_directory)

@@ -22,7 +22,7 @@ from phi4.checkpoint.peft_folder import PeftFolder, read_peft_folder, write_peft
 from phi4.checkpoint.shards import MAX_SHARD_BYTES, Progress, TensorSpec, write_weights
 from phi4.checkpoint.tensor_files import StoredTensor, list_some, map_directory
 from phi4.config import GenerationConfig, ModelConfig
-from phi4.errors import CheckpointError
+from phi4.errors import CheckpointError, ConfigError
 from phi4.json_file import read_json
 
 NATIVE_MODEL_TYPE = "phi4_multimodal"
@@ -93,14 +93,20 @@ def read_directory_generation(directory: Path, raw: Mapping[str, Any]) -> Genera
 
 
 def read_preprocessor(directory: Path) -> dict[str, Any]:
-    """Reads `preprocessor_config.json`, or the nested file that transformers 5 writes; without either, it is empty."""
+    """Reads `preprocessor_config.json`, or the nested file that transformers 5 writes; without either, it is empty.
+
+    Raises:
+        ConfigError: the file is broken, or a part of the nested one is no object.
+    """
     if (directory / PREPROCESSOR_FILE).is_file():
         return read_json(directory / PREPROCESSOR_FILE)
     if not (directory / NESTED_PREPROCESSOR_FILE).is_file():
         return {}
-    parts = read_json(directory / NESTED_PREPROCESSOR_FILE)
-    nested = (parts.get(part, {}) for part in ("image_processor", "audio_processor", "feature_extractor"))
-    return {key: value for part in nested for key, value in part.items()}
+    nested = read_json(directory / NESTED_PREPROCESSOR_FILE)
+    parts = [nested[part] for part in ("image_processor", "audio_processor", "feature_extractor") if part in nested]
+    if not all(isinstance(part, dict) for part in parts):
+        raise ConfigError(f"{directory / NESTED_PREPROCESSOR_FILE}: its processors must be objects, not {parts}")
+    return {key: value for part in parts for key, value in part.items()}
 
 
 def _native_config(raw: Mapping[str, Any], folders: Mapping[str, PeftFolder]) -> ModelConfig:

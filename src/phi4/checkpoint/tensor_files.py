@@ -128,7 +128,9 @@ def _read_index(index: Path) -> dict[str, str]:
     try:
         weight_map = json.loads(index.read_text(encoding="utf-8"), object_pairs_hook=refuse_repeats)["weight_map"]
         shards = {str(name): str(shard) for name, shard in weight_map.items()}
-    except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError, AttributeError) as error:
+    except OSError as error:
+        raise CheckpointError(f"{index} cannot be read: {error.strerror}") from error
+    except (ValueError, RecursionError, KeyError, TypeError, AttributeError) as error:
         raise CheckpointError(f"{index} is not an index of safetensors shards: {error!r}") from error
     outside = {shard for shard in shards.values() if Path(shard).name != shard}
     if outside:
