@@ -17,9 +17,14 @@ COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 
 class RefusingHub(BaseHTTPRequestHandler):
-    """Knows one gated repository, one without the revision that is asked for, and no other."""
+    """Knows one gated repository, one without the revision that is asked for, one it breaks off at, and no other."""
 
     def do_GET(self) -> None:
+        if "broken" in self.path:
+            self.send_response(200)
+            self.send_header("Content-Length", "100")
+            self.end_headers()
+            return
         gated, revision = "gated" in self.path, "revisionless" in self.path
         code = "GatedRepo" if gated else "RevisionNotFound" if revision else "RepoNotFound"
         self.send_response(403 if gated else 404)
@@ -65,6 +70,24 @@ def test_a_pulled_repository_is_found_without_the_network(hub_cache: Path) -> No
     assert resolve("owner/name") == snapshot
 
 
+def test_a_pulled_revision_is_found_by_its_name(hub_cache: Path) -> None:
+    snapshot = hub_cache / "models--owner--name/snapshots" / COMMIT
+    snapshot.mkdir(parents=True)
+    (snapshot / "config.json").write_text("{}")
+    refs = hub_cache / "models--owner--name/refs"
+    (refs / "refs/pr").mkdir(parents=True)
+    (refs / "refs/pr/1").write_text(COMMIT)
+    assert resolve("owner/name@refs/pr/1") == resolve(f"owner/name@{COMMIT}") == snapshot
+    with pytest.raises(CheckpointError, match="run `phi4 pull owner/name@v2`"):
+        resolve("owner/name@v2")
+
+
+@pytest.mark.usefixtures("refusing_hub")
+def test_a_revision_is_pulled_by_its_name() -> None:
+    with pytest.raises(CheckpointError, match="owner/revisionless has no revision 'v9'"):
+        pull_from_hub("owner/revisionless@v9")
+
+
 def test_a_repository_that_was_not_pulled_says_how_to_get_it() -> None:
     with pytest.raises(CheckpointError, match="run `phi4 pull owner/name`"):
         resolve("owner/name")
@@ -90,6 +113,7 @@ def test_an_impossible_repository_name_is_refused(model: str) -> None:
         ("owner/name", "not on the Hub, or is private"),
         ("owner/gated", "is gated"),
         ("owner/revisionless", "has no revision 'v9'"),
+        ("owner/broken", "owner/broken cannot be downloaded: .*; check the network"),
     ],
 )
 @pytest.mark.usefixtures("refusing_hub")

@@ -6,11 +6,13 @@ from huggingface_hub import snapshot_download
 from huggingface_hub.errors import (
     EntryNotFoundError,
     GatedRepoError,
-    HfHubHTTPError,
     HFValidationError,
     RepositoryNotFoundError,
     RevisionNotFoundError,
 )
+
+# The base of what the network client raises; which client that is depends on the version of huggingface_hub.
+from huggingface_hub.errors import HTTPError as ClientError  # type: ignore[attr-defined]
 
 from phi4.checkpoint import nano
 from phi4.errors import CheckpointError
@@ -23,8 +25,8 @@ def pull_from_hub(repository: str, revision: str | None = None) -> Path:
     """Downloads a model into the Hub's own cache, or only checks it if it is there already.
 
     Args:
-        repository: "OWNER/NAME".
-        revision: branch, tag or commit; None is the main branch.
+        repository: "OWNER/NAME", or "OWNER/NAME@REVISION" if `revision` is None.
+        revision: branch, tag or commit; None is the one named with the repository, else the main branch.
 
     Returns:
         The directory of that revision.
@@ -32,6 +34,8 @@ def pull_from_hub(repository: str, revision: str | None = None) -> Path:
     Raises:
         CheckpointError: the repository or revision does not exist, needs a login, or cannot be reached.
     """
+    if revision is None:
+        repository, revision = _split_revision(repository)
     try:
         return Path(snapshot_download(repository, revision=revision, allow_patterns=ALLOWED_FILES))
     except GatedRepoError as error:
@@ -42,8 +46,8 @@ def pull_from_hub(repository: str, revision: str | None = None) -> Path:
         raise CheckpointError(f"{repository} is not on the Hub, or is private: check the name or log in") from error
     except HFValidationError as error:
         raise CheckpointError(f"{repository!r} is not a repository name; it must look like OWNER/NAME") from error
-    except (EntryNotFoundError, HfHubHTTPError, OSError) as error:
-        reason = str(error).splitlines()[0]
+    except (EntryNotFoundError, ClientError, OSError) as error:
+        reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
         raise CheckpointError(
             f"{repository} cannot be downloaded: {reason}; check the network and try again"
         ) from error
@@ -53,7 +57,8 @@ def resolve(model: str) -> Path:
     """Finds the directory of a model, downloading nothing but the embedded default.
 
     Args:
-        model: "nano", a directory, or the OWNER/NAME of a repository that was pulled before.
+        model: "nano", a directory, or the OWNER/NAME of a repository that was pulled before, with @REVISION behind it
+            if that was another than the main branch.
 
     Raises:
         CheckpointError: there is no such model on this machine; the message says how to get it.
@@ -62,13 +67,22 @@ def resolve(model: str) -> Path:
         return nano.pull_nano()
     if model and Path(model).is_dir():
         return Path(model)
-    if model.count("/") != 1 or model.startswith((".", "/")):
+    repository, revision = _split_revision(model)
+    if repository.count("/") != 1 or model.startswith((".", "/")):
         raise CheckpointError(
-            f"there is no directory {model!r}; a model is 'nano', a directory, or OWNER/NAME pulled from the Hub"
+            f"there is no directory {model!r}; "
+            "a model is 'nano', a directory, or OWNER/NAME or OWNER/NAME@REVISION pulled from the Hub"
         )
     try:
-        return Path(snapshot_download(model, allow_patterns=ALLOWED_FILES, local_files_only=True))
+        return Path(
+            snapshot_download(repository, revision=revision, allow_patterns=ALLOWED_FILES, local_files_only=True)
+        )
     except (EntryNotFoundError, HFValidationError, OSError) as error:
         raise CheckpointError(
             f"{model} is neither a directory nor a pulled model; run `phi4 pull {model}` to download it"
         ) from error
+
+
+def _split_revision(model: str) -> tuple[str, str | None]:
+    repository, _, revision = model.partition("@")
+    return repository, revision or None
