@@ -55,7 +55,8 @@ def pull_nano(progress: Progress | None = None) -> Path:
 
 def convert_nano(gguf: Path, directory: Path, progress: Progress | None = None) -> None:
     """Writes SmolLM2's GGUF file into a directory that exists, with a chat template that can offer tools."""
-    digest = hashlib.sha256(gguf.read_bytes()).hexdigest()
+    with gguf.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
     if digest != GGUF_SHA256:
         raise CheckpointError(f"{gguf} has SHA-256 {digest} instead of {GGUF_SHA256}")
     write_gguf_model(open_gguf(gguf), directory, progress)
