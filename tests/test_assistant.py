@@ -1,6 +1,7 @@
 """Messages in, text out: streaming, stop strings, what an answer reports, and what is refused."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import PIL.Image
@@ -29,11 +30,60 @@ def test_nano_knows_the_capital_of_france(nano: Assistant) -> None:
     assert (answer.finish_reason, answer.adapter, answer.rotary) == ("stop", None, "short")
 
 
-def test_the_pieces_of_a_stream_are_the_answer_and_never_half_a_character(nano: Assistant) -> None:
+def test_the_pieces_of_a_stream_are_the_answer(nano: Assistant) -> None:
     stream = nano.stream("Repeat exactly: naïve café 日本語 🙂", sampling=Sampling(max_tokens=40))
     pieces = list(stream)
     assert "".join(pieces) == stream.answer.text == nano.processor.tokenizer.decode(stream.answer.token_ids)
-    assert not any("\ufffd" in piece for piece in pieces[:-1])
+
+
+@pytest.mark.parametrize("max_tokens", range(1, 9))
+def test_a_limit_never_cuts_a_character(nano: Assistant, max_tokens: int) -> None:
+    stream = nano.stream("Repeat: 🏳️‍🌈", sampling=Sampling(max_tokens=max_tokens))
+    assert not any("\ufffd" in piece for piece in stream)
+    whole = nano.processor.tokenizer.decode(stream.answer.token_ids)
+    assert whole.rstrip("\ufffd") == stream.answer.text
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        ({"device": "cuda"}, "no cuda"),
+        ({"device": "abacus"}, "no device 'abacus'"),
+        ({"dtype": torch.int32}, "dtype"),
+        ({"dtype": "float32"}, "dtype"),
+    ],
+)
+def test_a_device_or_dtype_that_cannot_be_is_refused(
+    tiny_directory: Path, arguments: dict[str, Any], complaint: str
+) -> None:
+    if arguments.get("device") == "cuda" and torch.cuda.is_available():
+        pytest.skip("this machine has CUDA")
+    with pytest.raises(InputError, match=complaint):
+        Assistant.load(tiny_directory, **arguments)
+
+
+@pytest.mark.parametrize(
+    ("text", "arguments"),
+    [(5, {}), (None, {}), ("x", {"images": "a.png"}), ("x", {"stop": "abc"}), ("x", {"stop": ["\udcff"]})],
+)
+def test_arguments_of_the_wrong_kind_are_refused(assistant: Assistant, text: Any, arguments: dict[str, Any]) -> None:
+    with pytest.raises(InputError):
+        assistant.ask(text, **arguments)
+
+
+def test_damaged_weights_do_not_answer(tiny_directory: Path) -> None:
+    damaged = Assistant.load(tiny_directory, device="cpu")
+    damaged.loaded.model.language.model.norm.weight = torch.nn.Parameter(
+        torch.full((64,), torch.nan, dtype=torch.bfloat16), requires_grad=False
+    )
+    with pytest.raises(CheckpointError, match="not finite"):
+        damaged.ask("Hi")
+
+
+def test_openai_style_messages_and_tensors_of_ids_are_taken(assistant: Assistant) -> None:
+    answer = assistant.reply([{"role": "user", "content": "Hello"}], sampling=Sampling(max_tokens=1)).answer
+    assert answer.prompt_token_ids == assistant.ask("Hello", sampling=Sampling(max_tokens=1)).prompt_token_ids
+    assert assistant.logits(torch.tensor(answer.prompt_token_ids)).shape[0] == len(answer.prompt_token_ids)
 
 
 def test_a_stop_string_ends_the_answer_and_is_not_part_of_it(nano: Assistant) -> None:

@@ -50,6 +50,14 @@ def test_the_readme_has_commands_and_python() -> None:
     assert {block.id for block in BLOCKS} >= {"README-bash", "README-python"}
 
 
+@pytest.mark.parametrize("page", [*PAGES, *sorted((ROOT / "docs" / "decisions").glob("*.md"))], ids=lambda p: p.stem)
+def test_every_file_that_a_page_names_exists(page: Path) -> None:
+    named = set(re.findall(r"`((?:[\w-]+/)+[\w.-]*)(?::\w+[\w.]*)?`", page.read_text()))
+    places = (ROOT, ROOT / "src/phi4", ROOT / "docs")
+    user_files = {"vision-lora/", "speech-lora/"}
+    assert not [name for name in named - user_files if not any((place / name).exists() for place in places)]
+
+
 @pytest.mark.parametrize("example", sorted((ROOT / "examples").glob("*.py")), ids=lambda path: path.stem)
 def test_an_example_runs(example: Path, folder: Path) -> None:
     assert len(example.read_text().splitlines()) <= 60

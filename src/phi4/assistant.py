@@ -12,8 +12,9 @@ from phi4.checkpoint.hub import resolve
 from phi4.checkpoint.weights import LoadedModel, load_model
 from phi4.engine.generate import FinishReason, GeneratedToken, Request, generate, score
 from phi4.engine.sampling import Sampling
+from phi4.errors import InputError
 from phi4.inputs import Rotary
-from phi4.processing.messages import ImageSource, Message, SoundSource, user_message
+from phi4.processing.messages import ImageSource, Message, SoundSource, read_messages, user_message
 from phi4.processing.processor import Processor
 from phi4.processing.stop import StopScanner
 from phi4.processing.tokenizer import TextStream
@@ -32,7 +33,7 @@ class Answer:
 
     Attributes:
         text: the answer without its end token.
-        token_ids: its tokens, the end token left out.
+        token_ids: its tokens, the end token left out; those that made up a stop string are among them.
         prompt_token_ids: the prompt's, placeholders expanded.
         finish_reason: "stop" at an end token or stop string, "length" at a limit.
         adapter: the LoRA that was active, None for the bare language model.
@@ -74,7 +75,8 @@ class Answer:
 class AnswerStream:
     """An answer on its way: iterate for pieces of text, then read `answer`.
 
-    Pieces are never half a character or a part of a stop string. Iterating again goes on where it was left.
+    Pieces are never half a character or a part of a stop string, at the end of an answer neither. Iterating again goes
+    on where it was left.
     """
 
     def __init__(self, loaded: LoadedModel, processor: Processor, request: Request, stop: Sequence[str]) -> None:
@@ -115,7 +117,8 @@ class AnswerStream:
             if token.finish_reason is not None or self._scanner.stopped:
                 break
         if not self._scanner.stopped:
-            piece = self._scanner.feed(self._text_stream.flush()) + self._scanner.flush()
+            # Bytes that never became a character, where a limit cut the answer, are no text.
+            piece = self._scanner.flush()
             text += piece
             yield piece
         self._answer = Answer(
@@ -164,8 +167,12 @@ class Assistant:
         Raises:
             ConfigError: a configuration file cannot be used.
             CheckpointError: the model is not there, or its weights cannot be used.
+            InputError: the device is not there, or `dtype` is no type for weights.
         """
-        loaded = load_model(resolve(str(model)), dtype, device or best_device(), [Path(pack) for pack in packs])
+        if dtype not in (None, torch.float32, torch.bfloat16, torch.float16):
+            raise InputError(f"dtype must be torch.float32, torch.bfloat16 or torch.float16, not {dtype!r}")
+        chosen = check_device(device or best_device())
+        loaded = load_model(resolve(str(model)), dtype, chosen, [Path(pack) for pack in packs])
         return cls(loaded, Processor.load(loaded.directory, loaded.config, loaded.preprocessor))
 
     def ask(
@@ -210,20 +217,29 @@ class Assistant:
             InputError: something that was given cannot be used.
             CapacityError: the prompt is longer than the context.
         """
+        if not isinstance(text, str):
+            raise InputError(f"a question must be text, not {text!r}")
+        for name, value in {"images": images, "audios": audios, "stop": stop}.items():
+            if isinstance(value, str | bytes):
+                raise InputError(f"{name} must be a list; write {name}=[{value!r}]")
         messages = [Message("system", system)] if system is not None else []
         messages.append(user_message(text, images, audios))
         return self.reply(messages, tools=tools, sampling=sampling, stop=stop)
 
     def reply(
         self,
-        messages: Sequence[Message],
+        messages: Sequence[Message] | Sequence[Mapping[str, Any]],
         *,
         tools: Sequence[Mapping[str, Any]] | None = None,
         sampling: Sampling | None = None,
         stop: Sequence[str] = (),
     ) -> AnswerStream:
-        """Continues a conversation; arguments and errors as for `stream`."""
-        inputs = self.processor.prepare(messages, tools)
+        """Continues a conversation, given as messages or as OpenAI-style dicts; the rest is as for `stream`.
+
+        A string where a picture or sound is due names a file, so dicts from strangers must not come here as they are.
+        """
+        conversation = [m if isinstance(m, Message) else read_messages([m])[0] for m in messages]
+        inputs = self.processor.prepare(conversation, tools)
         return AnswerStream(self.loaded, self.processor, Request(inputs, sampling or Sampling()), stop)
 
     def transcribe(self, audio: SoundSource, *, sampling: Sampling | None = None) -> Answer:
@@ -243,9 +259,27 @@ class Assistant:
         Returns:
             [tokens, vocabulary], tokens counted after expansion, in the model's dtype.
         """
-        inputs = self.processor.prepare_ids(token_ids, images, audios)
+        inputs = self.processor.prepare_ids([int(token_id) for token_id in token_ids], images, audios)
         (logits,) = score(self.loaded.model, [inputs])
         return logits
+
+
+def check_device(device: str) -> Device:
+    """Returns the device if it can be used on this machine.
+
+    Raises:
+        InputError: it is unknown, or not there.
+    """
+    match device:
+        case "cpu":
+            return "cpu"
+        case "cuda" if torch.cuda.is_available():
+            return "cuda"
+        case "mps" if torch.backends.mps.is_available():
+            return "mps"
+        case "cuda" | "mps":
+            raise InputError(f"this machine, or this build of torch, has no {device}; leave the device out or take cpu")
+    raise InputError(f"there is no device {device!r}; it is cpu, cuda or mps")
 
 
 def best_device() -> Device:

@@ -20,7 +20,9 @@ def naive(queries: torch.Tensor, keys: torch.Tensor, values: torch.Tensor) -> to
     return torch.stack(rows).view(tokens, heads * head_dim)
 
 
-@pytest.mark.parametrize(("tokens", "cached"), [(1, 0), (1, 70), (2, 1), (5, 0), (64, 0), (65, 3), (130, 0), (129, 200)])
+@pytest.mark.parametrize(
+    ("tokens", "cached"), [(1, 0), (1, 70), (2, 1), (5, 0), (64, 0), (65, 3), (130, 0), (129, 200)]
+)
 def test_every_way_to_attend_gives_the_definition(tokens: int, cached: int) -> None:
     generator = torch.Generator().manual_seed(tokens)
     queries = torch.randn(tokens, 6, 8, generator=generator)

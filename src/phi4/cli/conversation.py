@@ -129,7 +129,7 @@ def transcribe(
     device: DeviceOption = None,
     json_output: Json = False,
 ) -> None:
-    """Write down what is said in sounds.
+    """Write down what is said in sounds. It takes a model with speech; `nano` has none.
 
     A file that cannot be used is reported, the others are transcribed, and the exit status is 2.
 
@@ -139,11 +139,12 @@ def transcribe(
     """
     from phi4.engine.sampling import Sampling
 
+    sampling = Sampling(max_tokens=max_tokens)
     assistant = load(model, pack, dtype, device)
     results: list[dict[str, Any]] = []
     for file in files:
         try:
-            answer = assistant.transcribe(file, sampling=Sampling(max_tokens=max_tokens))
+            answer = assistant.transcribe(file, sampling=sampling)
             results.append({"file": str(file), **answer.to_json()})
         except Phi4Error as error:
             results.append({"file": str(file), "error": str(error)})

@@ -14,8 +14,9 @@ from phi4.inputs import ModelInputs, Rotary
 
 FinishReason = Literal["stop", "length"]
 
-# A long prompt is prefilled in pieces of this many tokens, which bounds the memory of activations and masks.
-PREFILL_CHUNK_TOKENS = 1024
+# Most tokens of one step, which bounds the memory of activations and masks: rows share them, and long prompts are
+# prefilled in pieces.
+MAX_STEP_TOKENS = 1024
 
 
 @dataclass(frozen=True)
@@ -81,7 +82,8 @@ def _answer(model: LanguageModel, rows: dict[int, Row], eos_token_ids: frozenset
 @torch.inference_mode()
 def _advance(model: LanguageModel, rows: dict[int, Row]) -> list[tuple[int, int]]:
     """Runs one packed step; returns the new token of each row whose tokens are all cached by now."""
-    segments = {index: row.next_segment(PREFILL_CHUNK_TOKENS) for index, row in rows.items()}
+    share = max(1, MAX_STEP_TOKENS // len(rows))
+    segments = {index: row.next_segment(share) for index, row in rows.items()}
     embeddings = [
         rows[index].embed(model, segment.cached, segment.cached + segment.length) for index, segment in segments.items()
     ]

@@ -5,7 +5,7 @@ import torch
 from phi4.config import DecoderConfig
 from phi4.engine.language_model import LanguageModel
 from phi4.engine.sampling import Sampling, sample
-from phi4.errors import CapacityError, InputError
+from phi4.errors import CapacityError, CheckpointError, InputError
 from phi4.inputs import ModelInputs, Rotary
 from phi4.model.kv_cache import KVCache
 from phi4.model.step import Segment
@@ -72,7 +72,16 @@ class Row:
         return embeddings
 
     def append(self, logits: torch.Tensor) -> int:
-        """Chooses the next token from [vocabulary] scores and adds it."""
+        """Chooses the next token from [vocabulary] scores and adds it.
+
+        Raises:
+            CheckpointError: the scores are not finite.
+        """
+        if not bool(torch.isfinite(logits).all()):
+            raise CheckpointError(
+                "the model's scores are not finite numbers: its weights are damaged, or overflow in their dtype; "
+                "check the files, or load them as bfloat16 or float32"
+            )
         token_id = sample(logits, self.sampling, self.token_ids, self.generator)
         self.token_ids.append(token_id)
         return token_id

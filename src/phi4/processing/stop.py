@@ -9,9 +9,12 @@ class StopScanner:
     """Passes text through until one of the stop strings appears; holds back what may be the start of one."""
 
     def __init__(self, stops: Sequence[str]) -> None:
-        """Raises InputError for an empty stop string."""
-        if "" in stops:
-            raise InputError("a stop string must not be empty")
+        """Raises InputError for a stop string that is empty, no text or invalid Unicode."""
+        for stop in stops:
+            if not isinstance(stop, str) or not stop:
+                raise InputError(f"a stop string must be text and not empty, not {stop!r}")
+            if any("\ud800" <= character <= "\udfff" for character in stop):
+                raise InputError(f"the stop string {stop!r} is not valid Unicode; give it as UTF-8")
         self.stops = tuple(stops)
         self.held = ""
         self.stopped = False
