@@ -35,6 +35,14 @@ def assert_close(ours: torch.Tensor, reference: torch.Tensor) -> None:
     assert float((ours - reference).abs().max()) <= 1e-5 * float(reference.abs().max())
 
 
+def test_tiny_answers_with_many_different_tokens(tiny: LoadedModel) -> None:
+    """Otherwise equal answers, here and below, would show little."""
+    conversations = [conversation(tiny.config, mode, 20, seed=1) for mode in MODES]
+    tokens = answers(tiny, conversations, 16)
+    assert all(len(set(answer)) > 8 for answer in tokens)
+    assert len({tuple(answer) for answer in tokens}) == len(MODES)
+
+
 @settings(max_examples=25, deadline=None)
 @given(mixtures)
 def test_logits_together_equal_logits_alone(tiny: LoadedModel, mixture: list[tuple[str, int, int]]) -> None:
