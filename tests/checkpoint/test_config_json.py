@@ -76,6 +76,8 @@ def test_unknown_keys_are_kept() -> None:
         ("hidden_size", "large"),
         ("num_hidden_layers", "two"),
         ("num_hidden_layers", 0),
+        ("num_hidden_layers", 1_000_000_000),
+        ("audio_processor.config.num_blocks", 1_000_000_000),
         ("num_key_value_heads", 7),
         ("rms_norm_eps", "small"),
         ("hidden_act", "gelu"),

@@ -119,7 +119,7 @@ def test_an_impossible_repository_name_is_refused(model: str) -> None:
 @pytest.mark.usefixtures("refusing_hub")
 def test_what_the_hub_refuses_is_explained(repository: str, said: str) -> None:
     with pytest.raises(CheckpointError, match=said):
-        pull_from_hub(repository, revision="v9")
+        pull_from_hub(f"{repository}@v9")
 
 
 def test_neither_pickles_nor_code_are_ever_downloaded() -> None:

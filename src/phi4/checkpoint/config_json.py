@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
-from phi4.checkpoint.json_values import number, required, section, size
+from phi4.checkpoint.json_values import num_layers, number, required, section, size
 from phi4.config import (
     ADAPTED_LINEARS,
     RELEASED_AUDIO_TOKEN_ID,
@@ -95,7 +95,7 @@ def read_decoder(raw: Mapping[str, Any]) -> DecoderConfig:
         vocab_size=size(sizes, "vocab_size"),
         hidden_size=size(sizes, "hidden_size"),
         intermediate_size=size(sizes, "intermediate_size"),
-        num_hidden_layers=size(sizes, "num_hidden_layers"),
+        num_hidden_layers=num_layers(sizes, "num_hidden_layers"),
         num_attention_heads=heads,
         num_key_value_heads=size(sizes, "num_key_value_heads"),
         head_dim=size(sizes, "head_dim"),
@@ -178,7 +178,7 @@ def read_vision(raw: Mapping[str, Any]) -> VisionConfig:
     return VisionConfig(
         hidden_size=size(sizes, "hidden_size"),
         intermediate_size=size(sizes, "intermediate_size"),
-        num_hidden_layers=size(sizes, "num_hidden_layers"),
+        num_hidden_layers=num_layers(sizes, "num_hidden_layers"),
         num_attention_heads=size(sizes, "num_attention_heads"),
         image_size=size(sizes, "image_size"),
         patch_size=size(sizes, "patch_size"),
@@ -227,7 +227,7 @@ def read_speech(raw: Mapping[str, Any]) -> SpeechConfig:
     return SpeechConfig(
         hidden_size=width,
         intermediate_size=size(encoder, "linear_units"),
-        num_blocks=size(encoder, "num_blocks"),
+        num_blocks=num_layers(encoder, "num_blocks"),
         num_attention_heads=size(encoder, "attention_heads"),
         kernel_size=size(encoder, "kernel_size"),
         conv_channels=size(section(encoder, "nemo_conv_settings"), "conv_channels"),

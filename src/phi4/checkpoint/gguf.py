@@ -89,6 +89,8 @@ def open_gguf(path: Path) -> GgufFile:
     Raises:
         CheckpointError: it is truncated, not GGUF, or of another architecture.
     """
+    if not path.is_file():
+        raise CheckpointError(f"there is no GGUF file {str(path)!r}")
     try:
         reader = GGUFReader(path)
         metadata = {key: field.contents() for key, field in reader.fields.items()}

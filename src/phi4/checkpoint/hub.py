@@ -21,12 +21,11 @@ from phi4.errors import CheckpointError
 ALLOWED_FILES = ["*.json", "*.safetensors", "*.jinja", "merges.txt", "LICENSE*", "NOTICE*"]
 
 
-def pull_from_hub(repository: str, revision: str | None = None) -> Path:
+def pull_from_hub(model: str) -> Path:
     """Downloads a model into the Hub's own cache, or only checks it if it is there already.
 
     Args:
-        repository: "OWNER/NAME", or "OWNER/NAME@REVISION" if `revision` is None.
-        revision: branch, tag or commit; None is the one named with the repository, else the main branch.
+        model: "OWNER/NAME" for the main branch, or "OWNER/NAME@REVISION" for a branch, tag or commit.
 
     Returns:
         The directory of that revision.
@@ -34,8 +33,7 @@ def pull_from_hub(repository: str, revision: str | None = None) -> Path:
     Raises:
         CheckpointError: the repository or revision does not exist, needs a login, or cannot be reached.
     """
-    if revision is None:
-        repository, revision = _split_revision(repository)
+    repository, revision = _split_revision(model)
     try:
         return Path(snapshot_download(repository, revision=revision, allow_patterns=ALLOWED_FILES))
     except GatedRepoError as error:
@@ -67,6 +65,10 @@ def resolve(model: str) -> Path:
         return nano.pull_nano()
     if model and Path(model).is_dir():
         return Path(model)
+    if Path(model).is_file():
+        raise CheckpointError(
+            f"{model} is a file; a pack goes onto a base with --pack, a GGUF file is imported by `phi4 convert`"
+        )
     repository, revision = _split_revision(model)
     if repository.count("/") != 1 or model.startswith((".", "/")):
         raise CheckpointError(

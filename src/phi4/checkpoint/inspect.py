@@ -12,6 +12,7 @@ from phi4.checkpoint.layouts import Checkpoint, open_checkpoint
 from phi4.checkpoint.packs import Pack, read_pack
 from phi4.checkpoint.tensor_files import DTYPE_NAMES, StoredTensor
 from phi4.config import AdapterConfig, DecoderConfig
+from phi4.errors import CheckpointError
 
 # Beginning of a released name -> component; the first that fits decides. Facts sheet 6.4.
 _PREFIXES = {
@@ -109,6 +110,8 @@ def inspect_checkpoint(path: Path) -> Inspection:
     """
     if path.is_dir():
         return _inspect_directory(open_checkpoint(path))
+    if path.suffix == ".gguf":
+        raise CheckpointError(f"{path} is a GGUF file; import it with `phi4 convert`, then inspect the directory")
     return _inspect_pack(read_pack(path))
 
 

@@ -6,6 +6,8 @@ from typing import Any
 
 from phi4.errors import ConfigError
 
+MAX_LAYERS = 1024
+
 
 def required(raw: Mapping[str, Any], key: str) -> Any:
     """Returns a value that must be there.
@@ -39,6 +41,18 @@ def size(raw: Mapping[str, Any], key: str, at_least: int = 1) -> int:
     value = required(raw, key)
     if not isinstance(value, int) or isinstance(value, bool) or value < at_least:
         raise ConfigError(f"{key} must be a whole number of at least {at_least}, not {value!r}")
+    return value
+
+
+def num_layers(raw: Mapping[str, Any], key: str) -> int:
+    """Returns a number of layers; each becomes a module, so that an absurd number must not be tried.
+
+    Raises:
+        ConfigError: it is missing, below 1 or above 1024.
+    """
+    value = size(raw, key)
+    if value > MAX_LAYERS:
+        raise ConfigError(f"{key} is {value}; more than {MAX_LAYERS} layers are not built")
     return value
 
 

@@ -30,8 +30,7 @@ Form = Literal["released", "converted", "packs"]
 
 
 def pull(
-    model: Annotated[str, typer.Argument(help="`nano`, or OWNER/NAME on the Hugging Face Hub.")] = "nano",
-    revision: Annotated[str | None, typer.Option("--revision", help="Branch, tag or commit on the Hub.")] = None,
+    model: Annotated[str, typer.Argument(help="nano, or OWNER/NAME or OWNER/NAME@REVISION on the Hub.")] = "nano",
 ) -> None:
     """Download a model into the user's cache.
 
@@ -42,6 +41,8 @@ def pull(
         phi4 pull nano
 
         phi4 pull microsoft/Phi-4-multimodal-instruct
+
+        phi4 pull microsoft/Phi-4-multimodal-instruct@refs/pr/70
     """
     from phi4.checkpoint import hub, nano
 
@@ -49,7 +50,7 @@ def pull(
         with byte_progress("converting nano") as progress:
             directory = nano.pull_nano(progress)
     else:
-        directory = hub.pull_from_hub(model, revision)
+        directory = hub.pull_from_hub(model)
     print(directory)
 
 

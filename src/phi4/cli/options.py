@@ -9,7 +9,7 @@ import typer
 Dtype = Literal["float32", "bfloat16", "float16"]
 Device = Literal["cpu", "cuda", "mps"]
 
-Model = Annotated[str, typer.Option("--model", "-m", help="Directory, pulled OWNER/NAME, or `nano`.")]
+Model = Annotated[str, typer.Option("--model", "-m", help="Directory, pulled OWNER/NAME[@REVISION], or `nano`.")]
 Packs = Annotated[list[Path] | None, typer.Option("--pack", help="File that adds a modality; repeatable.")]
 DtypeOption = Annotated[Dtype | None, typer.Option("--dtype", help="Type of the weights; default: as stored.")]
 DeviceOption = Annotated[Device | None, typer.Option("--device", help="Default: CUDA or MPS if there, else cpu.")]
