@@ -17,10 +17,11 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer
 from transformers import LlamaConfig, LlamaForCausalLM, Phi3Config, Phi3ForCausalLM
 
+from phi4.byte_level import byte_alphabet
 from phi4.checkpoint.gguf import import_gguf, open_gguf, rotary_share
 from phi4.checkpoint.gguf_tokenizer import PRE_TOKENIZERS, TokenType, added_token, end_token_ids
 from phi4.checkpoint.layouts import open_checkpoint
-from phi4.checkpoint.tokenizer_files import AddedToken, byte_alphabet
+from phi4.checkpoint.tokenizer_files import AddedToken
 from phi4.checkpoint.weights import load_model
 from phi4.errors import CheckpointError, ConfigError
 

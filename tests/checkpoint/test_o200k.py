@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer
 from transformers import AutoTokenizer
 
+from phi4.byte_level import byte_alphabet
 from phi4.checkpoint.o200k import SPLIT_PATTERN, derive_merges, phi4_tokenizer, read_ranks
-from phi4.checkpoint.tokenizer_files import PHI4_TOKENS, byte_alphabet
+from phi4.checkpoint.tokenizer_files import PHI4_TOKENS
 from phi4.errors import CheckpointError
 
 # Facts sheet 2.4.

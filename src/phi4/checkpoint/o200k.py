@@ -7,11 +7,11 @@ from collections.abc import Mapping
 from itertools import pairwise
 from pathlib import Path
 
+from phi4.byte_level import byte_alphabet
 from phi4.checkpoint.cache import cached_directory
 from phi4.checkpoint.tokenizer_files import (
     PHI4_TOKENS,
     PLACEHOLDERS,
-    byte_alphabet,
     phi4_tokenizer_config,
     regex_split,
     save_tokenizer,

@@ -7,6 +7,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
+from phi4.byte_level import byte_alphabet
 from phi4.checkpoint.directories import write_json
 
 
@@ -55,16 +56,6 @@ def regex_split(pattern: str) -> dict[str, Any]:
     """A pre-tokenizer that cuts text at a pattern's matches, then spells the pieces in bytes."""
     split = {"type": "Split", "pattern": {"Regex": pattern}, "behavior": "Isolated", "invert": False}
     return {"type": "Sequence", "pretokenizers": [split, _BYTE_LEVEL_MAP]}
-
-
-def byte_alphabet() -> list[str]:
-    """Returns the letter that stands for each byte in a byte-level vocabulary.
-
-    Printable Latin-1 stands for itself; the other bytes take the code points from 256 on, in order.
-    """
-    printable = {*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)}
-    others = iter(range(256, 512))
-    return [chr(byte if byte in printable else next(others)) for byte in range(256)]
 
 
 def tokenizer_json(

@@ -9,19 +9,12 @@ from typing import Any
 
 import tokenizers
 
+from phi4.byte_level import byte_alphabet
 from phi4.errors import ConfigError, InputError
 from phi4.json_file import read_json
 from phi4.processing.added_tokens import AddedToken, AddedTokens, read_added_tokens
 
-
-def _byte_alphabet() -> dict[str, int]:
-    """The characters that byte-level BPE writes bytes as: printable Latin-1 as itself, the rest from U+0100 on."""
-    printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
-    others = sorted(set(range(0x100)) - set(printable))
-    return {chr(byte): byte for byte in printable} | {chr(0x100 + n): byte for n, byte in enumerate(others)}
-
-
-BYTE_OF_CHARACTER = _byte_alphabet()
+BYTE_OF_CHARACTER = {character: byte for byte, character in enumerate(byte_alphabet())}
 
 
 @dataclass(frozen=True)
