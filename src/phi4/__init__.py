@@ -7,7 +7,8 @@ if TYPE_CHECKING:
     from phi4.assistant import Answer, AnswerStream, Assistant
     from phi4.engine.sampling import Sampling
     from phi4.errors import CapacityError, CheckpointError, ConfigError, InputError, Phi4Error
-    from phi4.processing.messages import Image, Message, Sound
+    from phi4.modality import Modality
+    from phi4.processing.messages import Image, Message, Signal, Sound
 
 __version__ = "0.1.0"
 
@@ -21,8 +22,10 @@ __all__ = [
     "Image",
     "InputError",
     "Message",
+    "Modality",
     "Phi4Error",
     "Sampling",
+    "Signal",
     "Sound",
 ]
 
@@ -30,7 +33,8 @@ _HOMES = {
     "phi4.assistant": ("Answer", "AnswerStream", "Assistant"),
     "phi4.engine.sampling": ("Sampling",),
     "phi4.errors": ("CapacityError", "CheckpointError", "ConfigError", "InputError", "Phi4Error"),
-    "phi4.processing.messages": ("Image", "Message", "Sound"),
+    "phi4.modality": ("Modality",),
+    "phi4.processing.messages": ("Image", "Message", "Signal", "Sound"),
 }
 
 

@@ -14,6 +14,7 @@ from phi4.engine.generate import FinishReason, GeneratedToken, Request, generate
 from phi4.engine.sampling import Sampling
 from phi4.errors import InputError
 from phi4.inputs import Rotary
+from phi4.modality import Modality
 from phi4.processing.messages import ImageSource, Message, SoundSource, read_messages, user_message
 from phi4.processing.processor import Processor
 from phi4.processing.stop import StopScanner
@@ -38,7 +39,7 @@ class Answer:
         finish_reason: "stop" at an end token or stop string, "length" at a limit.
         adapter: the LoRA that was active, None for the bare language model.
         rotary: the LongRoPE table that the last token was computed with.
-        media: modality and token count of each picture and sound, in order.
+        media: modality and token count of each medium, in order.
         seconds: time from the prepared prompt to the last token; what the reader of a stream takes is left out.
     """
 
@@ -155,6 +156,7 @@ class Assistant:
         dtype: torch.dtype | None = None,
         device: Device | None = None,
         packs: Sequence[str | Path] = (),
+        modalities: Sequence[Modality] = (),
     ) -> "Assistant":
         """Loads a model.
 
@@ -163,6 +165,7 @@ class Assistant:
             dtype: of weights and activations; None keeps what the files hold.
             device: None takes CUDA or MPS where there is one, otherwise the CPU.
             packs: files that add modalities to a base language model.
+            modalities: those from outside the package that packs may be for.
 
         Raises:
             ConfigError: a configuration file cannot be used.
@@ -172,7 +175,7 @@ class Assistant:
         if dtype not in (None, torch.float32, torch.bfloat16, torch.float16):
             raise InputError(f"dtype must be torch.float32, torch.bfloat16 or torch.float16, not {dtype!r}")
         chosen = check_device(device or best_device())
-        loaded = load_model(resolve(str(model)), dtype, chosen, [Path(pack) for pack in packs])
+        loaded = load_model(resolve(str(model)), dtype, chosen, [Path(pack) for pack in packs], modalities)
         return cls(loaded, Processor.load(loaded.directory, loaded.config, loaded.preprocessor))
 
     def ask(

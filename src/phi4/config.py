@@ -11,6 +11,7 @@ from types import MappingProxyType
 from typing import Any
 
 from phi4.errors import ConfigError
+from phi4.modality import AddedModality
 
 # The release hard-codes the ids of its two placeholders (facts sheet 2.1).
 RELEASED_IMAGE_TOKEN_ID = 200010
@@ -181,10 +182,20 @@ class GenerationConfig:
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """A decoder, the modalities added to it, and the file that it was read from."""
+    """A decoder, the modalities added to it, and the file that it was read from.
+
+    Attributes:
+        decoder: the language model.
+        vision: None if the model has no vision.
+        speech: None if the model has no speech.
+        adapters: by the name of their modality.
+        raw: the file.
+        added: modalities from outside the package, by name.
+    """
 
     decoder: DecoderConfig
     vision: VisionConfig | None = None
     speech: SpeechConfig | None = None
     adapters: Mapping[str, AdapterConfig] = field(default_factory=lambda: MappingProxyType({}))
     raw: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}), repr=False)
+    added: Mapping[str, AddedModality] = field(default_factory=lambda: MappingProxyType({}))

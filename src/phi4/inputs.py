@@ -1,8 +1,8 @@
-"""What a model is given: one conversation, tokenised, with its pictures and sounds ready for the encoders."""
+"""What a model is given: one conversation, tokenised, with its media ready for the encoders."""
 
 from collections import Counter
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 
@@ -39,18 +39,18 @@ class AudioFrames:
 
 @dataclass(frozen=True)
 class Medium:
-    """A picture or sound and the run of placeholder tokens that stands for it.
+    """A picture, sound or signal and the run of placeholder tokens that stands for it.
 
     Attributes:
-        modality: "vision" or "speech".
-        data: what the modality's encoder takes.
+        modality: "vision", "speech" or the name of one from outside.
+        data: what the modality's encoder takes: ImageCrops, AudioFrames, or what that modality prepares.
         start: index of the first placeholder in the conversation's token ids.
         num_tokens: length of the run.
         digest: SHA-256 of the data, hexadecimal; equal media have equal digests.
     """
 
     modality: str
-    data: ImageCrops | AudioFrames
+    data: Any
     start: int
     num_tokens: int
     digest: str
@@ -62,7 +62,7 @@ class ModelInputs:
 
     Attributes:
         token_ids: ids with every placeholder already expanded to its medium's length.
-        media: pictures and sounds in the order in which their placeholders occur.
+        media: in the order in which their placeholders occur.
     """
 
     token_ids: tuple[int, ...]

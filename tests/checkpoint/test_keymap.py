@@ -6,6 +6,7 @@ from phi4.checkpoint.keymap import (
     Layout,
     adapter_of,
     adapter_table,
+    added_of,
     empty_model,
     file_name,
     key_table,
@@ -95,6 +96,18 @@ def test_names_say_which_modality_they_belong_to() -> None:
         "language.model.layers.0.mlp.down_proj.lora_A.speech.weight": "speech",
         "vision.projector.up.bias": "vision",
         "speech.projectors.vision.up.bias": "speech",
+        "sensor.up.bias": "sensor",
+        "sensor.layers.0.lora_A.inner.weight": "sensor",
+        "language.model.layers.0.mlp.down_proj.lora_A.sensor.weight": "sensor",
     }
     assert {name: modality_of(name) for name in modalities} == modalities
     assert adapter_of("language.model.layers.0.mlp.down_proj.weight") is None
+
+
+def test_a_modality_from_outside_keeps_its_names_behind_a_beginning_of_its_own() -> None:
+    name = file_name("sensor.layers.0.up.bias", "released")
+    assert name == "model.embed_tokens_extend.sensor_embed.layers.0.up.bias"
+    assert added_of(name) == "sensor"
+    assert added_of(file_name("vision.projector.up.bias", "released")) is None
+    with pytest.raises(CheckpointError, match="no name in the converted layout"):
+        file_name("sensor.up.bias", "converted")

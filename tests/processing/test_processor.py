@@ -16,7 +16,7 @@ from phi4.config import DecoderConfig, ModelConfig, SpeechConfig, VisionConfig
 from phi4.errors import CapacityError, ConfigError, InputError
 from phi4.inputs import AudioFrames, ImageCrops, ModelInputs
 from phi4.processing.messages import Image, Message, Sound
-from phi4.processing.placeholders import digest_tensors
+from phi4.processing.placeholders import digest_data
 from phi4.processing.processor import Processor
 from phi4.processing.tokenizer import Tokenizer
 from processing.phi_tokenizer import phi_tokenizer_json, write_json
@@ -126,6 +126,14 @@ def test_messages_prompts_and_ids_give_the_same_inputs(processor: Processor) -> 
         assert [m.digest for m in inputs.media] == [m.digest for m in by_messages.media]
 
 
+def test_encoding_opens_no_medium_and_leaves_one_placeholder_for_each(processor: Processor) -> None:
+    messages = [Message("user", (Image("absent.png"), Image(b"no picture"), "Hi")), Message("assistant", "Ho")]
+    shown = "<|user|><|endoftext10|><|endoftext10|>Hi<|end|><|assistant|>Ho<|end|>"
+    for add_generation_prompt, ending in ((True, "<|assistant|>"), (False, "<|endoftext|>")):
+        token_ids = processor.encode(messages, add_generation_prompt=add_generation_prompt)
+        assert processor.tokenizer.decode(token_ids, skip_special=False) == shown + ending
+
+
 def test_numbers_of_placeholders_are_ignored(processor: Processor) -> None:
     prompt = "<|image_7|>A<|image_1|>"
     inputs = processor.prepare_prompt(prompt, images=[PICTURE, WIDE_PICTURE])
@@ -137,7 +145,7 @@ def test_digests_tell_media_apart_and_know_equal_ones(processor: Processor) -> N
     first, second, third = (medium.digest for medium in inputs.media)
     assert first == third != second
     assert len(first) == 64
-    assert digest_tensors(torch.zeros(2, 3)) != digest_tensors(torch.zeros(3, 2))
+    assert digest_data(torch.zeros(2, 3)) != digest_data(torch.zeros(3, 2))
 
 
 def test_pictures_and_sounds_come_as_paths_bytes_or_objects(processor: Processor, tmp_path: Path) -> None:

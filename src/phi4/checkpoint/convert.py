@@ -14,10 +14,11 @@ from phi4.checkpoint.directories import (
     new_directory,
     write_json,
 )
+from phi4.checkpoint.fragments import base_config
 from phi4.checkpoint.gguf import import_gguf
 from phi4.checkpoint.keymap import Layout, is_multimodal, modality_of
 from phi4.checkpoint.layouts import Checkpoint, open_checkpoint, write_checkpoint
-from phi4.checkpoint.packs import add_packs, base_config, write_pack
+from phi4.checkpoint.packs import add_packs, write_pack
 from phi4.checkpoint.shards import MAX_SHARD_BYTES, Progress, specs_of
 from phi4.config import ModelConfig
 from phi4.errors import CheckpointError

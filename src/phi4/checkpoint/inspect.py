@@ -5,9 +5,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from phi4.checkpoint.config_json import read_adapter
 from phi4.checkpoint.digest import base_digest
-from phi4.checkpoint.keymap import adapter_of, file_name
+from phi4.checkpoint.fragments import read_own_adapter
+from phi4.checkpoint.keymap import adapter_of, added_of, file_name
 from phi4.checkpoint.layouts import Checkpoint, open_checkpoint
 from phi4.checkpoint.packs import Pack, read_pack
 from phi4.checkpoint.tensor_files import DTYPE_NAMES, StoredTensor
@@ -128,7 +128,7 @@ def _inspect_directory(checkpoint: Checkpoint) -> Inspection:
 
 
 def _inspect_pack(pack: Pack) -> Inspection:
-    adapter = read_adapter(pack.config, f"{pack.modality}_lora")
+    adapter = read_own_adapter(pack.config, pack.modality)
     return _report(
         path=pack.path,
         layout="pack",
@@ -153,7 +153,7 @@ def _report(
     return Inspection(
         path=path,
         layout=layout,
-        values={component: values[component] for component in COMPONENTS if component in values},
+        values={component: values[component] for component in sorted(values, key=_place)},
         total_values=values.total(),
         num_tensors=len(tensors),
         dtypes=dict(Counter(DTYPE_NAMES[tensor.dtype] for tensor in tensors.values())),
@@ -163,10 +163,17 @@ def _report(
     )
 
 
+def _place(component: str) -> tuple[int, str]:
+    """Orders components as `COMPONENTS` does; those of modalities from outside come behind them."""
+    return (COMPONENTS.index(component) if component in COMPONENTS else len(COMPONENTS), component)
+
+
 def component_of(released_name: str) -> str:
-    """Returns which of `COMPONENTS` a tensor belongs to, by its name in the release."""
-    adapter = adapter_of(released_name)
+    """Returns which of `COMPONENTS` a tensor belongs to, by its name in a file; NAME_lora or NAME_encoder of others."""
+    adapter, added = adapter_of(released_name), added_of(released_name)
     if adapter is not None:
         return f"{adapter}_lora"
+    if added is not None:
+        return f"{added}_encoder"
     prefixes = (prefix for prefix in _PREFIXES if released_name.startswith(prefix))
     return _PREFIXES[next(prefixes, "")]

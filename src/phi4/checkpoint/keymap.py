@@ -1,9 +1,11 @@
 """The one table between names in files and names in our models, read both ways.
 
 Names and shapes come from the model itself, built without memory; the table below only says which beginnings of a
-name are written differently on disk. So it cannot miss a tensor: a name that no row covers is an error.
+name are written differently on disk. So it cannot miss a tensor: a name that no row covers is an error. Names inside
+a modality from outside are its own affair and stay as they are.
 """
 
+import re
 from collections.abc import Iterable, Mapping
 from typing import Literal, NamedTuple
 
@@ -12,6 +14,7 @@ import torch
 from phi4.checkpoint.tensor_files import StoredTensor, list_some
 from phi4.config import ADAPTED_LINEARS, ModelConfig
 from phi4.errors import CheckpointError
+from phi4.modality import RESERVED_NAMES
 from phi4.model.decoder import Phi4Mini
 from phi4.model.multimodal import Phi4Multimodal
 
@@ -130,15 +133,22 @@ def parameter_shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
 
 
 def adapter_of(name: str) -> str | None:
-    """Returns the adapter that one of our names belongs to, or None if it is no LoRA matrix."""
+    """Returns the adapter that a name, ours or the release's, belongs to, or None if it is no LoRA of the decoder."""
     parts = name.split(".")
-    return parts[-2] if parts[-3:-2] in (["lora_A"], ["lora_B"]) else None
+    in_decoder = name.removeprefix("language.").startswith("model.layers.")
+    return parts[-2] if in_decoder and parts[-3] in ("lora_A", "lora_B") else None
 
 
 def modality_of(name: str) -> str:
-    """Returns "language", "vision" or "speech" for one of our names; an adapter belongs to its modality."""
+    """Returns "language" or the modality that one of our names belongs to; an adapter belongs to its modality."""
     component = name.split(".", 1)[0]
-    return adapter_of(name) or (component if component in ("vision", "speech") else "language")
+    return adapter_of(name) or ("language" if component in ("language", "model", "lm_head") else component)
+
+
+def added_of(file_name: str) -> str | None:
+    """Returns the modality from outside whose encoder a name in a file belongs to, or None."""
+    found = re.match(r"model\.embed_tokens_extend\.(\w+)_embed\.", file_name)
+    return found[1] if found and found[1] not in RESERVED_NAMES else None
 
 
 def file_name(name: str, layout: Layout) -> str:
@@ -148,6 +158,8 @@ def file_name(name: str, layout: Layout) -> str:
         CheckpointError: no row of `RENAMES` covers the name.
     """
     parts = name.split(".")
+    if layout == "released" and parts[0] not in RESERVED_NAMES:
+        return ".".join(["model.embed_tokens_extend", f"{parts[0]}_embed", *parts[1:]])
     for length in range(len(parts), 0, -1):
         row = RENAMES.get(".".join("N" if part.isdigit() else part for part in parts[:length]))
         if row is not None:

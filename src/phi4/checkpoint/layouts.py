@@ -151,6 +151,10 @@ def write_checkpoint(
     """
     _check_specs(config, specs)
     config = replace(config, raw=_with_dtype(config.raw, specs))
+    if config.added:
+        raise CheckpointError(
+            f"the {layout} layout holds vision and speech only; save {' and '.join(config.added)} as a pack"
+        )
     if is_multimodal(config) and (config.vision is None or config.speech is None or len(config.adapters) < 2):
         raise CheckpointError(
             f"the {layout} layout holds both modalities with their adapters, and this model lacks one; "

@@ -12,8 +12,11 @@ from phi4.checkpoint.keymap import Layout, empty_model
 from phi4.checkpoint.layouts import Checkpoint, open_checkpoint, read_directory_generation, write_checkpoint
 from phi4.checkpoint.packs import add_packs
 from phi4.checkpoint.shards import MAX_SHARD_BYTES, Progress, specs_of
+from phi4.checkpoint.tensor_files import list_some
 from phi4.config import GenerationConfig, ModelConfig
+from phi4.errors import ConfigError
 from phi4.json_file import read_json
+from phi4.modality import Modality
 from phi4.model.decoder import Phi4Mini
 from phi4.model.multimodal import Phi4Multimodal
 
@@ -42,6 +45,7 @@ def load_model(
     dtype: torch.dtype | None = None,
     device: torch.device | str = "cpu",
     packs: Sequence[Path] = (),
+    modalities: Sequence[Modality] = (),
 ) -> LoadedModel:
     """Loads a released or converted model directory, with packs on top if some are named.
 
@@ -52,13 +56,15 @@ def load_model(
         directory: the model directory.
         dtype: of all weights; None keeps that of the stored token embedding.
         device: where the weights go.
-        packs: files that each add one modality to a base language model.
+        packs: files that each add one modality.
+        modalities: those from outside the package that packs may be for.
 
     Raises:
-        ConfigError: a configuration file is missing, broken or not supported.
+        ConfigError: a configuration file is missing, broken or not supported, or a modality from outside keeps state
+            that is not stored.
         CheckpointError: weights are truncated, pickled, unknown, missing, misshapen or made for another base.
     """
-    checkpoint = add_packs(open_checkpoint(directory), packs)
+    checkpoint = add_packs(open_checkpoint(directory), packs, modalities)
     return LoadedModel(
         model=_build(checkpoint, dtype, torch.device(device)),
         config=checkpoint.config,
@@ -74,6 +80,11 @@ def _build(checkpoint: Checkpoint, dtype: torch.dtype | None, device: torch.devi
     state = {name: tensor.read().to(device=device, dtype=dtype) for name, tensor in checkpoint.tensors.items()}
     model = empty_model(checkpoint.config)
     model.load_state_dict(state, assign=True)
+    unknown = [name for name, buffer in model.named_buffers() if buffer.is_meta]
+    if unknown:
+        raise ConfigError(
+            f"the buffers {list_some(unknown)} are not stored; register them as persistent, or compute them when needed"
+        )
     return model.requires_grad_(False).eval()
 
 

@@ -1,4 +1,4 @@
-"""Phi-4-Multimodal: the language model with vision and speech beside it and their adapters inside it."""
+"""Phi-4-Multimodal: the language model with encoders beside it and their adapters inside it."""
 
 from collections.abc import Sequence
 
@@ -6,15 +6,16 @@ import torch
 from torch import nn
 
 from phi4.config import DecoderConfig, ModelConfig
-from phi4.errors import InputError
-from phi4.inputs import AudioFrames, ImageCrops, Medium
+from phi4.errors import ConfigError, InputError
+from phi4.inputs import Medium
 from phi4.model.decoder import Phi4Mini
 from phi4.model.speech import Speech
 from phi4.model.step import Segment, Step
 from phi4.model.vision import Vision
 
 # The adapter rule (facts sheet 6.3). The speech projector that runs bears the adapter's name: pictures and sounds
-# together take the vision adapter alone, and the speech projector named "vision".
+# together take the vision adapter alone, and the speech projector named "vision". A modality from outside is never
+# mixed with another and takes its own adapter.
 ADAPTER_RULE = {
     frozenset[str](): None,
     frozenset({"vision"}): "vision",
@@ -24,7 +25,7 @@ ADAPTER_RULE = {
 
 
 class Phi4Multimodal(nn.Module):
-    """Phi-4-Multimodal, or a language model with one of its two modalities."""
+    """Phi-4-Multimodal, or a language model with other modalities: one of the two, or some from outside."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -34,6 +35,10 @@ class Phi4Multimodal(nn.Module):
             self.vision = Vision(config.vision, config.decoder.hidden_size)
         if config.speech is not None:
             self.speech = Speech(config.speech, config.decoder.hidden_size)
+        for name, added in config.added.items():
+            if hasattr(self, name):
+                raise ConfigError(f"a modality cannot be named {name!r}: the model uses that word itself")
+            self.add_module(name, added.modality.build_encoder(added.config, config.decoder.hidden_size))
 
     @property
     def decoder_config(self) -> DecoderConfig:
@@ -50,15 +55,17 @@ class Phi4Multimodal(nn.Module):
         """Where the weights are."""
         return self.language.device
 
-    def step(self, segments: Sequence[Segment], output_rows: Sequence[int] | None = None) -> Step:
-        """Prepares one forward pass over these segments, laid end to end; None asks for the output of all rows."""
-        return self.language.step(segments, output_rows)
+    def step(
+        self, segments: Sequence[Segment], output_rows: Sequence[int] | None = None, recompute: bool = False
+    ) -> Step:
+        """Prepares one forward pass over these segments, laid end to end; `Phi4Mini.step` says what can be asked."""
+        return self.language.step(segments, output_rows, recompute)
 
     def adapter_for(self, modalities: frozenset[str]) -> str | None:
         """Names the adapter that a conversation with these modalities takes.
 
         Raises:
-            InputError: this model lacks one of the modalities.
+            InputError: this model lacks one of the modalities, or no adapter was trained for all of them together.
         """
         missing = modalities - self.config.adapters.keys()
         if missing:
@@ -66,19 +73,33 @@ class Phi4Multimodal(nn.Module):
                 f"this model has no {' and no '.join(sorted(missing))}; "
                 f"it takes text{''.join(f', {name}' for name in sorted(self.config.adapters))}"
             )
-        return ADAPTER_RULE[modalities]
+        rule = self._adapter_rule()
+        if modalities not in rule:
+            combinations = "; ".join(" with ".join(sorted(combination)) for combination in rule if combination)
+            raise InputError(
+                f"one conversation cannot hold {' and '.join(sorted(modalities))}: there is no adapter for them "
+                f"together. Beside text it may hold {combinations}"
+            )
+        return rule[modalities]
+
+    def _adapter_rule(self) -> dict[frozenset[str], str | None]:
+        """The adapter rule as far as this model has the modalities, and each modality from outside alone."""
+        built_in = {mixed: name for mixed, name in ADAPTER_RULE.items() if mixed <= self.config.adapters.keys()}
+        return {**built_in, **{frozenset({name}): name for name in self.config.added}}
 
     def encode(self, medium: Medium, adapter: str | None) -> torch.Tensor:
-        """Turns one picture or sound into the rows of its placeholders: [medium.num_tokens, hidden].
+        """Turns one medium into the rows of its placeholders: [medium.num_tokens, hidden].
 
         Raises:
             InputError: the rows are not as many as the placeholders.
         """
-        match medium.data:
-            case ImageCrops():
+        match medium.modality:
+            case "vision":
                 features = self.vision(medium.data)
-            case AudioFrames():
+            case "speech":
                 features = self.speech(medium.data, adapter)
+            case name:
+                features = self.get_submodule(name)(medium.data)
         if features.shape[0] != medium.num_tokens:
             raise InputError(
                 f"a {medium.modality} input has {features.shape[0]} tokens, but {medium.num_tokens} placeholders"
@@ -96,3 +117,8 @@ class Phi4Multimodal(nn.Module):
     def logits(self, hidden: torch.Tensor) -> torch.Tensor:
         """Scores the vocabulary for the rows asked for: [rows, hidden] -> [rows, vocabulary]."""
         return self.language.logits(hidden)
+
+    @property
+    def head_weight(self) -> torch.Tensor:
+        """The output embedding that `logits` multiplies with, [vocabulary, hidden]."""
+        return self.language.head_weight

@@ -1,4 +1,4 @@
-"""Conversations: messages of text, pictures and sounds, as Python objects and as OpenAI-style dictionaries."""
+"""Conversations: messages of text and media, as Python objects and as OpenAI-style dictionaries."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -42,7 +42,21 @@ class Sound:
     source: SoundSource
 
 
-Part = str | Image | Sound
+@dataclass(frozen=True, eq=False)
+class Signal:
+    """A medium of a modality from outside in a message.
+
+    Attributes:
+        modality: the name of the modality.
+        source: whatever that modality prepares.
+    """
+
+    modality: str
+    source: Any
+
+
+MediumPart = Image | Sound | Signal
+Part = str | MediumPart
 
 
 @dataclass(frozen=True)
@@ -51,7 +65,7 @@ class Message:
 
     Attributes:
         role: who speaks; "tool" is the result of a function call.
-        content: text, or texts, pictures and sounds in the order in which the model is to see them.
+        content: text, or texts and media in the order in which the model is to see them.
         tools: JSON text of the functions on offer, in a system message only (facts sheet 3.1).
         tool_calls: calls that an assistant message asked for, written behind its content.
     """
@@ -84,8 +98,9 @@ def read_messages(raw: Any) -> tuple[Message, ...]:
     """Reads OpenAI-style messages.
 
     `content` is a string, null or a list of parts: `{"type": "text", "text": TEXT}`,
-    `{"type": "image", "image": SOURCE}` or `{"type": "audio", "audio": SOURCE}`. `tool_call_id` and `name` are accepted
-    and not shown to the model, since the released layout has no place for them.
+    `{"type": "image", "image": SOURCE}`, `{"type": "audio", "audio": SOURCE}` or
+    `{"type": "signal", "modality": NAME, "signal": SOURCE}`. `tool_call_id` and `name` are accepted and not shown to
+    the model, since the released layout has no place for them.
 
     Raises:
         InputError: a message or part is not of this form.
@@ -130,10 +145,12 @@ def _read_part(raw: Any, number: int) -> Part:
             return Image(source)
         case {"type": "audio", "audio": source}:
             return Sound(source)
+        case {"type": "signal", "modality": str(modality), "signal": source}:
+            return Signal(modality, source)
     kind = raw.get("type") if isinstance(raw, Mapping) else raw
     raise InputError(
         f"message {number} has a part of type {kind!r} that cannot be read; a part is text with a text, "
-        "image with an image, or audio with an audio"
+        "image with an image, audio with an audio, or signal with a modality and a signal"
     )
 
 

@@ -1,14 +1,14 @@
-"""Places pictures and sounds: each placeholder token becomes as many as its medium takes."""
+"""Places media: each placeholder token becomes as many as its medium takes."""
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, is_dataclass
 from typing import Any
 
 import torch
 
-from phi4.errors import CapacityError, InputError
-from phi4.inputs import AudioFrames, ImageCrops, Medium, ModelInputs
+from phi4.errors import CapacityError, ConfigError, InputError
+from phi4.inputs import Medium, ModelInputs
 
 
 @dataclass(frozen=True)
@@ -16,7 +16,7 @@ class MediaProcessor:
     """The processor of one modality.
 
     Attributes:
-        modality: its name, "vision" or "speech" in the release.
+        modality: its name, "vision" and "speech" in the release.
         noun: what users call its media, "image" or "audio"; also the name in `<|image_1|>`.
         token_id: id of its placeholder.
         prepare: turns a source (path, bytes, ...) into what the encoder takes.
@@ -26,7 +26,7 @@ class MediaProcessor:
     modality: str
     noun: str
     token_id: int
-    prepare: Callable[[Any], ImageCrops | AudioFrames]
+    prepare: Callable[[Any], Any]
     count_tokens: Callable[[Any], int]
 
 
@@ -77,12 +77,26 @@ def lacking_modality(modality: str) -> InputError:
     )
 
 
-def digest_tensors(*tensors: torch.Tensor) -> str:
-    """SHA-256 over the tensors' types, shapes and values, hexadecimal."""
+def digest_data(data: Any) -> str:
+    """SHA-256 of one medium's data, hexadecimal: of types, shapes and values.
+
+    Args:
+        data: a tensor, or a dataclass whose fields are tensors and plain values.
+
+    Raises:
+        ConfigError: it is or holds something else, of which nobody can say whether two are equal.
+    """
     digest = hashlib.sha256()
-    for tensor in tensors:
-        digest.update(f"{tensor.dtype}{list(tensor.shape)}".encode())
-        digest.update(tensor.contiguous().numpy().data)
+    for value in [getattr(data, field.name) for field in fields(data)] if is_dataclass(data) else [data]:
+        if isinstance(value, torch.Tensor):
+            digest.update(f"{value.dtype}{list(value.shape)}".encode())
+            digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+        elif value is None or isinstance(value, bool | int | float | str):
+            digest.update(f"{value!r};".encode())
+        else:
+            raise ConfigError(
+                f"data of a medium must be a tensor or a dataclass of tensors and plain values, not {type(value)}"
+            )
     return digest.hexdigest()
 
 
@@ -116,11 +130,10 @@ def _prepare(processor: MediaProcessor, source: Any, number: int, start: int) ->
         data = processor.prepare(source)
     except (InputError, CapacityError) as error:
         raise type(error)(f"{processor.noun} {number}: {error}") from error
-    tensors = (data.crops, data.mask) if isinstance(data, ImageCrops) else (data.frames,)
     return Medium(
         modality=processor.modality,
         data=data,
         start=start,
         num_tokens=processor.count_tokens(data),
-        digest=digest_tensors(*tensors),
+        digest=digest_data(data),
     )

@@ -1,4 +1,4 @@
-"""The one way from messages, pictures and sounds to what a model is given."""
+"""The one way from messages and their media to what a model is given."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -10,12 +10,13 @@ from typing import Any
 from phi4.config import ModelConfig, SpeechConfig, VisionConfig
 from phi4.errors import ConfigError, InputError
 from phi4.inputs import AudioFrames, ImageCrops, ModelInputs
+from phi4.modality import AddedModality
 from phi4.processing.audio import audio_to_frames, num_audio_tokens
 from phi4.processing.audio_file import load_audio
 from phi4.processing.chat import encode_chat
 from phi4.processing.image import image_to_crops, num_image_tokens
 from phi4.processing.image_file import load_image
-from phi4.processing.messages import Image, ImageSource, Message, Sound, SoundSource
+from phi4.processing.messages import Image, ImageSource, MediumPart, Message, Signal, Sound, SoundSource
 from phi4.processing.placeholders import MediaProcessor, expand_placeholders
 from phi4.processing.settings import (
     AudioSettings,
@@ -55,6 +56,10 @@ class Processor:
                     f"the configuration names token {media.token_id} as the {media.noun} placeholder, "
                     "but the tokenizer has no added token with that id"
                 )
+        used = [media.token_id for media in self.media_processors]
+        if len(set(used)) < len(used):
+            named = ", ".join(f"{media.noun} {media.token_id}" for media in self.media_processors)
+            raise ConfigError(f"two modalities have the same placeholder ({named}); each needs one of its own")
 
     @classmethod
     def load(cls, directory: Path, config: ModelConfig, preprocessor: Mapping[str, Any]) -> "Processor":
@@ -76,6 +81,7 @@ class Processor:
         if config.speech is not None:
             audio_settings = read_audio_settings(preprocessor, config.speech)
             media_processors.append(audio_processor(audio_settings, config.speech))
+        media_processors += map(signal_processor, config.added.values())
         return cls(
             tokenizer=tokenizer,
             template=load_chat_template(directory, tokenizer),
@@ -90,7 +96,7 @@ class Processor:
         """Prepares a conversation. Its texts can only become text, whatever they say.
 
         Args:
-            messages: with their pictures and sounds at the places where the model is to see them.
+            messages: with their media at the places where the model is to see them.
             tools: a list of functions on offer, in the model card's or in OpenAI's shape.
             add_generation_prompt: whether to end with the opener of the assistant's answer.
 
@@ -98,7 +104,18 @@ class Processor:
             InputError: something in the conversation cannot be used, or the model lacks a modality that it needs.
             CapacityError: the prompt is longer than the context, or a medium is too large.
         """
-        token_ids = encode_chat(
+        token_ids = self.encode(messages, tools, add_generation_prompt=add_generation_prompt)
+        media = [part for message in messages for part in message.parts if not isinstance(part, str)]
+        return self._expand(token_ids, media)
+
+    def encode(
+        self, messages: Sequence[Message], tools: Any | None = None, *, add_generation_prompt: bool = True
+    ) -> list[int]:
+        """Turns a conversation into token ids, with one placeholder for each medium; no medium is opened.
+
+        Arguments and errors are those of `prepare`, as far as they do not concern the content of media.
+        """
+        return encode_chat(
             messages,
             tools,
             template=self.template,
@@ -106,15 +123,13 @@ class Processor:
             placeholders={media.modality: self._placeholder(media) for media in self.media_processors},
             add_generation_prompt=add_generation_prompt,
         )
-        parts = [part for message in messages for part in message.parts]
-        return self.prepare_ids(
-            token_ids,
-            images=[part.source for part in parts if isinstance(part, Image)],
-            sounds=[part.source for part in parts if isinstance(part, Sound)],
-        )
 
     def prepare_prompt(
-        self, prompt: str, images: Sequence[ImageSource] = (), sounds: Sequence[SoundSource] = ()
+        self,
+        prompt: str,
+        images: Sequence[ImageSource] = (),
+        sounds: Sequence[SoundSource] = (),
+        signals: Sequence[Signal] = (),
     ) -> ModelInputs:
         """Prepares a finished prompt, in which control tokens and placeholders such as `<|image_1|>` count.
 
@@ -122,6 +137,7 @@ class Processor:
             prompt: trusted text in the model's layout (facts sheet 3); text from outside belongs into `prepare`.
             images: in the order of their placeholders, whose numbers are ignored.
             sounds: likewise.
+            signals: media of modalities from outside, those of each in the order of its placeholders.
 
         Raises:
             InputError: placeholders and media do not match, or one of them cannot be used.
@@ -135,24 +151,33 @@ class Processor:
             return placeholders[match[1]]
 
         text = NUMBERED_PLACEHOLDER.sub(replace_numbered, prompt)
-        return self.prepare_ids(self.tokenizer.encode(text, allow_special=True), images, sounds)
+        return self.prepare_ids(self.tokenizer.encode(text, allow_special=True), images, sounds, signals)
 
     def prepare_ids(
-        self, token_ids: Sequence[int], images: Sequence[ImageSource] = (), sounds: Sequence[SoundSource] = ()
+        self,
+        token_ids: Sequence[int],
+        images: Sequence[ImageSource] = (),
+        sounds: Sequence[SoundSource] = (),
+        signals: Sequence[Signal] = (),
     ) -> ModelInputs:
-        """Prepares token ids that hold one placeholder for each medium.
+        """Prepares token ids that hold one placeholder for each medium; media are given as for `prepare_prompt`.
 
         Raises:
             InputError: there are no ids or impossible ones, placeholders and media do not match, or a medium cannot
                 be used.
             CapacityError: the prompt is longer than the context, or a medium is too large.
         """
+        return self._expand(token_ids, [*map(Image, images), *map(Sound, sounds), *signals])
+
+    def _expand(self, token_ids: Sequence[int], media: Sequence[MediumPart]) -> ModelInputs:
         if not token_ids:
             raise InputError("the prompt is empty; give at least one token")
         wrong = [token_id for token_id in token_ids if not 0 <= token_id < self.vocab_size]
         if wrong:
             raise InputError(f"the prompt has token ids outside 0 to {self.vocab_size - 1}: {wrong[:5]}")
-        sources = {Image.modality: images, Sound.modality: sounds}
+        sources: dict[str, list[Any]] = {}
+        for part in media:
+            sources.setdefault(part.modality, []).append(part.source)
         return expand_placeholders(token_ids, self.media_processors, sources, self.max_tokens)
 
     def _placeholder(self, media: MediaProcessor) -> str:
@@ -178,6 +203,17 @@ def audio_processor(settings: AudioSettings, speech: SpeechConfig) -> MediaProce
         token_id=speech.audio_token_id,
         prepare=partial(_prepare_sound, settings=settings),
         count_tokens=partial(num_audio_tokens, settings=settings),
+    )
+
+
+def signal_processor(added: AddedModality) -> MediaProcessor:
+    """How media of a modality from outside are prepared."""
+    return MediaProcessor(
+        modality=added.modality.name,
+        noun=added.modality.name,
+        token_id=added.token_id,
+        prepare=lambda source: added.modality.prepare(source, added.config),
+        count_tokens=lambda data: added.modality.count_tokens(data, added.config),
     )
 
 
