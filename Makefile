@@ -39,5 +39,5 @@ clean:
 	@touch $@
 
 .venv/dev-installed: .venv/bin/pip pyproject.toml constraints.txt
-	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev,nano]'
 	@touch $@ .venv/runtime-installed
