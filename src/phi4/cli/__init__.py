@@ -6,6 +6,7 @@ from collections.abc import Sequence
 import typer
 
 from phi4.cli import conversation, models
+from phi4.cli import train as training
 from phi4.errors import Phi4Error
 
 app = typer.Typer(
@@ -23,6 +24,7 @@ for needs_arguments, command in (
     (True, models.init),
     (True, models.convert),
     (False, models.inspect),
+    (True, training.train),
 ):
     app.command(no_args_is_help=needs_arguments)(command)
 

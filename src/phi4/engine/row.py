@@ -6,9 +6,9 @@ from phi4.config import DecoderConfig
 from phi4.engine.language_model import LanguageModel
 from phi4.engine.sampling import Sampling, sample
 from phi4.errors import CapacityError, CheckpointError, InputError
-from phi4.inputs import ModelInputs, Rotary
+from phi4.inputs import ModelInputs
 from phi4.model.kv_cache import KVCache
-from phi4.model.step import Segment
+from phi4.model.step import Segment, rotary_for
 
 
 class Row:
@@ -85,11 +85,6 @@ class Row:
         token_id = sample(logits, self.sampling, self.token_ids, self.generator)
         self.token_ids.append(token_id)
         return token_id
-
-
-def rotary_for(config: DecoderConfig, num_tokens: int) -> Rotary:
-    """The LongRoPE table of a conversation of this length, by its own tokens alone."""
-    return "long" if config.uses_long_rope(num_tokens) else "short"
 
 
 def check_inputs(config: DecoderConfig, inputs: ModelInputs) -> None:

@@ -6,6 +6,7 @@ from types import MappingProxyType
 import torch
 from torch import nn
 from torch.nn import functional
+from torch.utils.checkpoint import checkpoint
 
 from phi4.config import AdapterConfig, DecoderConfig
 from phi4.errors import InputError
@@ -117,7 +118,7 @@ class Decoder(nn.Module):
         """[tokens, hidden] -> [tokens, hidden] or [rows asked for, hidden], normalised for the head."""
         hidden = embeddings
         for layer in self.layers[:-1]:
-            hidden = layer(hidden, step)
+            hidden = checkpoint(layer, hidden, step, use_reentrant=False) if step.recompute else layer(hidden, step)
         return self.norm(self.layers[-1](hidden, step, step.outputs))
 
 
@@ -147,9 +148,17 @@ class Phi4Mini(nn.Module):
         """Where the weights are."""
         return self.model.embed_tokens.weight.device
 
-    def step(self, segments: Sequence[Segment], output_rows: Sequence[int] | None = None) -> Step:
-        """Prepares one forward pass over these segments, laid end to end; None asks for the output of all rows."""
-        return build_step(segments, self.tables, self.dtype, self.device, output_rows)
+    def step(
+        self, segments: Sequence[Segment], output_rows: Sequence[int] | None = None, recompute: bool = False
+    ) -> Step:
+        """Prepares one forward pass over these segments, laid end to end.
+
+        Args:
+            segments: what the pass adds to each conversation.
+            output_rows: packed rows whose output is asked for; None asks for all.
+            recompute: see `Step.recompute`; for training.
+        """
+        return build_step(segments, self.tables, self.dtype, self.device, output_rows, recompute)
 
     def adapter_for(self, modalities: frozenset[str]) -> str | None:
         """A bare language model takes text only.
@@ -188,5 +197,10 @@ class Phi4Mini(nn.Module):
 
     def logits(self, hidden: torch.Tensor) -> torch.Tensor:
         """Scores the vocabulary for the rows asked for: [rows, hidden] -> [rows, vocabulary]."""
+        return linear(hidden, self.head_weight)
+
+    @property
+    def head_weight(self) -> torch.Tensor:
+        """The output embedding that `logits` multiplies with, [vocabulary, hidden]; the token embedding if tied."""
         head = self.model.embed_tokens if self.config.tie_word_embeddings else self.lm_head
-        return linear(hidden, head.weight)
+        return head.weight

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 
 import torch
 from torch import nn
+from torch.nn import functional
 
 from phi4.config import AdapterConfig
 from phi4.model.linear import linear
@@ -26,6 +27,7 @@ class AdaptedLinear(nn.Module):
             {name: nn.Linear(adapter.rank, out_features, bias=False) for name, adapter in adapters.items()}
         )
         self.scales = {name: adapter.scale for name, adapter in adapters.items()}
+        self.dropouts = {name: adapter.dropout for name, adapter in adapters.items()}
 
     def forward(self, hidden: torch.Tensor, runs: tuple[AdapterRun, ...]) -> torch.Tensor:
         """Maps packed rows.
@@ -39,6 +41,7 @@ class AdaptedLinear(nn.Module):
         """
         output = linear(hidden, self.weight)
         for run in runs:
-            down = self.lora_A[run.adapter](hidden[run.start : run.stop])
+            own = functional.dropout(hidden[run.start : run.stop], self.dropouts[run.adapter], self.training)
+            down = self.lora_A[run.adapter](own)
             output[run.start : run.stop] += self.lora_B[run.adapter](down) * self.scales[run.adapter]
         return output

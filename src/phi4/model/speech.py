@@ -1,5 +1,8 @@
 """Speech: the convolutional front end, the conformer encoder and the two projectors."""
 
+import math
+from collections.abc import Sequence
+
 import torch
 from torch import nn
 from torch.nn import functional
@@ -67,6 +70,23 @@ class ConformerEncoder(nn.Module):
             hidden = block(hidden, bias)
         return hidden.flatten(0, 1)[:num_tokens]
 
+    def encode_clips(self, clips: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+        """Encodes short clips in one pass, each as `forward` would, for training.
+
+        Args:
+            clips: frames of each, [frames, mels], at most 500 tokens long.
+
+        Returns:
+            For each clip, [tokens, width].
+        """
+        normal = [(frames - self.global_mean) * self.global_invstd for frames in clips]
+        hidden, inside = self.subsampling.forward_clips(normal)
+        # The convolutions of the blocks look to the left only: padding at the end is to be hidden from attention alone.
+        bias = self.relative_attention_bias(hidden.shape[1]).masked_fill(~inside[:, None, None, :], -math.inf)
+        for block in self.blocks:
+            hidden = block(hidden, bias)
+        return [own[mask] for own, mask in zip(hidden, inside, strict=True)]
+
 
 class Subsampling(nn.Module):
     """Stride-2 convolutions over time and mel, then a linear layer: one token per 8 frames (80 ms)."""
@@ -97,6 +117,27 @@ class Subsampling(nn.Module):
         for start in range(window, frames.shape[0], window):
             parts.append(self._convolve(frames[start - self.time_reduction : start + window])[1:])
         return self.out(torch.cat(parts))
+
+    def forward_clips(self, clips: Sequence[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
+        """Subsamples short clips in one pass, each as `forward` would.
+
+        Args:
+            clips: frames of each, [frames, mels].
+
+        Returns:
+            [clips, tokens, width], padded at the end, and which tokens are a clip's own: bool, [clips, tokens].
+        """
+        hidden = nn.utils.rnn.pad_sequence(list(clips), batch_first=True)[:, None]
+        lengths = torch.tensor([frames.shape[0] for frames in clips], device=hidden.device)
+        inside = lengths.new_empty(0)
+        for layer in self.conv:
+            hidden = layer(hidden)
+            if isinstance(layer, nn.ReLU):
+                # Behind a clip's end a convolution must find the zeros that it pads a single clip with.
+                lengths = (lengths + 1) // 2
+                inside = torch.arange(hidden.shape[2], device=hidden.device) < lengths[:, None]
+                hidden = hidden * inside[:, None, :, None]
+        return self.out(hidden.transpose(1, 2).flatten(2)), inside
 
     def _convolve(self, frames: torch.Tensor) -> torch.Tensor:
         """[frames, mels] -> [tokens, channels * mels], channel-major."""

@@ -6,6 +6,7 @@ from itertools import groupby
 
 import torch
 
+from phi4.config import DecoderConfig
 from phi4.inputs import Rotary
 from phi4.model.kv_cache import KVCache
 from phi4.model.rope import RotaryTables
@@ -62,6 +63,8 @@ class Step:
         sin: [tokens, 1, rotary_dim / 2].
         adapter_runs: the rows that an adapter touches; rows of text are in none.
         outputs: the rows whose output is asked for, or None for all.
+        recompute: whether each layer forgets its activations and runs again in the backward pass: slower by a third,
+            and the memory of one layer in place of all.
     """
 
     segments: tuple[Segment, ...]
@@ -69,6 +72,7 @@ class Step:
     sin: torch.Tensor
     adapter_runs: tuple[AdapterRun, ...]
     outputs: Outputs | None
+    recompute: bool
 
 
 def build_step(
@@ -77,6 +81,7 @@ def build_step(
     dtype: torch.dtype,
     device: torch.device,
     output_rows: Sequence[int] | None,
+    recompute: bool = False,
 ) -> Step:
     """Lays segments end to end and makes room in their caches."""
     for segment in segments:
@@ -92,7 +97,12 @@ def build_step(
             rows=torch.tensor(output_rows, dtype=torch.long, device=device),
             adapter_runs=find_runs([row_adapters[row] for row in output_rows]),
         )
-    return Step(segments=tuple(segments), cos=cos, sin=sin, adapter_runs=find_runs(row_adapters), outputs=outputs)
+    return Step(tuple(segments), cos, sin, find_runs(row_adapters), outputs, recompute)
+
+
+def rotary_for(config: DecoderConfig, num_tokens: int) -> Rotary:
+    """The LongRoPE table of a conversation of this length, by its own tokens alone."""
+    return "long" if config.uses_long_rope(num_tokens) else "short"
 
 
 def find_runs(row_adapters: Sequence[str | None]) -> tuple[AdapterRun, ...]:

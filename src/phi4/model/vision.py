@@ -83,7 +83,11 @@ def position_ids(mask: torch.Tensor) -> torch.Tensor:
 
 
 class SiglipEncoder(nn.Module):
-    """The tower up to the feature layer; the layers, norm and head behind it are stored but never run."""
+    """The SigLIP tower.
+
+    The language model takes the features of `forward`. What lies behind the feature layer is stored as in the release;
+    it only runs in `summarise`, for contrastive training.
+    """
 
     def __init__(self, config: VisionConfig) -> None:
         super().__init__()
@@ -92,7 +96,7 @@ class SiglipEncoder(nn.Module):
         self.position_embedding = nn.Embedding(config.patches_per_side**2, config.hidden_size)
         self.layers = nn.ModuleList(SiglipLayer(config) for _ in range(config.num_hidden_layers))
         self.post_layernorm = nn.LayerNorm(config.hidden_size, config.layer_norm_eps)
-        self.head = UnusedPoolingHead(config)
+        self.head = PoolingHead(config)
 
     def forward(self, crops: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
         """Encodes crops with bidirectional attention.
@@ -104,10 +108,26 @@ class SiglipEncoder(nn.Module):
         Returns:
             [crops, patches * patches, width], without a final norm.
         """
+        return self._encode(crops, mask, self.num_feature_layers)
+
+    def summarise(self, crops: torch.Tensor) -> torch.Tensor:
+        """Encodes crops that are all picture into one vector each, with every layer, the last norm and the head.
+
+        Args:
+            crops: normalised pixels, [crops, 3, side, side].
+
+        Returns:
+            [crops, width].
+        """
+        side = crops.shape[-1] // self.patch_embedding.kernel_size[0]
+        mask = torch.ones(crops.shape[0], side, side, dtype=torch.bool, device=crops.device)
+        return self.head(self.post_layernorm(self._encode(crops, mask, len(self.layers))))
+
+    def _encode(self, crops: torch.Tensor, mask: torch.Tensor, num_layers: int) -> torch.Tensor:
         hidden = self.patch_embedding(crops).flatten(2).transpose(1, 2)
         hidden = hidden + self.position_embedding(position_ids(mask))
         visible = None if bool(mask.all()) else mask.flatten(1)[:, None, None, :]
-        for layer in self.layers[: self.num_feature_layers]:
+        for layer in self.layers[:num_layers]:
             hidden = layer(hidden, visible)
         return hidden
 
@@ -141,8 +161,8 @@ class SiglipMLP(nn.Module):
         return self.fc2(functional.gelu(self.fc1(hidden), approximate="tanh"))
 
 
-class UnusedPoolingHead(nn.Module):
-    """The attention-pool head of the checkpoint: kept so that loading is strict and saving complete, never run."""
+class PoolingHead(nn.Module):
+    """SigLIP's summary of a crop: a learned probe attends to all patches. Only contrastive training runs it."""
 
     def __init__(self, config: VisionConfig) -> None:
         super().__init__()
@@ -150,3 +170,9 @@ class UnusedPoolingHead(nn.Module):
         self.attention = nn.MultiheadAttention(config.hidden_size, config.num_attention_heads, batch_first=True)
         self.layernorm = nn.LayerNorm(config.hidden_size, config.layer_norm_eps)
         self.mlp = SiglipMLP(config)
+
+    def forward(self, patches: torch.Tensor) -> torch.Tensor:
+        """[crops, patches, width] -> [crops, width]."""
+        probe = self.probe.expand(patches.shape[0], -1, -1)
+        hidden = self.attention(probe, patches, patches, need_weights=False)[0]
+        return (hidden + self.mlp(self.layernorm(hidden)))[:, 0]

@@ -1,0 +1,95 @@
+"""The command that trains: one stage of a recipe, or a table of stages."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from phi4.cli.options import DeviceOption, DtypeOption, Model, Packs
+from phi4.errors import ConfigError
+
+if TYPE_CHECKING:
+    from phi4.train.stage import Stage
+
+RECIPES = Path("recipes")
+
+
+def train(
+    recipe: Annotated[str | None, typer.Argument(help="FILE.py:STAGE; with --list, FILE.py.")] = None,
+    model: Model = "nano",
+    pack: Packs = None,
+    data: Annotated[Path | None, typer.Option("--data", "-d", help="One folder of shards per data set.")] = None,
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="The run: checkpoints, logs, packs.")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Continue from the run's last checkpoint.")] = False,
+    steps: Annotated[int | None, typer.Option("--steps", help="Train shorter or longer than the recipe.")] = None,
+    dtype: DtypeOption = None,
+    device: DeviceOption = None,
+    list_stages: Annotated[bool, typer.Option("--list", help="Show the stages of one recipe or of all.")] = False,
+) -> None:
+    """Train one stage: the parts that it names, on frozen everything else; writes a pack for each modality it trained.
+
+    A signal (Ctrl-C, SIGTERM) saves and ends; --resume continues bit for bit. Under torchrun the same command shares
+    the rows of each step among processes.
+
+    Examples:
+
+        phi4 train --list
+
+        phi4 train recipes/vision.py:align --model M --pack vision.safetensors --data shards --out runs/align
+
+        torchrun --nproc-per-node 2 -m phi4 train recipes/vision.py:align --model M --pack P --data D --out R
+    """
+    if list_stages:
+        print_stages([Path(recipe.partition(":")[0])] if recipe else sorted(RECIPES.rglob("*.py")))
+        return
+    if recipe is None or data is None or out is None:
+        raise ConfigError("training needs a stage (FILE.py:STAGE), --data and --out; --list shows the stages there are")
+    from dataclasses import replace
+
+    import torch
+
+    from phi4.checkpoint import hub
+    from phi4.train.recipe import load_stage
+    from phi4.train.run import train_stage
+
+    stage = load_stage(recipe)
+    if steps is not None:
+        stage = replace(stage, steps=steps)
+    chosen = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    result = train_stage(
+        stage,
+        hub.resolve(model),
+        pack or (),
+        data,
+        out,
+        resume=resume,
+        device=chosen,
+        dtype=None if dtype is None else getattr(torch, dtype),
+    )
+    if result.interrupted is not None:
+        print(f"stopped at step {result.step} of {stage.steps}; --resume continues")
+        raise typer.Exit(128 + result.interrupted)
+    for path in result.packs.values():
+        print(path)
+
+
+def print_stages(paths: list[Path]) -> None:
+    """Prints a table of the stages in these recipes."""
+    from phi4.train.recipe import load_stages
+
+    table = Table("stage", "trains", "frozen", "data", "steps", title="stages")
+    for path in paths:
+        for name, stage in load_stages(path).items():
+            trains = "\n".join(stage.trains)
+            table.add_row(f"{path}:{name}", trains, "all else", describe_data(stage), f"{stage.steps:,}")
+    if not table.row_count:
+        raise ConfigError("there are no recipes here; name a file: phi4 train --list recipes/vision.py")
+    Console().print(table)
+
+
+def describe_data(stage: "Stage") -> str:
+    """What a stage learns from, in one cell."""
+    sources = "\n".join(f"{source.dataset} × {source.weight:g}" for source in stage.sources)
+    return f"{stage.about}\n{sources}" if stage.about else sources

@@ -1,0 +1,85 @@
+"""AdamW on fp32 master copies, while the model computes in the dtype that it is served in.
+
+Autocast would round weights in other places than a served model does; here both run the very same modules on the
+very same bf16 values (docs/decisions/0013).
+"""
+
+from collections.abc import Mapping
+
+import torch
+from torch import nn
+
+from phi4.train.stage import Stage
+
+
+class Masters:
+    """Master weights, their gradients and AdamW's moments, all fp32, for the parameters that train."""
+
+    def __init__(self, parameters: Mapping[str, nn.Parameter], stage: Stage) -> None:
+        self.parameters = dict(parameters)
+        self.masters = {name: nn.Parameter(p.detach().float().clone()) for name, p in self.parameters.items()}
+        for master in self.masters.values():
+            master.grad = torch.zeros_like(master)
+        self.max_grad_norm = stage.max_grad_norm
+        # Vectors (norms, biases, separators) are not decayed.
+        matrices = [master for master in self.masters.values() if master.ndim > 1]
+        vectors = [master for master in self.masters.values() if master.ndim <= 1]
+        self.adamw = torch.optim.AdamW(
+            [{"params": matrices, "weight_decay": stage.weight_decay}, {"params": vectors, "weight_decay": 0.0}],
+            lr=stage.learning_rate,
+            betas=(stage.beta1, stage.beta2),
+            eps=stage.epsilon,
+        )
+
+    @property
+    def gradients(self) -> list[torch.Tensor]:
+        """The accumulated gradients, fp32."""
+        return [master.grad for master in self.masters.values() if master.grad is not None]
+
+    def accumulate(self) -> None:
+        """Moves the gradients of one row from the model's parameters to the masters."""
+        for name, parameter in self.parameters.items():
+            if parameter.grad is not None:
+                gradient = self.masters[name].grad
+                assert gradient is not None
+                gradient += parameter.grad
+                parameter.grad = None
+
+    def update(self, learning_rate: float) -> float:
+        """Clips, updates the masters, writes them into the model and clears the gradients.
+
+        Returns:
+            The norm of the gradient before clipping. If it is not finite, nothing is changed.
+        """
+        norm = float(nn.utils.clip_grad_norm_(list(self.masters.values()), self.max_grad_norm))
+        if norm == norm and norm != float("inf"):
+            for group in self.adamw.param_groups:
+                group["lr"] = learning_rate
+            self.adamw.step()
+            self.publish()
+        for gradient in self.gradients:
+            gradient.zero_()
+        return norm
+
+    @torch.no_grad()
+    def publish(self) -> None:
+        """Writes the masters into the model, rounded to its dtype."""
+        for name, parameter in self.parameters.items():
+            parameter.copy_(self.masters[name])
+
+    def state(self) -> dict[str, torch.Tensor]:
+        """Masters and moments by name: all that resuming needs."""
+        tensors = {f"master.{name}": master.detach() for name, master in self.masters.items()}
+        for name, master in self.masters.items():
+            for key, value in self.adamw.state[master].items():
+                tensors[f"{key}.{name}"] = value
+        return tensors
+
+    def restore(self, tensors: Mapping[str, torch.Tensor]) -> None:
+        """Takes over what `state` returned, and writes it into the model."""
+        with torch.no_grad():
+            for name, master in self.masters.items():
+                master.copy_(tensors[f"master.{name}"])
+                moments = {key: tensors.get(f"{key}.{name}") for key in ("step", "exp_avg", "exp_avg_sq")}
+                self.adamw.state[master] = {key: value for key, value in moments.items() if value is not None}
+        self.publish()

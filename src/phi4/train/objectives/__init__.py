@@ -1,0 +1,39 @@
+"""What a stage minimises. Each objective is a module, so that what it learns for itself is saved and resumed too."""
+
+from collections.abc import Mapping, Sequence
+
+from phi4.data.record import Record
+from phi4.model.multimodal import Phi4Multimodal
+from phi4.processing.tokenizer import Tokenizer
+from phi4.train.objectives.answers import AnswerLoss
+from phi4.train.objectives.contrastive import ContrastiveLoss
+from phi4.train.objectives.ctc import CtcLoss
+from phi4.train.objectives.loss import Loss, ObjectiveLoss
+from phi4.train.stage import Answers, Contrastive, Ctc, Objective, Stage
+
+__all__ = ["Loss", "ObjectiveLoss", "build_objectives"]
+
+
+def build_objectives(
+    stage: Stage, model: Phi4Multimodal, datasets: Mapping[str, Sequence[Record]], tokenizer: Tokenizer
+) -> dict[str, ObjectiveLoss]:
+    """Builds the objective of every source, by the name of its data set; equal objectives are one and the same.
+
+    Args:
+        stage: says which source has which objective.
+        model: what is trained.
+        tokenizer: the language model's.
+        datasets: the training records of each source: some objectives learn a vocabulary from their answers.
+    """
+    built: dict[Objective, ObjectiveLoss] = {}
+    for objective in dict.fromkeys(source.objective for source in stage.sources):
+        names = [source.dataset for source in stage.sources if source.objective == objective]
+        answers = [] if objective == Answers() else [record.answer for name in names for record in datasets[name]]
+        match objective:
+            case Answers():
+                built[objective] = AnswerLoss(stage.recompute)
+            case Contrastive():
+                built[objective] = ContrastiveLoss(model, answers, tokenizer)
+            case Ctc(modality, num_pieces):
+                built[objective] = CtcLoss(model, modality, num_pieces, answers)
+    return {source.dataset: built[source.objective] for source in stage.sources}

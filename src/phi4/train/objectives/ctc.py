@@ -1,0 +1,115 @@
+"""Connectionist temporal classification: pre-training of an encoder that reads or listens from left to right."""
+
+from collections.abc import Sequence
+
+import torch
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from torch import nn
+from torch.nn import functional
+
+from phi4.data.example import Example
+from phi4.errors import DataError
+from phi4.inputs import AudioFrames, ImageCrops, Medium
+from phi4.model.multimodal import Phi4Multimodal
+from phi4.model.vision import join_tiles
+from phi4.train.objectives.loss import Loss, ObjectiveLoss
+
+# Class 0 is the blank; piece n is class n + 1.
+BLANK = 0
+
+
+class CtcLoss(ObjectiveLoss):
+    """The encoder's outputs, one linear layer, and word pieces learned from the training answers."""
+
+    def __init__(self, model: Phi4Multimodal, modality: str, num_pieces: int, answers: Sequence[str]) -> None:
+        super().__init__()
+        self.modality = modality
+        self.pieces = learn_pieces(answers, num_pieces)
+        width = encoder_width(model, modality)
+        self.norm = nn.LayerNorm(width)
+        self.classes = nn.Linear(width, self.pieces.get_vocab_size() + 1)
+
+    def count(self, examples: Sequence[Example]) -> int:
+        """Conversations."""
+        return len(examples)
+
+    def forward(self, model: Phi4Multimodal, examples: Sequence[Example]) -> Loss:
+        """Aligns each example's first medium with the text of its answer."""
+        outputs = self.encode(model, [first_medium(example, self.modality) for example in examples])
+        lengths = torch.tensor([output.shape[0] for output in outputs])
+        padded = nn.utils.rnn.pad_sequence(outputs)  # [length, examples, width]
+        log_probabilities = torch.log_softmax(self.classes(self.norm(padded.float())), dim=-1)
+        targets = [[piece + 1 for piece in self.pieces.encode(example.record.answer).ids] for example in examples]
+        losses = functional.ctc_loss(
+            log_probabilities,
+            torch.tensor([piece for own in targets for piece in own]),
+            lengths,
+            torch.tensor([len(own) for own in targets]),
+            blank=BLANK,
+            reduction="none",
+            zero_infinity=True,
+        )
+        best = log_probabilities.argmax(dim=-1).T.tolist()
+        found = [collapse(path[:length]) for path, length in zip(best, lengths.tolist(), strict=True)]
+        # Longer texts weigh no more than shorter ones.
+        weights = 1.0 / torch.tensor([max(1, len(own)) for own in targets], device=losses.device)
+        return Loss((losses * weights).sum(), sum(a == b for a, b in zip(found, targets, strict=True)))
+
+    def encode(self, model: Phi4Multimodal, media: Sequence[Medium]) -> list[torch.Tensor]:
+        """Runs the encoder without its projector: for each medium, [length, width]."""
+        if self.modality == "speech":
+            mean = model.speech.encoder.global_mean
+            clips = [m.data.frames.to(mean.device, mean.dtype) for m in media if isinstance(m.data, AudioFrames)]
+            return model.speech.encoder.encode_clips(clips)
+        return encode_lines(model, [m.data for m in media if isinstance(m.data, ImageCrops)])
+
+
+def encode_lines(model: Phi4Multimodal, pictures: Sequence[ImageCrops]) -> list[torch.Tensor]:
+    """Encodes pictures of one line of text, column by column: for each, [columns of patches, width]."""
+    weight = model.vision.encoder.patch_embedding.weight
+    crops = torch.cat([picture.crops[1:] for picture in pictures]).to(weight.device, weight.dtype)
+    masks = torch.cat([picture.mask[1:] for picture in pictures]).to(weight.device)
+    side = masks.shape[-1]
+    patches = model.vision.encoder(crops, masks).unflatten(1, (side, side))
+    tiles = patches.split([picture.rows * picture.columns for picture in pictures])
+    grids = [join_tiles(own, p.rows, p.columns) for own, p in zip(tiles, pictures, strict=True)]
+    return [grid.mean(dim=0) for grid in grids]
+
+
+def encoder_width(model: Phi4Multimodal, modality: str) -> int:
+    """Width of the encoder's outputs.
+
+    Raises:
+        DataError: the model has no such encoder.
+    """
+    config = {"speech": model.config.speech, "vision": model.config.vision}.get(modality)
+    if config is None:
+        raise DataError(f"CTC training of {modality!r} needs a model that has this modality")
+    return config.hidden_size
+
+
+def first_medium(example: Example, modality: str) -> Medium:
+    """The medium that the answer transcribes.
+
+    Raises:
+        DataError: the record has none.
+    """
+    for medium in example.inputs.media:
+        if medium.modality == modality:
+            return medium
+    raise DataError(f"record {example.record.id} has no {modality} to be transcribed")
+
+
+def learn_pieces(texts: Sequence[str], num_pieces: int) -> Tokenizer:
+    """Learns word pieces by byte-pair encoding; a piece begins a word or continues one, and joins to the exact text."""
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
+    tokenizer.decoder = decoders.Metaspace()
+    trainer = trainers.BpeTrainer(vocab_size=num_pieces, show_progress=False)
+    tokenizer.train_from_iterator(sorted(texts), trainer)
+    return tokenizer
+
+
+def collapse(path: Sequence[int]) -> list[int]:
+    """The pieces of a best path: neighbours that repeat are one, blanks are none."""
+    return [c for before, c in zip([BLANK, *path[:-1]], path, strict=True) if c not in (BLANK, before)]

@@ -1,0 +1,58 @@
+"""Finds stages: public functions without arguments that return a `Stage`, in Python files called recipes."""
+
+import importlib.util
+import sys
+from pathlib import Path
+from types import ModuleType
+
+from phi4.errors import ConfigError
+from phi4.train.stage import Stage
+
+
+def load_stage(reference: str) -> Stage:
+    """Loads one stage.
+
+    Args:
+        reference: file and function, such as "recipes/vision.py:align".
+
+    Raises:
+        ConfigError: there is no such file or stage.
+    """
+    path, _, name = reference.partition(":")
+    stages = load_stages(Path(path))
+    if name not in stages:
+        raise ConfigError(f"{path} has no stage {name!r}; it has {', '.join(stages) or 'none'}")
+    return stages[name]
+
+
+def load_stages(path: Path) -> dict[str, Stage]:
+    """Returns all stages of a recipe by the names of their functions, in the order of the file.
+
+    Raises:
+        ConfigError: the file is missing.
+    """
+    if not path.is_file():
+        raise ConfigError(f"there is no recipe {path}; name a file and a stage in it, such as recipes/vision.py:align")
+    module = _import_file(path)
+    return {
+        name: function()
+        for name, function in vars(module).items()
+        if getattr(function, "__module__", None) == module.__name__
+        and getattr(function, "__annotations__", {}).get("return") is Stage
+        and not name.startswith("_")
+    }
+
+
+def _import_file(path: Path) -> ModuleType:
+    """Imports a file, with the folder that it was found from as a place for imports of its own."""
+    name = "recipe_" + "_".join(path.resolve().with_suffix("").parts[-3:])
+    spec = importlib.util.spec_from_file_location(name, path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    root = str(Path.cwd())
+    if root not in sys.path:
+        sys.path.insert(0, root)
+    sys.modules[name] = module
+    spec.loader.exec_module(module)
+    return module

@@ -1,0 +1,205 @@
+"""One stage from files to files: a base with packs and a folder of shards go in, packs come out."""
+
+import hashlib
+import json
+import signal
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from phi4.checkpoint.digest import base_digest
+from phi4.checkpoint.layouts import open_checkpoint
+from phi4.checkpoint.packs import read_pack, save_pack
+from phi4.checkpoint.weights import LoadedModel, load_model
+from phi4.data.batches import Batches
+from phi4.data.example import Example, encode_example
+from phi4.data.record import Record
+from phi4.data.shards import ShardedRecords
+from phi4.errors import ConfigError, TrainingError
+from phi4.modality import Modality
+from phi4.model.multimodal import Phi4Multimodal
+from phi4.processing.processor import Processor
+from phi4.train.distributed import Group, process_group
+from phi4.train.interrupt import watch_signals
+from phi4.train.log import RunLog
+from phi4.train.objectives import build_objectives
+from phi4.train.parts import belongs_to, copy_parts, select_trained
+from phi4.train.stage import Stage
+from phi4.train.trainer import Trainer
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """How a run ended.
+
+    Attributes:
+        step: updates done.
+        interrupted: number of the signal that ended it early, or None.
+        packs: what was written, by modality; none if it ended early.
+    """
+
+    step: int
+    interrupted: int | None
+    packs: Mapping[str, Path]
+
+
+def train_stage(
+    stage: Stage,
+    base: Path,
+    packs: Sequence[Path],
+    data: Path,
+    run: Path,
+    *,
+    resume: bool = False,
+    device: str = "cpu",
+    dtype: torch.dtype | None = None,
+    modalities: Sequence[Modality] = (),
+) -> RunResult:
+    """Trains one stage and writes a pack for each modality of which something trained.
+
+    Args:
+        stage: what to do.
+        base: directory of the language model.
+        packs: the modalities as they are before the stage.
+        data: one folder of shards for each data set that the stage names.
+        run: folder for checkpoints, logs and packs.
+        resume: continue from the run's last checkpoint instead of refusing a folder that has one.
+        device: where to compute.
+        dtype: of the model; None keeps that of the base.
+        modalities: those from outside, for packs that hold one.
+
+    Returns:
+        How far the run came and the packs that it wrote.
+
+    Raises:
+        ConfigError: the stage names parts, data sets or modalities that are not there.
+        DataError: shards are damaged or too many records cannot be used.
+        TrainingError: the loss is not finite, a frozen weight changed, or the run is of another recipe or data set.
+    """
+    if not resume and (run / "checkpoints").exists():
+        raise TrainingError(f"{run} holds a run already; continue it with --resume, or name another folder")
+    run.mkdir(parents=True, exist_ok=True)
+    loaded = load_model(base, dtype=dtype, device=device, packs=packs, modalities=modalities)
+    if not isinstance(loaded.model, Phi4Multimodal):
+        raise ConfigError(f"{base} has no modality to train; add packs, random ones from `phi4 init` to begin with")
+    datasets = {source.dataset: ShardedRecords.open(data / source.dataset) for source in stage.sources}
+    identity = {
+        "recipe": stage_digest(stage),
+        "base": base_digest(open_checkpoint(base).tensors),
+        "packs": hashlib.sha256(b"".join(_file_digest(path) for path in packs)).hexdigest(),
+        "data": hashlib.sha256("".join(records.digest for records in datasets.values()).encode()).hexdigest(),
+    }
+    with process_group(torch.device(device)) as group:
+        trainer, changed = _prepare(stage, loaded, datasets, run, identity, group)
+        if resume:
+            trainer.resume()
+        interrupted = _run(trainer, stage, run, group)
+        trainer.check_frozen()
+        if interrupted is not None or not group.is_first:
+            return RunResult(trainer.step, interrupted, {})
+        history = [entry for path in packs for entry in _history(read_pack(path).trained_on)]
+        entry = _describe(stage, datasets, identity)
+        written = _write_packs(loaded, changed, run, identity["base"], [*_distinct(history), entry])
+        return RunResult(trainer.step, None, written)
+
+
+def stage_digest(stage: Stage) -> str:
+    """SHA-256, hexadecimal, of all that decides a stage's result; how often it reports and saves does not."""
+    ignored = {"about", "save_every", "valid_every", "valid_records", "augment"}
+    fields = {key: repr(value) for key, value in vars(stage).items() if key not in ignored}
+    augment = stage.augment
+    fields["augment"] = "" if augment is None else f"{augment.__module__}.{getattr(augment, '__qualname__', '')}"
+    return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()
+
+
+def _prepare(
+    stage: Stage,
+    loaded: LoadedModel,
+    datasets: Mapping[str, ShardedRecords],
+    run: Path,
+    identity: Mapping[str, str],
+    group: Group,
+) -> tuple[Trainer, set[str]]:
+    """Builds the trainer; returns it with the names of all parameters that will differ from the packs."""
+    model = loaded.model
+    assert isinstance(model, Phi4Multimodal)
+    processor = Processor.load(loaded.directory, loaded.config, loaded.preprocessor)
+    encode = partial(encode_example, processor=processor, eos_token_ids=loaded.generation.eos_token_ids)
+    copied = copy_parts(model, stage.copies)
+    trained = select_trained(model, stage.trains)
+    training = {name: records.select("train") for name, records in datasets.items()}
+    torch.manual_seed(stage.seed)
+    objectives = build_objectives(stage, model, training, processor.tokenizer)
+    for objective in objectives.values():
+        objective.to(model.device)
+    batches = Batches(
+        training,
+        {source.dataset: source.weight for source in stage.sources},
+        encode,
+        num_streams=stage.rows_per_step,
+        tokens_per_row=stage.tokens_per_row,
+        seed=stage.seed,
+        augment=stage.augment,
+    )
+    valid = {
+        name: _encode_all(islice(records.select("valid"), stage.valid_records), encode)
+        for name, records in datasets.items()
+    }
+    trainer = Trainer(stage, model, trained, objectives, batches, valid, run, identity, group)
+    return trainer, copied | set(trained)
+
+
+def _encode_all(records: Iterable[Record], encode: partial[Example]) -> list[Example]:
+    return [encode(record) for record in records]
+
+
+def _run(trainer: Trainer, stage: Stage, run: Path, group: Group) -> int | None:
+    """Trains; returns the signal that ended it early, or None."""
+    with watch_signals() as interrupt:
+        if group.is_first:
+            with RunLog(run, stage.name, stage.steps, trainer.step) as log:
+                trainer.train(interrupt, log)
+        else:
+            trainer.train(interrupt, None)
+        return None if trainer.step == stage.steps else interrupt.signal or signal.SIGTERM
+
+
+def _write_packs(
+    loaded: LoadedModel, changed: set[str], run: Path, base: str, trained_on: Sequence[Mapping[str, Any]]
+) -> dict[str, Path]:
+    model = loaded.model
+    assert isinstance(model, Phi4Multimodal)
+    written = {}
+    for modality in loaded.config.adapters:
+        if any(belongs_to(name, modality) or belongs_to(name, f"{modality}.adapter") for name in changed):
+            path = run / f"{modality}.safetensors"
+            save_pack(model, modality, path, base, {"stages": trained_on}, loaded.preprocessor)
+            written[modality] = path
+    return written
+
+
+def _describe(stage: Stage, datasets: Mapping[str, ShardedRecords], identity: Mapping[str, str]) -> dict[str, Any]:
+    """What a pack says about how it came to be: the stage, its data and their licences."""
+    sources = {
+        name: sorted({f"{s.source} ({s.licence})" for s in records.manifest.sources if s.split == "train"})
+        for name, records in datasets.items()
+    }
+    return {"stage": stage.name, "steps": stage.steps, "trains": list(stage.trains), "data": sources, **identity}
+
+
+def _history(trained_on: Any) -> list[dict[str, Any]]:
+    return trained_on.get("stages", []) if isinstance(trained_on, dict) else []
+
+
+def _distinct(entries: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [entry for number, entry in enumerate(entries) if entry not in entries[:number]]
+
+
+def _file_digest(path: Path) -> bytes:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").digest()

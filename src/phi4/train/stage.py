@@ -1,0 +1,113 @@
+"""A stage of training as a row of data: what trains, on what, how long and how fast."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+
+from phi4.data.batches import Augment
+from phi4.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class Answers:
+    """Cross-entropy of the assistant's tokens, end tokens included."""
+
+
+@dataclass(frozen=True)
+class Contrastive:
+    """SigLIP's sigmoid loss between whole pictures and the texts of their answers (arXiv 2303.15343)."""
+
+
+@dataclass(frozen=True)
+class Ctc:
+    """Connectionist temporal classification of the answer's text over an encoder's outputs.
+
+    Attributes:
+        modality: "speech", or "vision" for one line of text.
+        num_pieces: size of the vocabulary of word pieces, which is learned from the training answers.
+    """
+
+    modality: str
+    num_pieces: int
+
+
+Objective = Answers | Contrastive | Ctc
+
+
+@dataclass(frozen=True)
+class Source:
+    """One data set of a stage.
+
+    Attributes:
+        dataset: name of its folder of shards.
+        weight: its share of the records, relative to the other sources.
+        objective: what is minimised on its records.
+    """
+
+    dataset: str
+    weight: float = 1.0
+    objective: Objective = Answers()
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One stage. The optimiser's defaults are those of the published fine-tuning scripts (facts sheet 8.7).
+
+    Attributes:
+        name: of the stage.
+        trains: beginnings of parameter names, such as "vision.encoder"; "NAME.adapter" is a whole LoRA. All other
+            parameters are frozen.
+        sources: the data.
+        steps: updates of the weights.
+        rows_per_step: packed rows of one update, over all processes.
+        tokens_per_row: most tokens of a row.
+        learning_rate: highest; it rises linearly in `warmup_steps` and falls linearly to zero.
+        copies: parameters that start as copies of others, by the beginnings of their names (target -> source).
+        augment: changes records as they are drawn.
+        recompute: saves memory by running each layer again in the backward pass.
+        valid_every: steps between validations.
+        valid_records: most records of each source that a validation takes.
+        save_every: steps between checkpoints.
+        seed: of order, augmentation, dropout and new weights of objectives.
+        about: what the data are, for people.
+    """
+
+    name: str
+    trains: tuple[str, ...]
+    sources: tuple[Source, ...]
+    steps: int
+    learning_rate: float
+    rows_per_step: int = 16
+    tokens_per_row: int = 8192
+    warmup_steps: int = 50
+    weight_decay: float = 0.01
+    beta1: float = 0.9
+    beta2: float = 0.95
+    epsilon: float = 1e-7
+    max_grad_norm: float = 1.0
+    copies: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    augment: Augment | None = None
+    recompute: bool = False
+    valid_every: int = 500
+    valid_records: int = 64
+    save_every: int = 500
+    seed: int = 0
+    about: str = ""
+
+    def __post_init__(self) -> None:
+        datasets = [source.dataset for source in self.sources]
+        if not datasets or len(set(datasets)) < len(datasets):
+            raise ConfigError(f"stage {self.name} needs sources with different data sets, not {datasets}")
+        if not self.trains:
+            raise ConfigError(f"stage {self.name} trains nothing; name parts, such as vision.projector")
+        for name in ("steps", "rows_per_step", "tokens_per_row", "valid_every", "save_every"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"stage {self.name}: {name} is {getattr(self, name)}; at least 1 is needed")
+        if self.warmup_steps < 0:
+            raise ConfigError(f"stage {self.name}: warmup_steps is {self.warmup_steps}; it cannot be negative")
+
+    def learning_rate_at(self, step: int) -> float:
+        """The rate of an update: a linear rise, then a linear fall that would reach zero after the last one."""
+        if step < self.warmup_steps:
+            return self.learning_rate * (step + 1) / self.warmup_steps
+        return self.learning_rate * max(0.0, (self.steps - step) / max(1, self.steps - self.warmup_steps))
