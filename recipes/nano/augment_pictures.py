@@ -1,0 +1,198 @@
+"""Changes the pictures of training records a little, each time differently, in ways that leave the answer true."""
+
+import io
+import math
+from dataclasses import dataclass, replace
+
+import numpy as np
+import PIL.Image
+import PIL.ImageFilter
+
+from phi4.data.record import Record
+from phi4.processing.image_file import load_image
+from phi4.processing.messages import Image, ImageSource, Message
+
+# A ground that is dark would swallow black outlines.
+GROUND_COLOURS = (100, 256)
+MAX_BLUR_PX = 0.8
+MAX_NOISE = 12.0
+
+# ITU-R BT.601.
+LUMA = np.array([0.299, 0.587, 0.114], dtype=np.float32)
+GREY_AXIS = np.full(3, 1 / math.sqrt(3), dtype=np.float32)
+
+
+@dataclass(frozen=True)
+class Changes:
+    """What may happen to the pictures of a task.
+
+    Attributes:
+        rotation_degrees: at most, either way. Nothing is mirrored: arrows and letters would change.
+        scales: between which the size is drawn.
+        squeeze: by how much of its width a picture may become narrower.
+        shift: how far it may move, as a share of the shorter side.
+        ground_share: how often white around the drawing becomes a light colour.
+        brightness, contrast, saturation: how far each may be from 1, either way.
+        hue_degrees: at most, either way; small, since some names are colours.
+        grey_share: how often no colours are left.
+        blur_share: how often it is blurred.
+        noise_share: how often noise is added.
+    """
+
+    rotation_degrees: float = 0.0
+    scales: tuple[float, float] = (1.0, 1.0)
+    squeeze: float = 0.0
+    shift: float = 0.0
+    ground_share: float = 0.0
+    brightness: float = 0.0
+    contrast: float = 0.0
+    saturation: float = 0.0
+    hue_degrees: float = 0.0
+    grey_share: float = 0.0
+    blur_share: float = 0.0
+    noise_share: float = 0.0
+
+
+EMOJI = Changes(
+    rotation_degrees=12.0,
+    scales=(0.8, 1.1),
+    squeeze=0.1,
+    shift=0.08,
+    ground_share=0.3,
+    brightness=0.2,
+    contrast=0.25,
+    saturation=0.4,
+    hue_degrees=12.0,
+    grey_share=0.05,
+    blur_share=0.2,
+    noise_share=0.2,
+)
+# Colours are asked for, and shapes may lie at the edge.
+SHAPES = Changes(scales=(0.85, 1.0), shift=0.075)
+TEXT = Changes(
+    rotation_degrees=0.5,
+    scales=(0.92, 1.0),
+    squeeze=0.1,
+    shift=0.03,
+    brightness=0.15,
+    contrast=0.15,
+    saturation=0.3,
+    hue_degrees=30.0,
+    blur_share=0.2,
+    noise_share=0.3,
+)
+TASKS = {"emoji": EMOJI, "emoji_many": EMOJI, "easy_vqa": SHAPES, "spoken_vqa": SHAPES, "text_line": TEXT}
+
+
+def augment(record: Record, generator: np.random.Generator) -> Record:
+    """Returns the record with its pictures changed at random.
+
+    Args:
+        record: any; texts and sounds stay, and so do pictures of tasks that are not in `TASKS`.
+        generator: alone determines what happens.
+    """
+    changes = TASKS.get(record.task)
+    if changes is None:
+        return record
+    messages = tuple(_augment_message(message, changes, generator) for message in record.messages)
+    return replace(record, messages=messages)
+
+
+def _augment_message(message: Message, changes: Changes, generator: np.random.Generator) -> Message:
+    if isinstance(message.content, str):
+        return message
+    parts = (
+        Image(_augment_file(part.source, changes, generator)) if isinstance(part, Image) else part
+        for part in message.content
+    )
+    return replace(message, content=tuple(parts))
+
+
+def _augment_file(source: ImageSource, changes: Changes, generator: np.random.Generator) -> bytes:
+    picture = change(load_image(source), changes, generator)
+    content = io.BytesIO()
+    picture.save(content, format="PNG", compress_level=1)
+    return content.getvalue()
+
+
+def change(picture: PIL.Image.Image, changes: Changes, generator: np.random.Generator) -> PIL.Image.Image:
+    """Changes one RGB picture; its size stays."""
+    if generator.random() < changes.ground_share:
+        picture = recolour_ground(picture, generator.integers(*GROUND_COLOURS, size=3))
+    picture = move(picture, changes, generator)
+    if generator.random() < changes.blur_share:
+        picture = picture.filter(PIL.ImageFilter.GaussianBlur(generator.uniform(0.0, MAX_BLUR_PX)))
+    matrix, offset = colour_change(changes, generator)
+    noise = generator.uniform(0.0, MAX_NOISE) if generator.random() < changes.noise_share else 0.0
+    if not noise and offset == 0.0 and np.allclose(matrix, np.eye(3)):
+        return picture
+    pixels = np.asarray(picture, dtype=np.float32) @ matrix.T + offset
+    if noise:
+        pixels += noise * generator.standard_normal(pixels.shape, dtype=np.float32)
+    return PIL.Image.fromarray(np.clip(pixels + 0.5, 0.0, 255.0).astype(np.uint8))
+
+
+def recolour_ground(picture: PIL.Image.Image, colour: np.ndarray) -> PIL.Image.Image:
+    """Gives the exactly white pixels that can be seen from an edge, in a straight line, another colour.
+
+    Args:
+        picture: RGB.
+        colour: red, green and blue, [3].
+    """
+    pixels = np.array(picture)
+    white = (pixels == 255).all(axis=2)
+    ground = np.zeros_like(white)
+    for axis in (0, 1):
+        ground |= np.logical_and.accumulate(white, axis=axis)
+        ground |= np.flip(np.logical_and.accumulate(np.flip(white, axis), axis=axis), axis)
+    pixels[ground] = colour
+    return PIL.Image.fromarray(pixels)
+
+
+def move(picture: PIL.Image.Image, changes: Changes, generator: np.random.Generator) -> PIL.Image.Image:
+    """Turns, scales and shifts a picture; what was outside of it gets the middle colour of its edges."""
+    angle = math.radians(generator.uniform(-changes.rotation_degrees, changes.rotation_degrees))
+    height_scale = generator.uniform(*changes.scales)
+    width_scale = height_scale * generator.uniform(1.0 - changes.squeeze, 1.0)
+    shift_px = changes.shift * min(picture.size) * generator.uniform(-1.0, 1.0, size=2)
+    cosine, sine = math.cos(angle), math.sin(angle)
+    # Pillow asks where in the old picture each pixel of the new one comes from.
+    inverse = np.array([[cosine, sine], [-sine, cosine]]) / np.array([[width_scale], [height_scale]])
+    centre = np.array(picture.size) / 2
+    origin = centre - inverse @ (centre + shift_px)
+    pixels = np.asarray(picture)
+    edges = np.concatenate([pixels[0], pixels[-1], pixels[:, 0], pixels[:, -1]])
+    red, green, blue = (int(value) for value in np.median(edges, axis=0))
+    return picture.transform(
+        picture.size,
+        PIL.Image.Transform.AFFINE,
+        (*inverse[0], origin[0], *inverse[1], origin[1]),
+        resample=PIL.Image.Resampling.BILINEAR,
+        fillcolor=(red, green, blue),
+    )
+
+
+def colour_change(changes: Changes, generator: np.random.Generator) -> tuple[np.ndarray, float]:
+    """Draws a change of all colours.
+
+    Returns:
+        What red, green and blue are multiplied by, fp32 [3, 3], and what is added to each.
+    """
+    brightness, contrast, saturation = (
+        1.0 + share * generator.uniform(-1.0, 1.0)
+        for share in (changes.brightness, changes.contrast, changes.saturation)
+    )
+    hue = math.radians(generator.uniform(-changes.hue_degrees, changes.hue_degrees))
+    if generator.random() < changes.grey_share:
+        saturation = 0.0
+    grey = np.tile(LUMA, (3, 1))
+    matrix = brightness * contrast * (grey + saturation * (np.eye(3, dtype=np.float32) - grey)) @ turn_hue(hue)
+    return matrix.astype(np.float32), 127.5 * (1.0 - contrast)
+
+
+def turn_hue(angle: float) -> np.ndarray:
+    """Turns colours about the axis of greys by an angle in radians: [3, 3] (Rodrigues' formula)."""
+    x, y, z = GREY_AXIS
+    across = np.array([[0.0, -z, y], [z, 0.0, -x], [-y, x, 0.0]])
+    turned: np.ndarray = np.eye(3) + math.sin(angle) * across + (1.0 - math.cos(angle)) * across @ across
+    return turned

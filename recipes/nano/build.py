@@ -1,0 +1,91 @@
+"""Builds nano's training and test data from packages: `python -m recipes.nano.build pictures --out DIR`.
+
+DIR gets one folder of shards for each data set. A folder that exists is kept, so an interrupted build goes on where it
+stopped.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+from phi4.data.record import Record, Split
+from phi4.data.shards import write_shards
+
+# A voice asks about one in so many pictures. There are 43 training voices and six held-out ones.
+SPOKEN_ONE_IN: Mapping[Split, int] = {"train": 10, "valid": 10, "test": 4}
+
+app = typer.Typer(help="Build nano's training and test data from packages.", no_args_is_help=True)
+
+Out = Annotated[Path, typer.Option("--out", help="Gets one folder of shards for each data set.")]
+
+
+@app.command()
+def pictures(out: Out) -> None:
+    """Emoji to name, shapes to ask about, lines of text to read."""
+    from recipes.nano import easy_vqa, emoji, emoji_drawings, text_lines
+
+    build(
+        out,
+        {
+            "emoji": lambda: emoji.emoji_records(emoji_drawings.all_drawings()),
+            "easy_vqa": lambda: easy_vqa.easy_vqa_records(easy_vqa.all_pictures()),
+            "text_line": lambda: text_lines.text_line_records(text_lines.all_faces(), text_lines.all_words()),
+            "emoji_many": lambda: emoji.emoji_many_records(emoji_drawings.all_drawings()),
+        },
+    )
+
+
+@app.command()
+def speech(
+    out: Out,
+    cached_only: Annotated[
+        bool, typer.Option("--cached-only", help="Leave out clips that would have to be synthesised, for an hour.")
+    ] = False,
+) -> None:
+    """Clips to transcribe, and spoken questions about easy-vqa's pictures."""
+    from recipes.nano import asterisk
+    from recipes.nano import speech as clips
+
+    build(
+        out,
+        {
+            "speech": lambda: clips.speech_records(cached_only),
+            "asterisk": asterisk.asterisk_records,
+            "sanity": asterisk.sanity_records,
+            "spoken_vqa": lambda: spoken_questions(cached_only),
+        },
+    )
+
+
+def spoken_questions(cached_only: bool) -> Iterator[Record]:
+    """Lets each voice ask about some of the pictures of its split; validation has the training voices."""
+    from recipes.nano import easy_vqa, speech, voices
+
+    pictures = easy_vqa.all_pictures()
+    for split, one_in in SPOKEN_ONE_IN.items():
+        asked = [picture for picture in pictures if picture.split == split]
+        for voice in voices.HELD_OUT if split == "test" else voices.TRAINING:
+            clips = speech.question_clips("test" if split == "test" else "train", [voice], cached_only)
+            _, licence = speech.ENGINE_SOURCES[voice.engine]
+            yield from easy_vqa.spoken_records(asked, clips, f"{voice.engine} {voice.name}", licence, one_in)
+
+
+def build(out: Path, datasets: Mapping[str, Callable[[], Iterator[Record]]]) -> None:
+    """Writes the data sets that are not there yet, one after the other, and shows how far it is."""
+    columns = (SpinnerColumn(), TextColumn("{task.description}: {task.completed:,} records"), TimeElapsedColumn())
+    for name, records in datasets.items():
+        directory = out / name
+        if directory.exists():
+            print(f"{directory}: kept")
+            continue
+        with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+            write_shards(progress.track(records(), description=name), directory)
+        print(f"{directory}: built")
+
+
+if __name__ == "__main__":
+    app()

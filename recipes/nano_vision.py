@@ -1,0 +1,96 @@
+"""nano learns to see: encoder pre-training, then the published vision stages (facts sheet 8.2) with other numbers.
+
+The release starts from SigLIP; no pretrained tower can be had here, so `pretrain` makes one with SigLIP's own loss on
+emoji and their names. Lines of text have no names; the tower learns to read them with CTC at the same time.
+"""
+
+from phi4.train.stage import Contrastive, Ctc, Source, Stage
+from recipes.nano.augment_pictures import augment
+
+
+def pretrain() -> Stage:
+    """Stage 0: the tower alone, no language model."""
+    return Stage(
+        name="nano vision pretrain",
+        about="emoji and their names; lines of text",
+        trains=("vision.encoder",),
+        sources=(Source("emoji", 24, Contrastive()), Source("text_line", 1, Ctc("vision", 160))),
+        steps=2000,
+        rows_per_step=1,
+        tokens_per_row=12000,
+        learning_rate=1e-3,
+        warmup_steps=200,
+        weight_decay=0.05,
+        augment=augment,
+        valid_every=250,
+        valid_records=256,
+        save_every=250,
+    )
+
+
+def align() -> Stage:
+    """Stage 1: the projector learns where the language model expects things."""
+    return Stage(
+        name="nano vision align",
+        about="one answer about one picture",
+        trains=("vision.projector", "vision.separator", "vision.row_separator"),
+        sources=(Source("emoji", 3), Source("easy_vqa", 1), Source("text_line", 1)),
+        steps=300,
+        rows_per_step=1,
+        tokens_per_row=2048,
+        learning_rate=2e-3,
+        augment=augment,
+        valid_every=100,
+        save_every=50,
+    )
+
+
+def joint() -> Stage:
+    """Stage 2: projector and tower."""
+    return Stage(
+        name="nano vision joint",
+        about="one answer about one picture",
+        trains=("vision.projector", "vision.separator", "vision.row_separator", "vision.encoder"),
+        sources=(Source("emoji", 3), Source("easy_vqa", 1), Source("text_line", 1)),
+        steps=300,
+        rows_per_step=1,
+        tokens_per_row=2048,
+        learning_rate=5e-4,
+        augment=augment,
+        valid_every=100,
+        save_every=50,
+    )
+
+
+def tune() -> Stage:
+    """Stage 3: the adapter, the projector and the tower."""
+    return Stage(
+        name="nano vision tune",
+        about="one answer, or several, about one picture",
+        trains=("vision.adapter", "vision.projector", "vision.separator", "vision.row_separator", "vision.encoder"),
+        sources=(Source("emoji", 3), Source("easy_vqa", 1), Source("text_line", 2)),
+        steps=1500,
+        rows_per_step=1,
+        tokens_per_row=2048,
+        learning_rate=5e-4,
+        augment=augment,
+        valid_every=100,
+        save_every=50,
+    )
+
+
+def many() -> Stage:
+    """Stage 4: several pictures in a conversation; the tower is frozen."""
+    return Stage(
+        name="nano vision many",
+        about="several pictures in one conversation",
+        trains=("vision.adapter", "vision.projector", "vision.separator", "vision.row_separator"),
+        sources=(Source("emoji_many", 1), Source("emoji", 2), Source("easy_vqa", 1), Source("text_line", 1)),
+        steps=300,
+        rows_per_step=1,
+        tokens_per_row=2048,
+        learning_rate=2e-4,
+        augment=augment,
+        valid_every=100,
+        save_every=50,
+    )
