@@ -4,11 +4,18 @@
 #   make test        what CI runs: format, lint, types, tests (needs no GPU; fetches packages on first use)
 #   make test-slow   full-size checks: 20 GiB of memory and disk, half an hour
 #   make format      rewrite the sources in the project's style
+#   make nano        train nano's vision and speech from packages to packs: hours on two cores; go on with the same command
 
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test test-slow format clean
+.PHONY: demo test test-slow format clean nano
+
+# Where `make nano` keeps data, runs and packs.
+NANO ?= build/nano
+DATA := $(NANO)/data
+RUNS := $(NANO)/runs
+TRAIN = $(BIN)/phi4 train $(1) --model nano --data $(DATA) --out $(@D) --resume
 
 demo: .venv/runtime-installed
 	$(BIN)/python examples/demo.py
@@ -41,3 +48,44 @@ clean:
 .venv/dev-installed: .venv/bin/pip pyproject.toml constraints.txt
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev,nano]'
 	@touch $@ .venv/runtime-installed
+
+# Each run's pack is the next one's beginning. A stage that was interrupted goes on from its last checkpoint.
+nano: $(NANO)/results.json
+
+$(DATA)/built: .venv/dev-installed
+	$(BIN)/python -m recipes.nano.build pictures --out $(DATA)
+	$(BIN)/python -m recipes.nano.build speech --out $(DATA)
+	@touch $@
+
+$(RUNS)/begin/vision.safetensors $(RUNS)/begin/speech.safetensors &: $(DATA)/built
+	$(BIN)/python -m recipes.nano.begin --data $(DATA) --out $(RUNS)/begin
+
+$(RUNS)/vision-pretrain/vision.safetensors: $(RUNS)/begin/vision.safetensors
+	$(call TRAIN,recipes/nano_vision.py:pretrain) --pack $<
+
+$(RUNS)/vision-align/vision.safetensors: $(RUNS)/vision-pretrain/vision.safetensors
+	$(call TRAIN,recipes/nano_vision.py:align) --pack $<
+
+$(RUNS)/vision-joint/vision.safetensors: $(RUNS)/vision-align/vision.safetensors
+	$(call TRAIN,recipes/nano_vision.py:joint) --pack $<
+
+$(RUNS)/vision-tune/vision.safetensors: $(RUNS)/vision-joint/vision.safetensors
+	$(call TRAIN,recipes/nano_vision.py:tune) --pack $<
+
+$(RUNS)/vision-many/vision.safetensors: $(RUNS)/vision-tune/vision.safetensors
+	$(call TRAIN,recipes/nano_vision.py:many) --pack $<
+
+$(RUNS)/speech-pretrain/speech.safetensors: $(RUNS)/begin/speech.safetensors
+	$(call TRAIN,recipes/nano_speech.py:pretrain) --pack $<
+
+$(RUNS)/speech-align/speech.safetensors: $(RUNS)/speech-pretrain/speech.safetensors
+	$(call TRAIN,recipes/nano_speech.py:align) --pack $<
+
+$(RUNS)/speech-instruct/speech.safetensors: $(RUNS)/speech-align/speech.safetensors
+	$(call TRAIN,recipes/nano_speech.py:instruct) --pack $<
+
+$(RUNS)/joint/vision.safetensors $(RUNS)/joint/speech.safetensors &: $(RUNS)/vision-many/vision.safetensors $(RUNS)/speech-instruct/speech.safetensors
+	$(call TRAIN,recipes/nano_joint.py:joint) $(addprefix --pack ,$^)
+
+$(NANO)/results.json: $(RUNS)/joint/vision.safetensors $(RUNS)/joint/speech.safetensors
+	$(BIN)/python -m recipes.nano.evaluate $(addprefix --pack ,$^) --data $(DATA) --out $@

@@ -1,6 +1,5 @@
 """Changes the pictures of training records a little, each time differently, in ways that leave the answer true."""
 
-import io
 import math
 from dataclasses import dataclass, replace
 
@@ -10,12 +9,13 @@ import PIL.ImageFilter
 
 from phi4.data.record import Record
 from phi4.processing.image_file import load_image
-from phi4.processing.messages import Image, ImageSource, Message
+from phi4.processing.messages import Image, Message
 
 # A ground that is dark would swallow black outlines.
 GROUND_COLOURS = (100, 256)
 MAX_BLUR_PX = 0.8
 MAX_NOISE = 12.0
+MAX_ENLARGEMENT = 3.0
 
 # ITU-R BT.601.
 LUMA = np.array([0.299, 0.587, 0.114], dtype=np.float32)
@@ -37,6 +37,7 @@ class Changes:
         grey_share: how often no colours are left.
         blur_share: how often it is blurred.
         noise_share: how often noise is added.
+        larger_share: how often it is enlarged, up to `MAX_ENLARGEMENT` times: people's pictures take several crops.
     """
 
     rotation_degrees: float = 0.0
@@ -51,6 +52,7 @@ class Changes:
     grey_share: float = 0.0
     blur_share: float = 0.0
     noise_share: float = 0.0
+    larger_share: float = 0.0
 
 
 EMOJI = Changes(
@@ -66,6 +68,7 @@ EMOJI = Changes(
     grey_share=0.05,
     blur_share=0.2,
     noise_share=0.2,
+    larger_share=0.15,
 )
 # Colours are asked for, and shapes may lie at the edge.
 SHAPES = Changes(scales=(0.85, 1.0), shift=0.075)
@@ -102,21 +105,17 @@ def _augment_message(message: Message, changes: Changes, generator: np.random.Ge
     if isinstance(message.content, str):
         return message
     parts = (
-        Image(_augment_file(part.source, changes, generator)) if isinstance(part, Image) else part
+        Image(change(load_image(part.source), changes, generator)) if isinstance(part, Image) else part
         for part in message.content
     )
     return replace(message, content=tuple(parts))
 
 
-def _augment_file(source: ImageSource, changes: Changes, generator: np.random.Generator) -> bytes:
-    picture = change(load_image(source), changes, generator)
-    content = io.BytesIO()
-    picture.save(content, format="PNG", compress_level=1)
-    return content.getvalue()
-
-
 def change(picture: PIL.Image.Image, changes: Changes, generator: np.random.Generator) -> PIL.Image.Image:
-    """Changes one RGB picture; its size stays."""
+    """Changes one RGB picture."""
+    if generator.random() < changes.larger_share:
+        factor = generator.uniform(1.0, MAX_ENLARGEMENT)
+        picture = picture.resize((round(picture.width * factor), round(picture.height * factor)))
     if generator.random() < changes.ground_share:
         picture = recolour_ground(picture, generator.integers(*GROUND_COLOURS, size=3))
     picture = move(picture, changes, generator)

@@ -15,7 +15,8 @@ from recipes.nano.emoji_drawings import Drawing
 from recipes.nano.packages import STYLES
 from recipes.nano.records import Turn, bucket, build_record
 
-SIDE_PX = 72
+# One crop of nano's tower: a larger picture would take several, and several times as long.
+SIDE_PX = 48
 
 TEST_QUESTION = "What is this?"
 QUESTIONS = (

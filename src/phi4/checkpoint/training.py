@@ -3,7 +3,6 @@
 RUN/checkpoints/step-00000100/ holds `tensors.safetensors` (master weights and optimiser moments) and `state.json`.
 """
 
-import json
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,7 +13,7 @@ import torch
 from phi4.checkpoint.directories import new_directory, write_json
 from phi4.checkpoint.shards import specs_of, write_file
 from phi4.checkpoint.tensor_files import map_file
-from phi4.errors import CheckpointError
+from phi4.errors import CheckpointError, ConfigError
 from phi4.json_file import read_json
 
 FOLDER = "checkpoints"
@@ -66,7 +65,7 @@ def load_training(checkpoint: Path) -> tuple[dict[str, torch.Tensor], dict[str, 
     """
     try:
         state = read_json(checkpoint / STATE_FILE)
-    except (OSError, json.JSONDecodeError) as error:
-        raise CheckpointError(f"the state of checkpoint {checkpoint} cannot be read: {error}") from error
+    except ConfigError as error:
+        raise CheckpointError(f"{checkpoint} is damaged: {error}; remove it to continue from the one before") from error
     tensors = {name: stored.read().clone() for name, stored in map_file(checkpoint / TENSORS_FILE).items()}
     return tensors, state

@@ -7,6 +7,7 @@ import typer
 
 from phi4.cli import conversation, models
 from phi4.cli import train as training
+from phi4.cli import verify as verification
 from phi4.errors import Phi4Error
 
 app = typer.Typer(
@@ -22,9 +23,11 @@ for needs_arguments, command in (
     (True, conversation.transcribe),
     (False, models.pull),
     (True, models.init),
+    (True, models.new_pack),
     (True, models.convert),
     (False, models.inspect),
     (True, training.train),
+    (True, verification.verify),
 ):
     app.command(no_args_is_help=needs_arguments)(command)
 

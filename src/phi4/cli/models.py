@@ -1,6 +1,6 @@
-"""Commands that handle models on disk: pull, init, convert, inspect."""
+"""Commands that handle models on disk: pull, init, new-pack, convert, inspect."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -20,12 +20,19 @@ from rich.progress import (
 from rich.table import Table
 from rich.text import Text
 
-from phi4.cli.options import Dtype, Json, print_json
+from phi4.cli.options import Dtype, Json, Model, print_json
+from phi4.errors import CheckpointError, ConfigError
 
 if TYPE_CHECKING:
+    import torch
+
     from phi4.checkpoint.inspect import Inspection
+    from phi4.checkpoint.layouts import Checkpoint
+    from phi4.config import ModelConfig
 
 Preset = Literal["tiny", "nano", "mini", "multimodal"]
+MultimodalPreset = Literal["tiny", "multimodal"]
+BuiltInModality = Literal["vision", "speech"]
 Form = Literal["released", "converted", "packs"]
 
 
@@ -75,6 +82,111 @@ def init(
     with byte_progress(f"writing {preset}") as progress:
         initialise(preset, directory, seed, getattr(torch, dtype), progress=progress)
     print(directory)
+
+
+def new_pack(
+    modality: Annotated[BuiltInModality, typer.Argument(help="What the language model shall learn.")],
+    path: Annotated[Path, typer.Argument(help="The file to write.")],
+    model: Model,
+    like: Annotated[MultimodalPreset, typer.Option("--like", help="Preset whose sizes the pack gets.")],
+    encoder_from: Annotated[
+        str | None, typer.Option("--encoder-from", help="Pack file or model whose encoder is taken over.")
+    ] = None,
+    seed: Annotated[int, typer.Option("--seed", help="Chooses the weights.")] = 0,
+) -> None:
+    """Write a pack for training to begin with: random weights, and a LoRA that has no effect yet.
+
+    The published stages begin with encoders that know pictures or speech already; --encoder-from takes one of the same
+    sizes, with the mel statistics of speech, out of a pack or a model. Without it they are random.
+
+    Examples:
+
+        phi4 new-pack vision vision.safetensors --model ./Phi-4-mini --like multimodal
+
+        phi4 new-pack speech speech.safetensors --model ./Phi-4-mini --like multimodal --encoder-from other.safetensors
+
+        phi4 new-pack vision vision.safetensors --model ./tiny/base --like tiny --seed 1
+    """
+    from phi4.checkpoint import hub
+    from phi4.checkpoint.fragments import extend_config, own_config, own_preprocessor, placeholder_id
+    from phi4.checkpoint.keymap import is_multimodal
+    from phi4.checkpoint.layouts import open_checkpoint
+    from phi4.checkpoint.new_pack import write_new_pack
+    from phi4.checkpoint.presets import load_preset
+
+    if path.exists():
+        raise CheckpointError(f"{path} exists; name another file, or remove it")
+    base = open_checkpoint(hub.resolve(model))
+    if is_multimodal(base.config):
+        raise CheckpointError(
+            f"{model} has its modalities inside already; take its language model out with "
+            f"`phi4 convert {model} DIRECTORY --to packs` and use DIRECTORY/base"
+        )
+    preset = load_preset(like)
+    fragment = own_config(preset.config.raw, modality)
+    config = extend_config(base.config, {modality: fragment}, ())
+    check_placeholder(base, placeholder_id(config, modality), like)
+    given = {} if encoder_from is None else read_encoder(encoder_from, modality, config)
+    write_new_pack(
+        path, base, modality, fragment, own_preprocessor(preset.preprocessor, modality), seed=seed, given=given
+    )
+    print(path)
+
+
+def check_placeholder(base: "Checkpoint", token_id: int, like: str) -> None:
+    """Makes sure that a base could use a pack with this placeholder.
+
+    Raises:
+        ConfigError: its tokenizer has no such added token.
+    """
+    from phi4.processing.tokenizer import Tokenizer
+
+    if token_id not in Tokenizer.load(base.directory).added.by_id:
+        raise ConfigError(
+            f"{base.directory} cannot use a pack with the sizes of {like}: its tokenizer has no added token {token_id} "
+            "to stand for media. Phi-4-mini gets it by the tokenizer.json and tokenizer_config.json of "
+            "Phi-4-multimodal-instruct, which have the same vocabulary and the placeholders; other models need packs "
+            "of their own"
+        )
+
+
+def read_encoder(source: str, modality: str, config: "ModelConfig") -> Mapping[str, "torch.Tensor"]:
+    """Reads an encoder, without its projector.
+
+    Args:
+        source: a pack file, a model directory or the name of a pulled model.
+        modality: whose encoder.
+        config: of the model that it is for.
+
+    Returns:
+        Its tensors, by our names.
+
+    Raises:
+        CheckpointError: the source has no such encoder, or one of other sizes.
+    """
+    from phi4.checkpoint import hub
+    from phi4.checkpoint.fragments import extend_config
+    from phi4.checkpoint.keymap import key_table, parameter_shapes
+    from phi4.checkpoint.layouts import open_checkpoint
+    from phi4.checkpoint.packs import read_pack
+    from phi4.checkpoint.tensor_files import list_some
+
+    if Path(source).is_file():
+        pack = read_pack(Path(source))
+        own = {modality: pack.config} if pack.modality == modality else {}
+        table = key_table(extend_config(config, own, ()), "released")
+        stored = {target.name: pack.tensors[name] for name, target in table.items() if name in pack.tensors}
+    else:
+        stored = dict(open_checkpoint(hub.resolve(source)).tensors)
+    prefix = f"{modality}.encoder."
+    found = {name: tensor for name, tensor in stored.items() if name.startswith(prefix)}
+    shapes = {name: shape for name, shape in parameter_shapes(config).items() if name.startswith(prefix)}
+    different = {name for name, _ in shapes.items() ^ {name: tensor.shape for name, tensor in found.items()}.items()}
+    if different:
+        raise CheckpointError(
+            f"{source} has no {modality} encoder of the sizes asked for; these tensors differ: {list_some(different)}"
+        )
+    return {name: tensor.read() for name, tensor in found.items()}
 
 
 def convert(

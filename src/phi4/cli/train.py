@@ -42,7 +42,7 @@ def train(
         torchrun --nproc-per-node 2 -m phi4 train recipes/vision.py:align --model M --pack P --data D --out R
     """
     if list_stages:
-        print_stages([Path(recipe.partition(":")[0])] if recipe else sorted(RECIPES.rglob("*.py")))
+        print_stages([Path(recipe.partition(":")[0])] if recipe else sorted(RECIPES.glob("*.py")))
         return
     if recipe is None or data is None or out is None:
         raise ConfigError("training needs a stage (FILE.py:STAGE), --data and --out; --list shows the stages there are")

@@ -50,8 +50,8 @@ def encode_example(record: Record, processor: Processor, eos_token_ids: Sequence
             of the end tokens.
     """
     messages = record.messages
-    inputs = processor.prepare(messages, add_generation_prompt=False)
     whole = processor.encode(messages, add_generation_prompt=False)
+    inputs = processor.prepare_media(whole, [part for message in messages for part in message.media])
     end_tokens = frozenset(eos_token_ids)
     places: list[int] = []
     for index, message in enumerate(messages):

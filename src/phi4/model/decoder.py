@@ -5,13 +5,13 @@ from types import MappingProxyType
 
 import torch
 from torch import nn
-from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
 from phi4.config import AdapterConfig, DecoderConfig
 from phi4.errors import InputError
 from phi4.inputs import Medium
 from phi4.model.attention import causal_attention
+from phi4.model.fused import rms_norm, swiglu
 from phi4.model.linear import linear
 from phi4.model.lora import AdaptedLinear
 from phi4.model.rope import RotaryTables, apply_rotary
@@ -30,8 +30,7 @@ class RMSNorm(nn.Module):
 
     def forward(self, hidden: torch.Tensor) -> torch.Tensor:
         """Normalises the last axis of [tokens, hidden]."""
-        normed = functional.rms_norm(hidden.float(), self.weight.shape, eps=self.eps)
-        return self.weight * normed.to(hidden.dtype)
+        return rms_norm(hidden, self.weight, self.eps)
 
 
 class Attention(nn.Module):
@@ -78,8 +77,7 @@ class MLP(nn.Module):
 
     def forward(self, hidden: torch.Tensor, runs: tuple[AdapterRun, ...]) -> torch.Tensor:
         """[tokens, hidden] -> [tokens, hidden]."""
-        gate, up = self.gate_up_proj(hidden, runs).chunk(2, dim=-1)
-        return self.down_proj(up * functional.silu(gate), runs)
+        return self.down_proj(swiglu(self.gate_up_proj(hidden, runs)), runs)
 
 
 class DecoderLayer(nn.Module):

@@ -12,7 +12,7 @@ from phi4.model.step import AdapterRun
 
 
 class AdaptedLinear(nn.Module):
-    """y = W x, plus scale * B(A(x)) on the rows of the segments that use an adapter (facts sheet 6.1).
+    """y = W x, plus B(scale * A(x)) on the rows of the segments that use an adapter (facts sheet 6.1).
 
     Rows outside every run get the bits of the bare linear layer: they are never touched after the product with W.
     """
@@ -42,6 +42,10 @@ class AdaptedLinear(nn.Module):
         output = linear(hidden, self.weight)
         for run in runs:
             own = functional.dropout(hidden[run.start : run.stop], self.dropouts[run.adapter], self.training)
-            down = self.lora_A[run.adapter](own)
-            output[run.start : run.stop] += self.lora_B[run.adapter](down) * self.scales[run.adapter]
+            down = self.lora_A[run.adapter](own) * self.scales[run.adapter]
+            up: torch.Tensor = self.lora_B[run.adapter].weight.T  # type: ignore[assignment]
+            # A slice would make autograd copy the whole output: where one run has all rows, there is none.
+            whole = run.stop - run.start == output.shape[0]
+            rows = output if whole else output[run.start : run.stop]
+            rows.addmm_(down, up)
         return output

@@ -88,6 +88,11 @@ class Message:
         """The content as a sequence, whichever way it was given."""
         return (self.content,) if isinstance(self.content, str) else self.content
 
+    @property
+    def media(self) -> "tuple[MediumPart, ...]":
+        """The parts that are not text."""
+        return tuple(part for part in self.parts if not isinstance(part, str))
+
 
 def user_message(text: str, images: Sequence[ImageSource] = (), sounds: Sequence[SoundSource] = ()) -> Message:
     """A user's turn in the trained order: pictures, sounds, text (facts sheet 3.2)."""

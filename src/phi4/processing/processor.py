@@ -105,8 +105,7 @@ class Processor:
             CapacityError: the prompt is longer than the context, or a medium is too large.
         """
         token_ids = self.encode(messages, tools, add_generation_prompt=add_generation_prompt)
-        media = [part for message in messages for part in message.parts if not isinstance(part, str)]
-        return self._expand(token_ids, media)
+        return self.prepare_media(token_ids, [part for message in messages for part in message.media])
 
     def encode(
         self, messages: Sequence[Message], tools: Any | None = None, *, add_generation_prompt: bool = True
@@ -167,9 +166,10 @@ class Processor:
                 be used.
             CapacityError: the prompt is longer than the context, or a medium is too large.
         """
-        return self._expand(token_ids, [*map(Image, images), *map(Sound, sounds), *signals])
+        return self.prepare_media(token_ids, [*map(Image, images), *map(Sound, sounds), *signals])
 
-    def _expand(self, token_ids: Sequence[int], media: Sequence[MediumPart]) -> ModelInputs:
+    def prepare_media(self, token_ids: Sequence[int], media: Sequence[MediumPart]) -> ModelInputs:
+        """Prepares token ids as `prepare_ids` does, with media of all modalities in the order of a conversation."""
         if not token_ids:
             raise InputError("the prompt is empty; give at least one token")
         wrong = [token_id for token_id in token_ids if not 0 <= token_id < self.vocab_size]

@@ -39,11 +39,18 @@ class Group:
             distributed.all_reduce(tensor, distributed.ReduceOp.MAX)
         return tensor.tolist()
 
-    def any(self, value: bool, device: torch.device) -> bool:
+    def any(self, value: bool) -> bool:
         """Whether any process says so; all of them get the same answer."""
-        flag = torch.tensor(float(value), device=device)
+        flag = torch.tensor(float(value))
         self.sum([flag])
         return bool(flag > 0)
+
+
+def own_device(device: str) -> torch.device:
+    """The device of this process: under torchrun, each process of a machine has a GPU of its own."""
+    if device == "cuda" and "LOCAL_RANK" in os.environ:
+        return torch.device("cuda", int(os.environ["LOCAL_RANK"]))
+    return torch.device(device)
 
 
 @contextmanager
@@ -52,7 +59,10 @@ def process_group(device: torch.device) -> Iterator[Group]:
     if "WORLD_SIZE" not in os.environ:
         yield Group()
         return
-    distributed.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+    # Counts and wishes to stop are on the CPU even where gradients are not.
+    distributed.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo")
     try:
         yield Group(rank=distributed.get_rank(), size=distributed.get_world_size())
     finally:

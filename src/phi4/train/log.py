@@ -33,9 +33,11 @@ class RunLog:
     def _drop_from(self, step: int) -> None:
         """Forgets what was reported after the checkpoint that training goes on from."""
         if self.path.is_file():
-            lines = self.path.read_text(encoding="utf-8").splitlines()
-            kept = [line for line in lines if json.loads(line)["step"] <= step]
-            self.path.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
+            lines = self.path.read_text(encoding="utf-8").splitlines(keepends=True)
+            # A process that was killed, or a full disk, may have left the last line unfinished.
+            whole = [line for line in lines if line.endswith("\n")]
+            kept = [line for line in whole if json.loads(line)["step"] <= step]
+            self.path.write_text("".join(kept), encoding="utf-8")
 
     def __enter__(self) -> "RunLog":
         self.bar.start()

@@ -4,7 +4,7 @@ Autocast would round weights in other places than a served model does; here both
 very same bf16 values (docs/decisions/0013).
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import nn
@@ -21,9 +21,8 @@ class Masters:
         for master in self.masters.values():
             master.grad = torch.zeros_like(master)
         self.max_grad_norm = stage.max_grad_norm
-        # Vectors (norms, biases, separators) are not decayed.
-        matrices = [master for master in self.masters.values() if master.ndim > 1]
-        vectors = [master for master in self.masters.values() if master.ndim <= 1]
+        matrices = [master for master in self.masters.values() if is_matrix(master.shape)]
+        vectors = [master for master in self.masters.values() if not is_matrix(master.shape)]
         self.adamw = torch.optim.AdamW(
             [{"params": matrices, "weight_decay": stage.weight_decay}, {"params": vectors, "weight_decay": 0.0}],
             lr=stage.learning_rate,
@@ -55,11 +54,28 @@ class Masters:
         if norm == norm and norm != float("inf"):
             for group in self.adamw.param_groups:
                 group["lr"] = learning_rate
-            self.adamw.step()
+            self._step()
             self.publish()
         for gradient in self.gradients:
             gradient.zero_()
         return norm
+
+    def _step(self) -> None:
+        """Updates what has a gradient. A weight that the loss does not depend on stays, and does not decay either."""
+        idle = [
+            (master, gradient)
+            for master, gradient in zip(self.masters.values(), self.gradients, strict=True)
+            if not bool(gradient.any())
+        ]
+        for master, _ in idle:
+            master.grad = None
+        self.adamw.step()
+        for master, gradient in idle:
+            master.grad = gradient
+
+    def is_finite(self) -> bool:
+        """Whether every weight is a number, as the model has it."""
+        return all(bool(parameter.isfinite().all()) for parameter in self.parameters.values())
 
     @torch.no_grad()
     def publish(self) -> None:
@@ -80,6 +96,14 @@ class Masters:
         with torch.no_grad():
             for name, master in self.masters.items():
                 master.copy_(tensors[f"master.{name}"])
-                moments = {key: tensors.get(f"{key}.{name}") for key in ("step", "exp_avg", "exp_avg_sq")}
-                self.adamw.state[master] = {key: value for key, value in moments.items() if value is not None}
+                if f"step.{name}" not in tensors:
+                    continue
+                moments = {key: tensors[f"{key}.{name}"].to(master.device) for key in ("exp_avg", "exp_avg_sq")}
+                # AdamW counts its steps on the CPU, wherever the weights are.
+                self.adamw.state[master] = {"step": tensors[f"step.{name}"], **moments}
         self.publish()
+
+
+def is_matrix(shape: Sequence[int]) -> bool:
+    """Whether a parameter is decayed: norms, biases and separators, vectors in whatever shape, are not."""
+    return len(shape) == 2 or sum(size > 1 for size in shape) > 1

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 import torch
 from torch import nn
 
-from phi4.checkpoint.keymap import adapter_of
+from phi4.checkpoint.keymap import adapter_of, modality_of
 from phi4.checkpoint.shards import tensor_bytes
 from phi4.errors import ConfigError
 
@@ -30,36 +30,57 @@ def select_trained(model: nn.Module, parts: Sequence[str]) -> dict[str, nn.Param
     for part in parts:
         found = {name: parameter for name, parameter in model.named_parameters() if belongs_to(name, part)}
         if not found:
-            known = sorted({name.rsplit(".", 1)[0] for name, _ in model.named_children()})
-            raise ConfigError(f"the stage trains {part}, which this model does not have; it has {', '.join(known)}")
+            raise ConfigError(
+                f"the stage trains {part}, which this model does not have; it has {', '.join(list_parts(model))}"
+            )
         trained |= found
-    base = [name for name in trained if name.startswith(("language.", "model.", "lm_head.")) and not adapter_of(name)]
-    if base:
-        raise ConfigError(f"the language model is frozen, but the stage would train {base[0]} ({len(base)} tensors)")
+    _refuse_language(trained, "train")
     model.requires_grad_(False)
     for parameter in trained.values():
         parameter.requires_grad_(True)
     return trained
 
 
+def list_parts(model: nn.Module) -> list[str]:
+    """The parts that a stage would name: what each modality consists of, and its adapter."""
+    parts = set()
+    for name, _ in model.named_parameters():
+        if adapter := adapter_of(name):
+            parts.add(f"{adapter}{ADAPTER_SUFFIX}")
+        elif modality_of(name) != "language":
+            parts.add(".".join(name.split(".")[:2]))
+    return sorted(parts)
+
+
 def copy_parts(model: nn.Module, copies: Mapping[str, str]) -> set[str]:
     """Overwrites parameters with copies of others; returns the names of those that were overwritten.
 
     Raises:
-        ConfigError: target and source do not have the same parameters.
+        ConfigError: target and source do not have the same parameters, or the target is in the language model.
     """
     tensors = dict(model.named_parameters())
     overwritten = set()
     for target, source in copies.items():
         targets = [name for name in tensors if belongs_to(name, target)]
         sources = [name for name in tensors if belongs_to(name, source)]
-        if not targets or [n.removeprefix(target) for n in targets] != [n.removeprefix(source) for n in sources]:
+        shapes = [
+            [(name.removeprefix(part), tensors[name].shape) for name in names]
+            for part, names in ((target, targets), (source, sources))
+        ]
+        if not targets or shapes[0] != shapes[1]:
             raise ConfigError(f"{target} cannot start as a copy of {source}: they do not have the same parameters")
+        _refuse_language(targets, "overwrite")
         with torch.no_grad():
             for target_name, source_name in zip(targets, sources, strict=True):
                 tensors[target_name].copy_(tensors[source_name])
         overwritten |= set(targets)
     return overwritten
+
+
+def _refuse_language(names: Iterable[str], verb: str) -> None:
+    base = [name for name in names if modality_of(name) == "language"]
+    if base:
+        raise ConfigError(f"the language model is frozen, but the stage would {verb} {base[0]} ({len(base)} tensors)")
 
 
 def digest_frozen(model: nn.Module, changing: Iterable[str]) -> str:

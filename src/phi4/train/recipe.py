@@ -1,9 +1,11 @@
 """Finds stages: public functions without arguments that return a `Stage`, in Python files called recipes."""
 
 import importlib.util
+import inspect
 import sys
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 from phi4.errors import ConfigError
 from phi4.train.stage import Stage
@@ -31,16 +33,21 @@ def load_stages(path: Path) -> dict[str, Stage]:
     Raises:
         ConfigError: the file is missing.
     """
-    if not path.is_file():
+    if not path.is_file() or path.suffix != ".py":
         raise ConfigError(f"there is no recipe {path}; name a file and a stage in it, such as recipes/vision.py:align")
     module = _import_file(path)
     return {
         name: function()
         for name, function in vars(module).items()
-        if getattr(function, "__module__", None) == module.__name__
-        and getattr(function, "__annotations__", {}).get("return") is Stage
-        and not name.startswith("_")
+        if not name.startswith("_") and _makes_stage(function, module)
     }
+
+
+def _makes_stage(value: Any, module: ModuleType) -> bool:
+    if not inspect.isfunction(value) or value.__module__ != module.__name__:
+        return False
+    # Where a recipe imports `annotations` from `__future__`, they are text.
+    return value.__annotations__.get("return") in (Stage, "Stage") and not inspect.signature(value).parameters
 
 
 def _import_file(path: Path) -> ModuleType:

@@ -3,7 +3,7 @@
 import hashlib
 import json
 import signal
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
@@ -20,11 +20,11 @@ from phi4.data.batches import Batches
 from phi4.data.example import Example, encode_example
 from phi4.data.record import Record
 from phi4.data.shards import ShardedRecords
-from phi4.errors import ConfigError, TrainingError
+from phi4.errors import CapacityError, ConfigError, DataError, InputError, TrainingError
 from phi4.modality import Modality
 from phi4.model.multimodal import Phi4Multimodal
 from phi4.processing.processor import Processor
-from phi4.train.distributed import Group, process_group
+from phi4.train.distributed import Group, own_device, process_group
 from phi4.train.interrupt import watch_signals
 from phi4.train.log import RunLog
 from phi4.train.objectives import build_objectives
@@ -84,9 +84,10 @@ def train_stage(
     if not resume and (run / "checkpoints").exists():
         raise TrainingError(f"{run} holds a run already; continue it with --resume, or name another folder")
     run.mkdir(parents=True, exist_ok=True)
-    loaded = load_model(base, dtype=dtype, device=device, packs=packs, modalities=modalities)
+    place = own_device(device)
+    loaded = load_model(base, dtype=dtype, device=place, packs=packs, modalities=modalities)
     if not isinstance(loaded.model, Phi4Multimodal):
-        raise ConfigError(f"{base} has no modality to train; add packs, random ones from `phi4 init` to begin with")
+        raise ConfigError(f"{base} has no modality to train; add packs, random ones from `phi4 new-pack` to begin with")
     datasets = {source.dataset: ShardedRecords.open(data / source.dataset) for source in stage.sources}
     identity = {
         "recipe": stage_digest(stage),
@@ -94,7 +95,7 @@ def train_stage(
         "packs": hashlib.sha256(b"".join(_file_digest(path) for path in packs)).hexdigest(),
         "data": hashlib.sha256("".join(records.digest for records in datasets.values()).encode()).hexdigest(),
     }
-    with process_group(torch.device(device)) as group:
+    with process_group(place) as group:
         trainer, changed = _prepare(stage, loaded, datasets, run, identity, group)
         if resume:
             trainer.resume()
@@ -154,8 +155,15 @@ def _prepare(
     return trainer, copied | set(trained)
 
 
-def _encode_all(records: Iterable[Record], encode: partial[Example]) -> list[Example]:
-    return [encode(record) for record in records]
+def _encode_all(records: Iterable[Record], encode: Callable[[Record], Example]) -> list[Example]:
+    """Encodes the records of a validation, whose mean must be over the same ones every time."""
+    examples = []
+    for record in records:
+        try:
+            examples.append(encode(record))
+        except (InputError, CapacityError, DataError) as error:
+            raise DataError(f"record {record.id!r} cannot be used for validation: {error}; leave it out") from error
+    return examples
 
 
 def _run(trainer: Trainer, stage: Stage, run: Path, group: Group) -> int | None:
@@ -189,7 +197,7 @@ def _describe(stage: Stage, datasets: Mapping[str, ShardedRecords], identity: Ma
         name: sorted({f"{s.source} ({s.licence})" for s in records.manifest.sources if s.split == "train"})
         for name, records in datasets.items()
     }
-    return {"stage": stage.name, "steps": stage.steps, "trains": list(stage.trains), "data": sources, **identity}
+    return {"stage": stage.name, "steps": stage.steps, "trains": list(stage.trains), "sources": sources, **identity}
 
 
 def _history(trained_on: Any) -> list[dict[str, Any]]:

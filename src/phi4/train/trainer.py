@@ -32,12 +32,14 @@ class StepResult:
         correct: share of terms that were predicted exactly, likewise.
         gradient_norm: before clipping.
         num_tokens: packed tokens, over all processes.
+        num_skipped: records that could not be used since training began or was resumed, over all processes.
     """
 
     losses: Mapping[str, float]
     correct: Mapping[str, float]
     gradient_norm: float
     num_tokens: int
+    num_skipped: int
 
 
 class Trainer:
@@ -110,6 +112,7 @@ class Trainer:
 
         Raises:
             TrainingError: the loss is not finite.
+            CheckpointError: a checkpoint cannot be written.
         """
         began, first, tokens = time.monotonic(), self.step, 0
         while self.step < self.stage.steps and not self._stopping(interrupt):
@@ -126,7 +129,14 @@ class Trainer:
             self.save()
 
     def save(self) -> None:
-        """Writes a checkpoint, from the first process."""
+        """Writes a checkpoint, from the first process.
+
+        Raises:
+            TrainingError: a weight is no number any more.
+            CheckpointError: it cannot be written.
+        """
+        if not self.masters.is_finite():
+            raise TrainingError(self._not_finite("a trained weight is no number any more", "nothing of it is saved"))
         state = self.batches.state()
         state["draws"] = self.group.maximum(state["draws"])
         if self.group.is_first:
@@ -146,7 +156,7 @@ class Trainer:
             )
 
     def _stopping(self, interrupt: Interrupt) -> bool:
-        return self.group.any(interrupt.signal is not None, self.model.device)
+        return self.group.any(interrupt.signal is not None)
 
     def _update(self) -> StepResult:
         rows = {stream: self.batches.next_row(stream) for stream in self.streams}
@@ -173,13 +183,14 @@ class Trainer:
         if not math.isfinite(norm):
             raise TrainingError(self._not_finite(f"the gradient's norm is {norm}"))
         shares = {name: hits / counts[name] for name, (_, hits) in zip(counts, sums, strict=True) if counts[name]}
-        ((num_tokens,),) = self._sum([[sum(row.num_tokens for row in rows.values())]])
-        return StepResult(losses, shares, norm, int(num_tokens))
+        num_tokens = sum(row.num_tokens for row in rows.values())
+        ((all_tokens, all_skipped),) = self._sum([[num_tokens, self.batches.skipped.total()]])
+        return StepResult(losses, shares, norm, int(all_tokens), int(all_skipped))
 
-    def _not_finite(self, what: str) -> str:
+    def _not_finite(self, what: str, consequence: str = "no weight was changed by it") -> str:
         saved = list_checkpoints(self.run)
         return (
-            f"step {self.step}: {what}; no weight was changed by it. "
+            f"step {self.step}: {what}; {consequence}. "
             f"{f'The last checkpoint is {saved[-1]}' if saved else 'There is no checkpoint yet'}; "
             "lower the learning rate or look at the data"
         )
@@ -200,7 +211,7 @@ class Trainer:
         return {name: total for name, (total,) in zip(distinct, self._sum(own), strict=True)}
 
     def _sum(self, values: Sequence[Sequence[float]]) -> list[list[float]]:
-        tensor = torch.tensor(values, dtype=torch.float64, device=self.model.device)
+        tensor = torch.tensor(values, dtype=torch.float64)
         self.group.sum([tensor])
         return tensor.tolist()
 
@@ -210,7 +221,7 @@ class Trainer:
         scalars["learning_rate"] = self.stage.learning_rate_at(self.step - 1)
         scalars["gradient_norm"] = result.gradient_norm
         scalars["tokens_per_second"] = tokens_per_second
-        scalars["skipped"] = float(self.batches.skipped.total())
+        scalars["skipped"] = result.num_skipped
         log.report(self.step, scalars)
         losses = "  ".join(f"{name} {loss:.3f}" for name, loss in result.losses.items())
         log.advance(self.step, f"{losses}  {tokens_per_second:,.0f} tokens/s")

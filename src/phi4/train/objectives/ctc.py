@@ -1,6 +1,7 @@
 """Connectionist temporal classification: pre-training of an encoder that reads or listens from left to right."""
 
 from collections.abc import Sequence
+from itertools import groupby
 
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
@@ -12,7 +13,7 @@ from phi4.errors import DataError
 from phi4.inputs import AudioFrames, ImageCrops, Medium
 from phi4.model.multimodal import Phi4Multimodal
 from phi4.model.vision import join_tiles
-from phi4.train.objectives.loss import Loss, ObjectiveLoss
+from phi4.train.objectives.loss import Loss, ObjectiveLoss, first_medium
 
 # Class 0 is the blank; piece n is class n + 1.
 BLANK = 0
@@ -42,7 +43,7 @@ class CtcLoss(ObjectiveLoss):
         targets = [[piece + 1 for piece in self.pieces.encode(example.record.answer).ids] for example in examples]
         losses = functional.ctc_loss(
             log_probabilities,
-            torch.tensor([piece for own in targets for piece in own]),
+            torch.tensor([piece for own in targets for piece in own], device=log_probabilities.device),
             lengths,
             torch.tensor([len(own) for own in targets]),
             blank=BLANK,
@@ -88,20 +89,12 @@ def encoder_width(model: Phi4Multimodal, modality: str) -> int:
     return config.hidden_size
 
 
-def first_medium(example: Example, modality: str) -> Medium:
-    """The medium that the answer transcribes.
-
-    Raises:
-        DataError: the record has none.
-    """
-    for medium in example.inputs.media:
-        if medium.modality == modality:
-            return medium
-    raise DataError(f"record {example.record.id} has no {modality} to be transcribed")
-
-
 def learn_pieces(texts: Sequence[str], num_pieces: int) -> Tokenizer:
-    """Learns word pieces by byte-pair encoding; a piece begins a word or continues one, and joins to the exact text."""
+    """Learns word pieces by byte-pair encoding.
+
+    A piece begins a word or continues one. Joined, they are the exact text, but for a space at its beginning and
+    letters that no text has.
+    """
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
     tokenizer.decoder = decoders.Metaspace()
@@ -112,4 +105,4 @@ def learn_pieces(texts: Sequence[str], num_pieces: int) -> Tokenizer:
 
 def collapse(path: Sequence[int]) -> list[int]:
     """The pieces of a best path: neighbours that repeat are one, blanks are none."""
-    return [c for before, c in zip([BLANK, *path[:-1]], path, strict=True) if c not in (BLANK, before)]
+    return [piece for piece, _ in groupby(path) if piece != BLANK]

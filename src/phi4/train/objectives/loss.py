@@ -8,6 +8,8 @@ import torch
 from torch import nn
 
 from phi4.data.example import Example
+from phi4.errors import DataError
+from phi4.inputs import Medium
 from phi4.model.multimodal import Phi4Multimodal
 
 
@@ -33,3 +35,15 @@ class ObjectiveLoss(nn.Module):
     @abstractmethod
     def forward(self, model: Phi4Multimodal, examples: Sequence[Example]) -> Loss:
         """Computes the summed loss."""
+
+
+def first_medium(example: Example, modality: str) -> Medium:
+    """The medium that the answer is about.
+
+    Raises:
+        DataError: the record has none.
+    """
+    for medium in example.inputs.media:
+        if medium.modality == modality:
+            return medium
+    raise DataError(f"record {example.record.id!r} has no medium for {modality}, which its objective needs")

@@ -1,0 +1,125 @@
+"""Scores nano on its held-out data: `python -m recipes.nano.evaluate --pack P --data DIR --out results.json`.
+
+Answers are greedy answers of the whole model, with no list of candidates. What is held out, and how, stands with each
+data set's builder.
+"""
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.progress import Progress
+from rich.table import Table
+
+from phi4 import Assistant
+from phi4.score import HeldOut, Score, answer_records, read_held_out, score_answers
+from recipes.nano.sentences import word_to_digit
+
+# Longer than any answer of the held-out data but Asterisk's longest prompts.
+MAX_TOKENS = 48
+LONG_TASKS = {"asterisk": 160}
+
+
+@dataclass(frozen=True)
+class Measure:
+    """What a task is judged by.
+
+    Attributes:
+        name: of the number.
+        value: from the task's score.
+        target: what it should reach; None where it is only to be reported.
+        lower_is_better: whether the target is an upper limit.
+    """
+
+    name: str
+    value: Callable[[Score], float]
+    target: float | None
+    lower_is_better: bool = False
+
+    def is_met(self, score: Score) -> bool | None:
+        """Whether the target is reached; None without a target."""
+        if self.target is None:
+            return None
+        return self.value(score) <= self.target if self.lower_is_better else self.value(score) >= self.target
+
+
+EXACT = "exact answers"
+MEASURES = {
+    "emoji": Measure(EXACT, lambda score: score.exact, 0.80),
+    "easy_vqa": Measure(EXACT, lambda score: score.exact, 0.96),
+    "text_line": Measure("characters", lambda score: score.character_accuracy, 0.95),
+    "digits": Measure("digits", lambda score: score.character_accuracy, 0.97),
+    "command": Measure("word error rate", lambda score: score.word_error_rate, 0.12, lower_is_better=True),
+    "question": Measure("word error rate", lambda score: score.word_error_rate, None, lower_is_better=True),
+    "asterisk": Measure("word error rate", lambda score: score.word_error_rate, None, lower_is_better=True),
+    "sanity": Measure("word error rate", lambda score: score.word_error_rate, None, lower_is_better=True),
+    "spoken_vqa": Measure(EXACT, lambda score: score.exact, 0.85),
+}
+
+
+def main(
+    pack: Annotated[list[Path], typer.Option(help="vision.safetensors, speech.safetensors.")],
+    data: Annotated[Path, typer.Option(help="What recipes.nano.build wrote.")],
+    out: Annotated[Path, typer.Option(help="JSON file for the results.")],
+    limit: Annotated[int | None, typer.Option(help="Take the first so many records of each task.")] = None,
+) -> None:
+    """Answers the test records of every task that the packs have the modality for, and writes the scores."""
+    assistant = Assistant.load("nano", packs=pack)
+    tasks = [task for task in read_held_out(data, limit) if task.modalities <= assistant.loaded.config.adapters.keys()]
+    scores = {}
+    with Progress(console=Console(stderr=True)) as progress:
+        for held_out in tasks:
+            records = len(held_out.records)
+            answers = answer_records(assistant, held_out.records, LONG_TASKS.get(held_out.task, MAX_TOKENS))
+            given = dict(progress.track(answers, total=records, description=held_out.task))
+            scores[held_out.task] = score_task(held_out, [given[place] for place in range(records)])
+            write_results(out, scores, limit)
+    Console().print(results_table(scores))
+
+
+def score_task(held_out: HeldOut, answers: Sequence[str]) -> Score:
+    """Scores the answers to one task; digit strings are compared digit by digit."""
+    expected = [record.answer for record in held_out.records]
+    if held_out.task == "digits":
+        return score_answers([to_digits(text) for text in expected], [to_digits(text) for text in answers])
+    return score_answers(expected, answers)
+
+
+def to_digits(text: str) -> str:
+    """The digits that a transcript spells."""
+    return word_to_digit(text.split())
+
+
+def write_results(path: Path, scores: dict[str, Score], limit: int | None) -> None:
+    """Writes what is known so far, so that an interrupted evaluation is not lost."""
+    results = {
+        task: {
+            "records": score.records,
+            "first_records_only": limit is not None,
+            "measure": MEASURES[task].name,
+            "value": MEASURES[task].value(score),
+            "target": MEASURES[task].target,
+            "met": MEASURES[task].is_met(score),
+        }
+        for task, score in scores.items()
+    }
+    path.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
+
+
+def results_table(scores: dict[str, Score]) -> Table:
+    """The scores for people."""
+    table = Table("task", "records", "measure", "value", "target")
+    for task, score in scores.items():
+        measure = MEASURES[task]
+        sign = "≤" if measure.lower_is_better else "≥"
+        target = "" if measure.target is None else f"{sign} {measure.target:.0%}"
+        table.add_row(task, f"{score.records:,}", measure.name, f"{measure.value(score):.1%}", target)
+    return table
+
+
+if __name__ == "__main__":
+    typer.run(main)

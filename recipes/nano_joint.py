@@ -1,0 +1,40 @@
+"""nano answers spoken questions about pictures: the published joint stage (facts sheet 8.4) with other numbers.
+
+Nothing says where the release's second audio projector comes from. Here it starts as a copy of the first and trains.
+"""
+
+import numpy as np
+
+from phi4.data.record import Record
+from phi4.train.stage import Source, Stage
+from recipes.nano import augment_pictures, augment_sounds
+
+
+def joint() -> Stage:
+    """The vision adapter learns to listen; the speech encoder and its adapter are frozen."""
+    return Stage(
+        name="nano joint",
+        about="spoken and written questions about pictures",
+        trains=(
+            "vision.adapter",
+            "vision.projector",
+            "vision.separator",
+            "vision.row_separator",
+            "vision.encoder",
+            "speech.projectors.vision",
+        ),
+        copies={"speech.projectors.vision": "speech.projectors.speech"},
+        sources=(Source("spoken_vqa", 3), Source("emoji", 2), Source("easy_vqa", 1), Source("text_line", 1)),
+        steps=600,
+        rows_per_step=1,
+        tokens_per_row=2048,
+        learning_rate=3e-4,
+        augment=augment,
+        valid_every=100,
+        save_every=50,
+    )
+
+
+def augment(record: Record, generator: np.random.Generator) -> Record:
+    """Changes the pictures and the sounds of a record."""
+    return augment_sounds.augment(augment_pictures.augment(record, generator), generator)

@@ -1,0 +1,60 @@
+"""nano learns to hear: encoder pre-training, then the published speech stages (facts sheet 8.3) with other numbers.
+
+The release starts from the encoder of a speech recogniser; none can be had here, so `pretrain` makes one with CTC.
+"""
+
+from phi4.train.stage import Ctc, Source, Stage
+from recipes.nano.augment_sounds import augment
+
+
+def pretrain() -> Stage:
+    """Stage 0: the conformer alone, no language model."""
+    return Stage(
+        name="nano speech pretrain",
+        about="synthetic voices and what they say",
+        trains=("speech.encoder",),
+        sources=(Source("speech", 1, Ctc("speech", 320)),),
+        steps=6000,
+        rows_per_step=1,
+        tokens_per_row=2500,
+        learning_rate=1e-3,
+        warmup_steps=300,
+        augment=augment,
+        valid_every=500,
+        valid_records=96,
+        save_every=250,
+    )
+
+
+def align() -> Stage:
+    """Stage 1: encoder and projector."""
+    return Stage(
+        name="nano speech align",
+        about="transcription",
+        trains=("speech.encoder", "speech.projectors.speech"),
+        sources=(Source("speech", 1),),
+        steps=400,
+        rows_per_step=1,
+        tokens_per_row=2048,
+        learning_rate=1e-3,
+        augment=augment,
+        valid_every=100,
+        save_every=50,
+    )
+
+
+def instruct() -> Stage:
+    """Stage 2: projector and adapter; the encoder is frozen."""
+    return Stage(
+        name="nano speech instruct",
+        about="transcription",
+        trains=("speech.adapter", "speech.projectors.speech"),
+        sources=(Source("speech", 1),),
+        steps=800,
+        rows_per_step=1,
+        tokens_per_row=2048,
+        learning_rate=5e-4,
+        augment=augment,
+        valid_every=100,
+        save_every=50,
+    )

@@ -1,0 +1,157 @@
+"""What goes wrong ends with an error that says what, and never with a checkpoint or pack that is of no use."""
+
+import resource
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+
+from phi4.checkpoint.training import list_checkpoints, load_training
+from phi4.data.order import Order
+from phi4.data.record import Record
+from phi4.data.shards import write_shards
+from phi4.errors import CheckpointError, DataError, TrainingError
+from phi4.processing.messages import Message, user_message
+from train.conftest import Setting, read_metrics
+from train.stages import align, contrast
+from train.toys import colours, record
+
+
+@contextmanager
+def no_file_above(num_bytes: int) -> Iterator[None]:
+    """Makes every write behind this size fail, as on a full disk; Python ignores the signal that comes with it."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (num_bytes, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def with_records(setting: Setting, folder: Path, records: list[Record]) -> Setting:
+    """The same setting with other pictures."""
+    write_shards(records, folder / "colours")
+    return replace(setting, data=folder)
+
+
+def broken(name: str, split: str = "train") -> Record:
+    """A record whose picture is none."""
+    return record(name, split, user_message("Which?", images=[b"no picture at all"]), "red")
+
+
+def assert_nothing_came_of_it(run: Path) -> None:
+    assert not list_checkpoints(run)
+    assert not list(run.rglob("*.safetensors"))
+
+
+def test_a_poisoned_weight_stops_the_first_step(setting: Setting, tmp_path: Path) -> None:
+    pack = tmp_path / "vision.safetensors"
+    with safe_open(setting.packs[0], framework="pt") as file:
+        metadata = file.metadata()
+    tensors = load_file(setting.packs[0])
+    name = next(name for name in tensors if name.endswith("img_projection.0.bias"))
+    tensors[name][3] = float("nan")
+    save_file(tensors, pack, metadata)
+    with pytest.raises(TrainingError, match=r"step 0: the loss is .*nan.*There is no checkpoint yet"):
+        replace(setting, packs=(pack,)).train(replace(align(), save_every=1), tmp_path / "run")
+    assert_nothing_came_of_it(tmp_path / "run")
+
+
+def test_a_loss_that_is_no_number_leaves_the_checkpoints_before_it(setting: Setting, tmp_path: Path) -> None:
+    stage = replace(align(), steps=20, save_every=1, learning_rate=1e30)
+    with pytest.raises(TrainingError, match=r"no weight was changed by it\. The last checkpoint is .*lower the"):
+        setting.train(stage, tmp_path / "run")
+    last = list_checkpoints(tmp_path / "run")[-1]
+    tensors, state = load_training(last)
+    assert last.name == f"step-{state['step']:08}"
+    assert len(read_metrics(tmp_path / "run")) >= state["step"]
+    assert all(bool(tensor.isfinite().all()) for name, tensor in tensors.items() if name.startswith("master."))
+    assert not list((tmp_path / "run").glob("*.safetensors"))
+
+
+def test_weights_that_overflow_in_the_very_last_step_are_not_saved(setting: Setting, tmp_path: Path) -> None:
+    stage = replace(align(), steps=1, warmup_steps=0, learning_rate=1e6)
+    with pytest.raises(TrainingError, match="a trained weight is no number any more; nothing of it is saved"):
+        setting.train(stage, tmp_path / "run", dtype=torch.float16)
+    assert_nothing_came_of_it(tmp_path / "run")
+
+
+def test_a_full_disk_leaves_the_earlier_checkpoint_whole_and_nothing_half_written(
+    setting: Setting, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    stage = replace(align(), save_every=1)
+    whole = setting.train(stage, run).packs["vision"].read_bytes()
+    shutil.rmtree(list_checkpoints(run)[-1])
+    (earlier,) = list_checkpoints(run)
+    with (
+        no_file_above(20_000),
+        pytest.raises(CheckpointError, match=r"step 3 could not be written .*File too large.*make room and resume"),
+    ):
+        setting.train(stage, run, resume=True)
+    assert list((run / "checkpoints").iterdir()) == [earlier]
+    assert load_training(earlier)[1]["step"] == 2
+    assert setting.train(stage, run, resume=True).packs["vision"].read_bytes() == whole
+
+
+def test_a_full_disk_while_the_pack_is_written_leaves_no_pack(setting: Setting, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    setting.train(align(), run).packs["vision"].unlink()
+    with no_file_above(20_000), pytest.raises(OSError, match="File too large"):
+        setting.train(align(), run, resume=True)
+    assert {path.name for path in run.iterdir()} == {"checkpoints", "metrics.jsonl", "tensorboard"}
+
+
+def test_a_flipped_byte_in_a_shard_is_found_before_any_step(setting: Setting, tmp_path: Path) -> None:
+    data = Path(shutil.copytree(setting.data, tmp_path / "data"))
+    shard = data / "colours" / "shard-00000.arrow"
+    content = bytearray(shard.read_bytes())
+    content[len(content) // 2] ^= 1
+    shard.write_bytes(content)
+    with pytest.raises(DataError, match=r"shard-00000\.arrow is damaged"):
+        replace(setting, data=data).train(align(), tmp_path / "run")
+    assert_nothing_came_of_it(tmp_path / "run")
+
+
+def test_a_data_set_that_is_not_there_is_named(setting: Setting, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="elsewhere/colours"):
+        replace(setting, data=tmp_path / "elsewhere").train(align(), tmp_path / "run")
+
+
+def test_a_broken_picture_is_left_out_and_counted_each_time(setting: Setting, tmp_path: Path) -> None:
+    records = [broken("broken"), *colours(8, "train")]
+    stage = replace(align(), steps=4)  # some four epochs
+    with_records(setting, tmp_path / "data", records).train(stage, tmp_path / "run")
+    _, state = load_training(list_checkpoints(tmp_path / "run")[-1])
+    order = Order({"colours": len(records)}, {"colours": 1.0}, stage.seed)
+    streams = enumerate(state["batches"]["draws"])
+    drawn = [order.draw(stream + stage.rows_per_step * turn) for stream, draws in streams for turn in range(draws)]
+    times = sum(draw.index == 0 for draw in drawn)
+    assert times > 1
+    assert [report["skipped"] for report in read_metrics(tmp_path / "run") if "skipped" in report][-1] == times
+    assert (tmp_path / "run" / "vision.safetensors").exists()
+
+
+def test_too_many_broken_pictures_stop_the_training(setting: Setting, tmp_path: Path) -> None:
+    records = [*(broken(f"broken-{number}") for number in range(3)), *colours(40, "train")]
+    with pytest.raises(DataError, match=r"records cannot be used; the first are: colours, record 'broken-\d'"):
+        with_records(setting, tmp_path / "data", records).train(replace(align(), steps=40), tmp_path / "run")
+
+
+def test_a_broken_record_of_the_validation_is_named_before_any_step(setting: Setting, tmp_path: Path) -> None:
+    records = [*colours(8, "train"), broken("wanted", "valid")]
+    with pytest.raises(DataError, match="'wanted' cannot be used for validation"):
+        with_records(setting, tmp_path / "data", records).train(align(), tmp_path / "run")
+    assert_nothing_came_of_it(tmp_path / "run")
+
+
+def test_a_text_for_a_contrastive_stage_is_named(setting: Setting, tmp_path: Path) -> None:
+    text = record("words", "train", Message("user", "Hello?"), "red")
+    with pytest.raises(DataError, match="'words' has no medium for vision"):
+        with_records(setting, tmp_path / "data", [*colours(4, "train"), text]).train(contrast(), tmp_path / "run")

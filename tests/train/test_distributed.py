@@ -1,0 +1,65 @@
+"""Several processes under torchrun do what one does."""
+
+import os
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from phi4.checkpoint.training import list_checkpoints
+from phi4.train.distributed import Group, own_device
+from phi4.train.recipe import load_stage
+from train.conftest import RECIPE, Setting, losses
+
+STEPS = 4
+
+
+def test_two_processes_train_as_one(setting: Setting, tmp_path: Path) -> None:
+    """Three rows of a step, shared among two: dropout and order belong to the row, wherever it is computed."""
+    two, one = tmp_path / "two", tmp_path / "one"
+    options = ["--dtype=float32", f"--steps={STEPS}", "--device=cpu"]
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "phi4"]
+    result = subprocess.run(
+        [*launcher, *setting.arguments("mixed", two), *options],
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.splitlines() == [str(two / "vision.safetensors"), str(two / "speech.safetensors")]
+
+    stage = replace(load_stage(f"{RECIPE}:mixed"), steps=STEPS)
+    setting.train(stage, one, dtype=torch.float32)
+    assert len(losses(two)) == len(losses(one))
+    for ours, theirs in zip(losses(two), losses(one), strict=True):
+        assert ours == pytest.approx(theirs, rel=1e-4)
+    packs = [
+        setting.load([run / "vision.safetensors", run / "speech.safetensors"], dtype=torch.float32).model.state_dict()
+        for run in (two, one)
+    ]
+    for name, tensor in packs[0].items():
+        torch.testing.assert_close(tensor, packs[1][name], atol=1e-5, rtol=1e-3, msg=name)
+
+    # What two processes saved, one continues, and the other way round.
+    states = [(list_checkpoints(run)[-1] / "state.json").read_text() for run in (two, one)]
+    assert states[0] == states[1]
+
+
+def test_without_torchrun_there_is_one_process() -> None:
+    group = Group()
+    tensor = torch.ones(2)
+    group.sum([tensor])
+    assert (tensor.tolist(), group.maximum([3, 5]), group.any(True), group.any(False)) == ([1, 1], [3, 5], True, False)
+    assert group.is_first
+
+
+def test_each_process_of_a_machine_has_its_own_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert own_device("cuda") == torch.device("cuda")
+    monkeypatch.setenv("LOCAL_RANK", "3")
+    assert own_device("cuda") == torch.device("cuda", 3)
+    assert own_device("cuda:1") == torch.device("cuda", 1)
+    assert own_device("cpu") == torch.device("cpu")
