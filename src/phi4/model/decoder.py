@@ -55,16 +55,28 @@ class Attention(nn.Module):
         queries, keys = apply_rotary(rotating, step.cos, step.sin).split([self.num_heads, self.num_kv_heads], dim=1)
         lengths = [segment.length for segment in step.segments]
         parts = zip(queries.split(lengths), keys.split(lengths), values.split(lengths), strict=True)
-        attended = [
-            causal_attention(own_queries, *self._history(segment, own_keys, own_values))
-            for segment, (own_queries, own_keys, own_values) in zip(step.segments, parts, strict=True)
-        ]
+        histories: list[tuple[torch.Tensor, torch.Tensor]] = []
+        attended = []
+        for segment, (own_queries, own_keys, own_values) in zip(step.segments, parts, strict=True):
+            histories.append(self._history(segment, own_keys, own_values, histories))
+            attended.append(causal_attention(own_queries, *histories[-1]))
         return torch.cat(attended)
 
-    def _history(self, segment: Segment, keys: torch.Tensor, values: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        if segment.cache is None:
-            return keys.transpose(0, 1), values.transpose(0, 1)
-        return segment.cache.write(self.layer, segment.cached, keys, values)
+    def _history(
+        self,
+        segment: Segment,
+        keys: torch.Tensor,
+        values: torch.Tensor,
+        earlier: Sequence[tuple[torch.Tensor, torch.Tensor]],
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Keys and values of a conversation up to the end of this segment, each [kv_heads, history, head_dim]."""
+        if segment.cache is not None:
+            return segment.cache.write(self.layer, segment.cached, keys, values)
+        keys, values = keys.transpose(0, 1), values.transpose(0, 1)
+        if segment.prefix is None:
+            return keys, values
+        prefix_keys, prefix_values = earlier[segment.prefix]
+        return torch.cat((prefix_keys, keys), dim=1), torch.cat((prefix_values, values), dim=1)
 
 
 class MLP(nn.Module):

@@ -18,10 +18,12 @@ class Segment:
 
     Attributes:
         length: new tokens.
-        cached: tokens of the same conversation that its cache already holds.
+        cached: tokens of the same conversation that stand before these: in its cache, or in `prefix`.
         adapter: name of the LoRA that is active for these tokens, or None for the bare base model.
         rotary: which LongRoPE table the conversation uses.
         cache: where keys and values are kept, or None when nothing follows this pass.
+        prefix: index of an earlier segment of the same pass, without a cache, that this conversation begins with;
+            several may share one, which is then computed once.
     """
 
     length: int
@@ -29,6 +31,7 @@ class Segment:
     adapter: str | None = None
     rotary: Rotary = "short"
     cache: KVCache | None = None
+    prefix: int | None = None
 
 
 @dataclass(frozen=True)

@@ -104,6 +104,11 @@ def test_a_record_without_a_picture_is_named(model: Phi4Multimodal, objective: C
         objective(model, [encode(text_record("words"))])
 
 
+def test_a_picture_without_a_text_is_refused(model: Phi4Multimodal, tokenizer: Tokenizer) -> None:
+    with pytest.raises(DataError, match="an answer is empty"):
+        ContrastiveLoss(model, ["red", ""], tokenizer)
+
+
 def test_a_model_without_vision_is_refused(setting: Setting, tokenizer: Tokenizer) -> None:
     deaf = setting.load([setting.packs[1]]).model
     assert isinstance(deaf, Phi4Multimodal)

@@ -1,4 +1,5 @@
 from collections.abc import Callable
+from dataclasses import replace
 from itertools import pairwise
 
 import pytest
@@ -74,6 +75,15 @@ def test_a_record_without_a_sound_is_named(model: Phi4Multimodal, encode: Encode
     objective = CtcLoss(model, "speech", 16, LINES)
     with pytest.raises(DataError, match=r"'words'.*speech"):
         objective(model, [encode(text_record("words"))])
+
+
+def test_silence_is_learnt_as_no_text_at_all(model: Phi4Multimodal, encode: Encode) -> None:
+    question, answer = tones(1, "train")[0].messages
+    silence = text_record("silence", question, replace(answer, content=""))
+    objective = CtcLoss(model, "speech", 16, LINES)
+    loss = objective(model, [encode(silence)])
+    assert float(loss.total.detach()) > 0
+    assert bool(loss.total.isfinite())
 
 
 @pytest.mark.parametrize("modality", ["smell", "vision"])

@@ -26,6 +26,8 @@ class ContrastiveLoss(ObjectiveLoss):
         super().__init__()
         if model.config.vision is None:
             raise DataError("contrastive training needs a model with vision")
+        if not all(answers):
+            raise DataError("an answer is empty; contrastive training needs a text for each picture: leave it out")
         width, hidden = model.config.vision.hidden_size, model.decoder_config.hidden_size
         self.texts = {text: number for number, text in enumerate(sorted(set(answers)))}
         token_ids = [tokenizer.encode(text, allow_special=False) for text in self.texts]
@@ -47,7 +49,7 @@ class ContrastiveLoss(ObjectiveLoss):
         pictures = model.vision.encoder.summarise(torch.stack(crops).to(weight.device, weight.dtype)).float()
         texts = self.text_tower(self.averages)
         similarity = functional.normalize(pictures, dim=-1) @ functional.normalize(texts, dim=-1).T
-        own = torch.tensor([self.texts.get(example.record.answer, -1) for example in examples], device=weight.device)
+        own = torch.tensor([self.texts.get(example.answer, -1) for example in examples], device=weight.device)
         positive = own[:, None] == torch.arange(len(self.texts), device=weight.device)
         scores = similarity * self.log_temperature.exp() + self.bias
         total = -functional.logsigmoid(torch.where(positive, scores, -scores)).sum()

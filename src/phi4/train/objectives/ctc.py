@@ -40,10 +40,10 @@ class CtcLoss(ObjectiveLoss):
         lengths = torch.tensor([output.shape[0] for output in outputs])
         padded = nn.utils.rnn.pad_sequence(outputs)  # [length, examples, width]
         log_probabilities = torch.log_softmax(self.classes(self.norm(padded.float())), dim=-1)
-        targets = [[piece + 1 for piece in self.pieces.encode(example.record.answer).ids] for example in examples]
+        targets = [[piece + 1 for piece in self.pieces.encode(example.answer).ids] for example in examples]
         losses = functional.ctc_loss(
             log_probabilities,
-            torch.tensor([piece for own in targets for piece in own], device=log_probabilities.device),
+            torch.tensor([p for own in targets for p in own], dtype=torch.long, device=log_probabilities.device),
             lengths,
             torch.tensor([len(own) for own in targets]),
             blank=BLANK,
