@@ -78,7 +78,10 @@ $(RUNS)/vision-many/vision.safetensors: $(RUNS)/vision-tune/vision.safetensors
 $(RUNS)/speech-pretrain/speech.safetensors: $(RUNS)/begin/speech.safetensors
 	$(call TRAIN,recipes/nano_speech.py:pretrain) --pack $<
 
-$(RUNS)/speech-align/speech.safetensors: $(RUNS)/speech-pretrain/speech.safetensors
+$(RUNS)/speech-harden/speech.safetensors: $(RUNS)/speech-pretrain/speech.safetensors
+	$(call TRAIN,recipes/nano_speech.py:harden) --pack $<
+
+$(RUNS)/speech-align/speech.safetensors: $(RUNS)/speech-harden/speech.safetensors
 	$(call TRAIN,recipes/nano_speech.py:align) --pack $<
 
 $(RUNS)/speech-instruct/speech.safetensors: $(RUNS)/speech-align/speech.safetensors
@@ -88,4 +91,5 @@ $(RUNS)/joint/vision.safetensors $(RUNS)/joint/speech.safetensors &: $(RUNS)/vis
 	$(call TRAIN,recipes/nano_joint.py:joint) $(addprefix --pack ,$^)
 
 $(NANO)/results.json: $(RUNS)/joint/vision.safetensors $(RUNS)/joint/speech.safetensors
+	$(BIN)/python -m recipes.nano.report --runs $(RUNS) --out $(NANO)/curves.svg
 	$(BIN)/python -m recipes.nano.evaluate $(addprefix --pack ,$^) --data $(DATA) --out $@

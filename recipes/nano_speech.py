@@ -8,17 +8,35 @@ from recipes.nano.augment_sounds import augment
 
 
 def pretrain() -> Stage:
-    """Stage 0: the conformer alone, no language model."""
+    """Stage 0: the conformer alone, no language model, on clean speech: distorted, it takes much longer to line up."""
     return Stage(
         name="nano speech pretrain",
         about="synthetic voices and what they say",
+        trains=("speech.encoder",),
+        sources=(Source("speech", 1, Ctc("speech", 320)),),
+        steps=3000,
+        rows_per_step=1,
+        tokens_per_row=2000,
+        learning_rate=1e-3,
+        warmup_steps=300,
+        valid_every=500,
+        valid_records=96,
+        save_every=250,
+    )
+
+
+def harden() -> Stage:
+    """Stage 0b: the same with noise, echo, narrow bands and other speeds."""
+    return Stage(
+        name="nano speech harden",
+        about="the same voices as microphones and rooms change them",
         trains=("speech.encoder",),
         sources=(Source("speech", 1, Ctc("speech", 320)),),
         steps=6000,
         rows_per_step=1,
         tokens_per_row=2500,
         learning_rate=1e-3,
-        warmup_steps=300,
+        warmup_steps=200,
         augment=augment,
         valid_every=500,
         valid_records=96,

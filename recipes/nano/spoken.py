@@ -5,11 +5,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from phi4.data.record import Split
 from recipes.nano.sentences import command, digit_string, draw, is_held_out
 from recipes.nano.voices import HELD_OUT, TRAINING, Voice
 
 Kind = Literal["digits", "command", "question", "everyday"]
-Split = Literal["train", "valid", "test"]
 
 SPEEDS = (0.85, 0.95, 1.0, 1.0, 1.1, 1.25)
 

@@ -12,6 +12,7 @@ import pytest
 
 from phi4.data.record import Record
 from phi4.data.shards import ShardedRecords, write_shards
+from phi4.processing.image_file import load_image
 from phi4.processing.messages import Image, Message, Sound
 from recipes.nano import emoji_drawings
 from recipes.nano.augment_pictures import augment
@@ -102,8 +103,7 @@ def lines(faces: list[Face]) -> list[Record]:
 def picture_of(record: Record) -> PIL.Image.Image:
     image = record.messages[0].parts[0]
     assert isinstance(image, Image)
-    assert isinstance(image.source, bytes)
-    return PIL.Image.open(io.BytesIO(image.source))
+    return load_image(image.source)
 
 
 def generator(seed: int) -> np.random.Generator:

@@ -108,6 +108,18 @@ def test_a_full_disk_while_the_pack_is_written_leaves_no_pack(setting: Setting, 
     assert {path.name for path in run.iterdir()} == {"checkpoints", "metrics.jsonl", "tensorboard"}
 
 
+def test_a_full_disk_when_a_run_goes_on_leaves_what_it_reported(setting: Setting, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    stage = replace(align(), save_every=1)
+    setting.train(stage, run)
+    shutil.rmtree(list_checkpoints(run)[-1])
+    before = read_metrics(run)
+    with no_file_above(50), pytest.raises(OSError, match="File too large"):
+        setting.train(stage, run, resume=True)
+    assert read_metrics(run) == before
+    assert not list(run.glob(".*"))
+
+
 def test_a_flipped_byte_in_a_shard_is_found_before_any_step(setting: Setting, tmp_path: Path) -> None:
     data = Path(shutil.copytree(setting.data, tmp_path / "data"))
     shard = data / "colours" / "shard-00000.arrow"

@@ -12,7 +12,7 @@ TENSORS = {"master.a": torch.arange(6.0).view(2, 3), "exp_avg.a": torch.ones(2, 
 def test_what_is_saved_is_loaded(tmp_path: Path) -> None:
     save_training(tmp_path, 12, TENSORS, {"batches": {"draws": [3, 4]}})
     tensors, state = load_training(tmp_path / "checkpoints" / "step-00000012")
-    assert state == {"step": 12, "batches": {"draws": [3, 4]}}
+    assert (state["step"], state["batches"]) == (12, {"draws": [3, 4]})
     assert tensors.keys() == TENSORS.keys()
     assert all(torch.equal(tensor, TENSORS[name]) for name, tensor in tensors.items())
 
@@ -47,4 +47,14 @@ def test_a_damaged_state_is_refused(tmp_path: Path, content: bytes) -> None:
     (checkpoint,) = list_checkpoints(tmp_path)
     (checkpoint / "state.json").write_bytes(content)
     with pytest.raises(CheckpointError, match=r"step-00000001 is damaged: .*; remove it"):
+        load_training(checkpoint)
+
+
+def test_a_flipped_byte_is_refused(tmp_path: Path) -> None:
+    save_training(tmp_path, 1, TENSORS, {})
+    (checkpoint,) = list_checkpoints(tmp_path)
+    content = bytearray((checkpoint / "tensors.safetensors").read_bytes())
+    content[-3] ^= 1
+    (checkpoint / "tensors.safetensors").write_bytes(content)
+    with pytest.raises(CheckpointError, match="is not what was saved; remove"):
         load_training(checkpoint)

@@ -56,6 +56,7 @@ def test_a_stage_is_trained_and_its_packs_are_printed(
         ("align", ("--pack=/no/such/pack",), "/no/such/pack"),
         ("align", ("--model=/no/such/model",), "/no/such/model"),
         ("align", ("--steps=0",), "steps is 0"),
+        ("align", ("--device=mps",), "has no mps"),
     ],
 )
 def test_a_mistake_ends_with_one_line_and_status_2(

@@ -1,5 +1,6 @@
 """Several processes under torchrun do what one does."""
 
+import json
 import os
 import subprocess
 import sys
@@ -45,7 +46,9 @@ def test_two_processes_train_as_one(setting: Setting, tmp_path: Path) -> None:
         torch.testing.assert_close(tensor, packs[1][name], atol=1e-5, rtol=1e-3, msg=name)
 
     # What two processes saved, one continues, and the other way round.
-    states = [(list_checkpoints(run)[-1] / "state.json").read_text() for run in (two, one)]
+    states = [json.loads((list_checkpoints(run)[-1] / "state.json").read_text()) for run in (two, one)]
+    for state in states:
+        del state["tensors_sha256"]  # sums over processes round differently
     assert states[0] == states[1]
 
 

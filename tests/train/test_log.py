@@ -29,6 +29,9 @@ def test_a_resumed_run_forgets_what_its_checkpoint_does_not_know(tmp_path: Path)
         file.write('{"step": 6, "lo')
     with RunLog(tmp_path, "stage", steps=9, first_step=3) as log:
         log.report(4, {"loss": 0.0})
+    events = EventAccumulator(str(tmp_path / "tensorboard"))
+    events.Reload()
+    assert [event.step for event in events.Scalars("loss")] == [1, 2, 3, 4]
     reports = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     assert [(report["step"], report["loss"]) for report in reports] == [
         (1, 1.0),

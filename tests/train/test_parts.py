@@ -1,7 +1,13 @@
+from pathlib import Path
+
 import pytest
 import torch
 
+from phi4.checkpoint.fragments import own_config
 from phi4.checkpoint.keymap import modality_of
+from phi4.checkpoint.layouts import open_checkpoint
+from phi4.checkpoint.new_pack import write_new_pack
+from phi4.checkpoint.presets import load_preset
 from phi4.checkpoint.weights import LoadedModel
 from phi4.errors import ConfigError
 from phi4.model.multimodal import Phi4Multimodal
@@ -53,6 +59,21 @@ def test_a_part_starts_as_a_copy_of_another(model: Phi4Multimodal) -> None:
         f"speech.projectors.vision.{n}" for n in ("up.weight", "up.bias", "down.weight", "down.bias")
     }
     assert torch.equal(model.speech.projectors["vision"].up.weight, model.speech.projectors["speech"].up.weight)
+
+
+def test_an_adapter_starts_as_a_copy_of_another_of_the_same_rank(setting: Setting, tmp_path: Path) -> None:
+    preset = load_preset("tiny").config.raw
+    packs = [tmp_path / "vision.safetensors", tmp_path / "speech.safetensors"]
+    for seed, pack in enumerate(packs):
+        fragment = own_config(preset, pack.stem)
+        fragment[f"{pack.stem}_lora"] = {**fragment[f"{pack.stem}_lora"], "r": 4}
+        write_new_pack(pack, open_checkpoint(setting.base), pack.stem, fragment, {}, seed=seed)
+    model = setting.load(packs).model
+    copied = copy_parts(model, {"speech.adapter": "vision.adapter"})
+    parameters = dict(model.named_parameters())
+    assert copied == {name for name in parameters if name.endswith(".speech.weight")}
+    for name in copied:
+        assert torch.equal(parameters[name], parameters[name.replace(".speech.", ".vision.")])
 
 
 @pytest.mark.parametrize(

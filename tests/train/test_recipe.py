@@ -6,6 +6,7 @@ import pytest
 
 from phi4.errors import ConfigError
 from phi4.train.recipe import load_stage, load_stages
+from phi4.train.run import stage_digest
 from train import stages
 from train.conftest import RECIPE
 
@@ -74,3 +75,17 @@ def test_a_recipe_imports_from_the_folder_that_it_is_run_from(tmp_path: Path, mo
 def test_what_is_not_there_is_named(reference: str, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         load_stage(reference)
+
+
+def test_a_stage_has_the_same_digest_wherever_its_recipe_stands(tmp_path: Path) -> None:
+    text = (
+        "from phi4.train.stage import Source, Stage\n"
+        "def only() -> Stage:\n    return Stage('only', ('vision',), (Source('a'),), 1, 1e-3, augment=change)\n"
+        "def change(record, generator):\n    return record\n"
+    )
+    digests = set()
+    for folder in ("here", "there"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "moved.py").write_text(text)
+        digests.add(stage_digest(load_stage(f"{tmp_path / folder / 'moved.py'}:only")))
+    assert len(digests) == 1

@@ -11,10 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from phi4.checkpoint.training import list_checkpoints
 from phi4.errors import CheckpointError, TrainingError
 from phi4.train.recipe import load_stage
+from phi4.train.run import train_stage
 from train.conftest import RECIPE, Setting, losses, read_metrics, write_toys
 from train.stages import align
 from train.toys import colours
@@ -98,6 +100,16 @@ def test_resuming_with_other_data_is_refused(setting: Setting, stopped: Path, tm
 def test_resuming_with_other_packs_is_refused(setting: Setting, stopped: Path) -> None:
     with pytest.raises(TrainingError, match="another packs;"):
         replace(setting, packs=setting.packs[:1]).train(align(), stopped, resume=True)
+
+
+def test_resuming_in_another_dtype_is_refused(setting: Setting, stopped: Path) -> None:
+    other = torch.float32 if setting.load().model.dtype == torch.bfloat16 else torch.bfloat16
+    with pytest.raises(TrainingError, match="another dtype;"):
+        train_stage(align(), setting.base, setting.packs, setting.data, stopped, resume=True, dtype=other)
+
+
+def test_the_order_in_which_packs_are_named_does_not_matter(setting: Setting, stopped: Path) -> None:
+    assert replace(setting, packs=setting.packs[::-1]).train(align(), stopped, resume=True).step == align().steps
 
 
 def test_a_folder_that_holds_a_run_is_not_begun_again(setting: Setting, stopped: Path) -> None:

@@ -27,6 +27,9 @@ def test_without_warm_up_the_first_step_has_the_highest_rate() -> None:
         ({"steps": 0}, "steps is 0"),
         ({"rows_per_step": 0}, "rows_per_step is 0"),
         ({"warmup_steps": -1}, "warmup_steps is -1"),
+        ({"valid_records": -1}, "valid_records is -1"),
+        ({"seed": -1}, "seed is -1"),
+        ({"seed": 2**32}, "seed is 4294967296"),
     ],
 )
 def test_an_impossible_stage_is_refused(changes: dict[str, object], message: str) -> None:

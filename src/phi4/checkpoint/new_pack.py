@@ -77,10 +77,10 @@ def write_new_pack(
 def initial_tensor(name: str, spec: TensorSpec, seed: int) -> torch.Tensor:
     """Draws the value that training starts from; it depends on seed and name alone.
 
-    Matrices keep the size of what they multiply (deviation 1 / sqrt(inputs)), A of a LoRA starts as in the paper's
-    code (uniform, the same divided by sqrt(3)), B and the conformer's relative bias at zero, positions of patches as
-    waves, from which a small tower learns sooner than from noise (arXiv 2205.01580). In the tower keys start equal to
-    queries, so that a patch looks at itself and its neighbours, and outputs take away what it sees there: trained
+    Matrices keep the size of what they multiply (deviation 1 / sqrt(inputs)), A of a LoRA has the deviation of the
+    paper's code (the same divided by sqrt(3)), B and the conformer's relative bias start at zero, positions of patches
+    as waves, from which a small tower learns sooner than from noise (arXiv 2205.01580). In the tower keys start equal
+    to queries, so that a patch looks at itself and its neighbours, and outputs take away what it sees there: trained
     towers look like that, and small data hardly teach it (arXiv 2305.09828).
     """
     if (adapter_of(name) and ".lora_B." in name) or "relative_attention_bias" in name:

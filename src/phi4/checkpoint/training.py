@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from phi4.checkpoint.digest import file_digest
 from phi4.checkpoint.directories import new_directory, write_json
 from phi4.checkpoint.shards import specs_of, write_file
 from phi4.checkpoint.tensor_files import map_file
@@ -42,7 +43,8 @@ def save_training(run: Path, step: int, tensors: Mapping[str, torch.Tensor], sta
     try:
         with new_directory(target) as partial:
             write_file(partial / TENSORS_FILE, specs_of(tensors), tensors.__getitem__)
-            write_json(partial / STATE_FILE, {"step": step, **state})
+            digest = file_digest(partial / TENSORS_FILE)
+            write_json(partial / STATE_FILE, {"step": step, "tensors_sha256": digest, **state})
     except OSError as error:
         raise CheckpointError(
             f"the checkpoint of step {step} could not be written to {target} ({error}); earlier checkpoints are "
@@ -67,5 +69,8 @@ def load_training(checkpoint: Path) -> tuple[dict[str, torch.Tensor], dict[str, 
         state = read_json(checkpoint / STATE_FILE)
     except ConfigError as error:
         raise CheckpointError(f"{checkpoint} is damaged: {error}; remove it to continue from the one before") from error
-    tensors = {name: stored.read().clone() for name, stored in map_file(checkpoint / TENSORS_FILE).items()}
+    path = checkpoint / TENSORS_FILE
+    tensors = {name: stored.read().clone() for name, stored in map_file(path).items()}
+    if state.get("tensors_sha256") != file_digest(path):
+        raise CheckpointError(f"{path} is not what was saved; remove {checkpoint} to continue from the one before")
     return tensors, state

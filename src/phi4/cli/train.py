@@ -7,7 +7,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from phi4.cli.options import DeviceOption, DtypeOption, Model, Packs
+from phi4.cli.options import Device, DtypeOption, Model, Packs
 from phi4.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ def train(
     resume: Annotated[bool, typer.Option("--resume", help="Continue from the run's last checkpoint.")] = False,
     steps: Annotated[int | None, typer.Option("--steps", help="Train shorter or longer than the recipe.")] = None,
     dtype: DtypeOption = None,
-    device: DeviceOption = None,
+    device: Annotated[Device | None, typer.Option("--device", help="Default: CUDA if there, else cpu.")] = None,
     list_stages: Annotated[bool, typer.Option("--list", help="Show the stages of one recipe or of all.")] = False,
 ) -> None:
     """Train one stage: the parts that it names, on frozen everything else; writes a pack for each modality it trained.
@@ -50,6 +50,7 @@ def train(
 
     import torch
 
+    from phi4.assistant import check_device
     from phi4.checkpoint import hub
     from phi4.train.recipe import load_stage
     from phi4.train.run import train_stage
@@ -57,7 +58,7 @@ def train(
     stage = load_stage(recipe)
     if steps is not None:
         stage = replace(stage, steps=steps)
-    chosen = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    chosen = check_device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     result = train_stage(
         stage,
         hub.resolve(model),

@@ -71,14 +71,16 @@ class ConformerEncoder(nn.Module):
         return hidden.flatten(0, 1)[:num_tokens]
 
     def encode_clips(self, clips: Sequence[torch.Tensor]) -> list[torch.Tensor]:
-        """Encodes short clips in one pass, each as `forward` would, for training.
+        """Encodes clips as `forward` would, in one pass if all are short; for training.
 
         Args:
-            clips: frames of each, [frames, mels], at most 500 tokens long.
+            clips: frames of each, [frames, mels].
 
         Returns:
             For each clip, [tokens, width].
         """
+        if max(frames.shape[0] for frames in clips) > MAX_CHUNK_TOKENS * self.subsampling.time_reduction:
+            return [self(frames) for frames in clips]
         normal = [(frames - self.global_mean) * self.global_invstd for frames in clips]
         hidden, inside = self.subsampling.forward_clips(normal)
         # The convolutions of the blocks look to the left only: padding at the end is to be hidden from attention alone.

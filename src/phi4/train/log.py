@@ -19,7 +19,7 @@ class RunLog:
     def __init__(self, run: Path, name: str, steps: int, first_step: int) -> None:
         self.path = run / METRICS_FILE
         self._drop_from(first_step)
-        self.board = SummaryWriter(str(run / TENSORBOARD_FOLDER), purge_step=first_step)
+        self.board = SummaryWriter(str(run / TENSORBOARD_FOLDER), purge_step=first_step + 1)
         columns = (
             TextColumn("{task.description}"),
             BarColumn(),
@@ -37,7 +37,12 @@ class RunLog:
             # A process that was killed, or a full disk, may have left the last line unfinished.
             whole = [line for line in lines if line.endswith("\n")]
             kept = [line for line in whole if json.loads(line)["step"] <= step]
-            self.path.write_text("".join(kept), encoding="utf-8")
+            partial = self.path.with_name(f".{self.path.name}.partial")
+            try:
+                partial.write_text("".join(kept), encoding="utf-8")
+                partial.replace(self.path)
+            finally:
+                partial.unlink(missing_ok=True)
 
     def __enter__(self) -> "RunLog":
         self.bar.start()

@@ -14,7 +14,8 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, hidden: torch.Tensor, head: torch.Tensor, targets: torch.Tensor) -> Any:
-        gradient = torch.empty_like(hidden)
+        with_gradient = ctx.needs_input_grad[0]
+        gradient = torch.empty_like(hidden) if with_gradient else hidden.new_empty(0)
         total = hidden.new_zeros((), dtype=torch.float32)
         correct = 0
         for start in range(0, hidden.shape[0], CHUNK_ROWS):
@@ -23,6 +24,8 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
             log_probabilities = torch.log_softmax(logits, dim=-1)
             total += functional.nll_loss(log_probabilities, targets[rows], reduction="sum")
             correct += int((logits.argmax(dim=-1) == targets[rows]).sum())
+            if not with_gradient:
+                continue
             slopes = log_probabilities.exp_()
             slopes[torch.arange(slopes.shape[0], device=slopes.device), targets[rows]] -= 1.0
             gradient[rows] = slopes.to(head.dtype) @ head

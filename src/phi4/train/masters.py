@@ -28,6 +28,7 @@ class Masters:
             lr=stage.learning_rate,
             betas=(stage.beta1, stage.beta2),
             eps=stage.epsilon,
+            fused=True,
         )
 
     @property

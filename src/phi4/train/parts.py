@@ -64,7 +64,7 @@ def copy_parts(model: nn.Module, copies: Mapping[str, str]) -> set[str]:
         targets = [name for name in tensors if belongs_to(name, target)]
         sources = [name for name in tensors if belongs_to(name, source)]
         shapes = [
-            [(name.removeprefix(part), tensors[name].shape) for name in names]
+            [(_name_within(name, part), tensors[name].shape) for name in names]
             for part, names in ((target, targets), (source, sources))
         ]
         if not targets or shapes[0] != shapes[1]:
@@ -75,6 +75,14 @@ def copy_parts(model: nn.Module, copies: Mapping[str, str]) -> set[str]:
                 tensors[target_name].copy_(tensors[source_name])
         overwritten |= set(targets)
     return overwritten
+
+
+def _name_within(name: str, part: str) -> str:
+    """What a parameter has in common with the one in the same place of another part."""
+    if part.endswith(ADAPTER_SUFFIX):
+        place, leaf = name.rsplit(f".{part.removesuffix(ADAPTER_SUFFIX)}.", 1)
+        return f"{place}.{leaf}"
+    return name.removeprefix(part)
 
 
 def _refuse_language(names: Iterable[str], verb: str) -> None:

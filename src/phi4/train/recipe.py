@@ -52,7 +52,8 @@ def _makes_stage(value: Any, module: ModuleType) -> bool:
 
 def _import_file(path: Path) -> ModuleType:
     """Imports a file, with the folder that it was found from as a place for imports of its own."""
-    name = "recipe_" + "_".join(path.resolve().with_suffix("").parts[-3:])
+    # The name says nothing of the folder: it is in a recipe's digest, and a repository may be moved.
+    name = f"recipe_{path.stem}"
     spec = importlib.util.spec_from_file_location(name, path)
     assert spec is not None
     assert spec.loader is not None

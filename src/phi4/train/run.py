@@ -5,14 +5,12 @@ import json
 import signal
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from phi4.checkpoint.digest import base_digest
+from phi4.checkpoint.digest import base_digest, file_digest
 from phi4.checkpoint.layouts import open_checkpoint
 from phi4.checkpoint.packs import read_pack, save_pack
 from phi4.checkpoint.weights import LoadedModel, load_model
@@ -92,7 +90,8 @@ def train_stage(
     identity = {
         "recipe": stage_digest(stage),
         "base": base_digest(open_checkpoint(base).tensors),
-        "packs": hashlib.sha256(b"".join(_file_digest(path) for path in packs)).hexdigest(),
+        "dtype": str(loaded.model.dtype).removeprefix("torch."),
+        "packs": hashlib.sha256("".join(sorted(map(file_digest, packs))).encode()).hexdigest(),
         "data": hashlib.sha256("".join(records.digest for records in datasets.values()).encode()).hexdigest(),
     }
     with process_group(place) as group:
@@ -103,9 +102,8 @@ def train_stage(
         trainer.check_frozen()
         if interrupted is not None or not group.is_first:
             return RunResult(trainer.step, interrupted, {})
-        history = [entry for path in packs for entry in _history(read_pack(path).trained_on)]
-        entry = _describe(stage, datasets, identity)
-        written = _write_packs(loaded, changed, run, identity["base"], [*_distinct(history), entry])
+        histories = {pack.modality: _history(pack.trained_on) for pack in map(read_pack, packs)}
+        written = _write_packs(loaded, changed, run, histories, _describe(stage, datasets, identity))
         return RunResult(trainer.step, None, written)
 
 
@@ -130,7 +128,12 @@ def _prepare(
     model = loaded.model
     assert isinstance(model, Phi4Multimodal)
     processor = Processor.load(loaded.directory, loaded.config, loaded.preprocessor)
-    encode = partial(encode_example, processor=processor, eos_token_ids=loaded.generation.eos_token_ids)
+
+    def encode(record: Record) -> Example:
+        example = encode_example(record, processor, loaded.generation.eos_token_ids)
+        model.adapter_for(example.inputs.modalities)  # refuses modalities that have no adapter together
+        return example
+
     copied = copy_parts(model, stage.copies)
     trained = select_trained(model, stage.trains)
     training = {name: records.select("train") for name, records in datasets.items()}
@@ -148,11 +151,16 @@ def _prepare(
         augment=stage.augment,
     )
     valid = {
-        name: _encode_all(islice(records.select("valid"), stage.valid_records), encode)
+        name: _encode_all(spread(records.select("valid"), stage.valid_records), encode)
         for name, records in datasets.items()
     }
     trainer = Trainer(stage, model, trained, objectives, batches, valid, run, identity, group)
     return trainer, copied | set(trained)
+
+
+def spread(records: Sequence[Record], count: int) -> Sequence[Record]:
+    """At most so many records, from the whole length of a data set: neighbours are often of one kind."""
+    return records[:: max(1, -(-len(records) // count))] if count else records[:0]
 
 
 def _encode_all(records: Iterable[Record], encode: Callable[[Record], Example]) -> list[Example]:
@@ -178,15 +186,21 @@ def _run(trainer: Trainer, stage: Stage, run: Path, group: Group) -> int | None:
 
 
 def _write_packs(
-    loaded: LoadedModel, changed: set[str], run: Path, base: str, trained_on: Sequence[Mapping[str, Any]]
+    loaded: LoadedModel,
+    changed: set[str],
+    run: Path,
+    histories: Mapping[str, Sequence[Mapping[str, Any]]],
+    entry: Mapping[str, Any],
 ) -> dict[str, Path]:
+    """Writes a pack for each modality of which something changed; its history goes on with this stage."""
     model = loaded.model
     assert isinstance(model, Phi4Multimodal)
     written = {}
     for modality in loaded.config.adapters:
         if any(belongs_to(name, modality) or belongs_to(name, f"{modality}.adapter") for name in changed):
             path = run / f"{modality}.safetensors"
-            save_pack(model, modality, path, base, {"stages": trained_on}, loaded.preprocessor)
+            stages = [*histories.get(modality, ()), entry]
+            save_pack(model, modality, path, entry["base"], {"stages": stages}, loaded.preprocessor)
             written[modality] = path
     return written
 
@@ -202,12 +216,3 @@ def _describe(stage: Stage, datasets: Mapping[str, ShardedRecords], identity: Ma
 
 def _history(trained_on: Any) -> list[dict[str, Any]]:
     return trained_on.get("stages", []) if isinstance(trained_on, dict) else []
-
-
-def _distinct(entries: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    return [entry for number, entry in enumerate(entries) if entry not in entries[:number]]
-
-
-def _file_digest(path: Path) -> bytes:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").digest()

@@ -7,6 +7,9 @@ from types import MappingProxyType
 from phi4.data.batches import Augment
 from phi4.errors import ConfigError
 
+# With a larger one, the seeds of dropout, which the trainer makes of seed, step and row, would leave 64 bits.
+MAX_SEED = 2**32 - 1
+
 
 @dataclass(frozen=True)
 class Answers:
@@ -103,8 +106,11 @@ class Stage:
         for name in ("steps", "rows_per_step", "tokens_per_row", "valid_every", "save_every"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"stage {self.name}: {name} is {getattr(self, name)}; at least 1 is needed")
-        if self.warmup_steps < 0:
-            raise ConfigError(f"stage {self.name}: warmup_steps is {self.warmup_steps}; it cannot be negative")
+        for name in ("warmup_steps", "valid_records"):
+            if getattr(self, name) < 0:
+                raise ConfigError(f"stage {self.name}: {name} is {getattr(self, name)}; it cannot be negative")
+        if not 0 <= self.seed <= MAX_SEED:
+            raise ConfigError(f"stage {self.name}: seed is {self.seed}; it must be 0 to {MAX_SEED}")
 
     def learning_rate_at(self, step: int) -> float:
         """The rate of an update: a linear rise, then a linear fall that would reach zero after the last one."""

@@ -20,7 +20,7 @@ from phi4.train.masters import Masters
 from phi4.train.objectives import ObjectiveLoss
 from phi4.train.parts import digest_frozen
 from phi4.train.stage import Stage
-from phi4.train.validate import Score, validate
+from phi4.train.validate import validate
 
 
 @dataclass(frozen=True)
@@ -226,12 +226,11 @@ class Trainer:
         losses = "  ".join(f"{name} {loss:.3f}" for name, loss in result.losses.items())
         log.advance(self.step, f"{losses}  {tokens_per_second:,.0f} tokens/s")
 
-    def _validate(self, log: RunLog | None) -> dict[str, Score]:
-        scores = validate(self.model, self.objectives, self.valid)
+    def _validate(self, log: RunLog | None) -> None:
+        scores = validate(self.model, self.objectives, self.valid, self.stage.tokens_per_row)
         if log is not None:
             scalars = {f"valid/{name}/loss": score.loss for name, score in scores.items()}
             log.report(self.step, scalars | {f"valid/{name}/accuracy": s.accuracy for name, s in scores.items()})
-        return scores
 
 
 def _distinct(objectives: Mapping[str, ObjectiveLoss]) -> dict[str, ObjectiveLoss]:

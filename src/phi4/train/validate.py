@@ -1,6 +1,6 @@
 """Loss and accuracy on records that are held out for watching the training."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -9,7 +9,7 @@ from phi4.data.example import Example
 from phi4.model.multimodal import Phi4Multimodal
 from phi4.train.objectives import ObjectiveLoss
 
-# Examples of one forward pass.
+# Most examples of one forward pass.
 BATCH_EXAMPLES = 16
 
 
@@ -28,15 +28,24 @@ class Score:
 
 @torch.no_grad()
 def validate(
-    model: Phi4Multimodal, objectives: Mapping[str, ObjectiveLoss], examples: Mapping[str, Sequence[Example]]
+    model: Phi4Multimodal,
+    objectives: Mapping[str, ObjectiveLoss],
+    examples: Mapping[str, Sequence[Example]],
+    tokens_per_row: int,
 ) -> dict[str, Score]:
-    """Scores each source's examples with its objective; a source without any is left out."""
+    """Scores each source's examples with its objective; a source without any is left out.
+
+    Args:
+        model: left in evaluation mode.
+        objectives: of each source.
+        examples: of each source.
+        tokens_per_row: no forward pass is longer, unless one example is, so that none needs more than training does.
+    """
     model.eval()
     scores = {}
     for source, own in examples.items():
         total, correct, count = 0.0, 0, 0
-        for start in range(0, len(own), BATCH_EXAMPLES):
-            batch = own[start : start + BATCH_EXAMPLES]
+        for batch in cut_batches(own, tokens_per_row):
             loss = objectives[source](model, batch)
             total += float(loss.total)
             correct += loss.correct
@@ -44,3 +53,18 @@ def validate(
         if count:
             scores[source] = Score(total / count, correct / count)
     return scores
+
+
+def cut_batches(examples: Sequence[Example], tokens_per_row: int) -> Iterator[list[Example]]:
+    """Groups examples, in their order, into passes of at most so many tokens; a longer one stands alone."""
+    batch: list[Example] = []
+    room = tokens_per_row
+    for example in examples:
+        length = len(example.inputs.token_ids)
+        if batch and (length > room or len(batch) == BATCH_EXAMPLES):
+            yield batch
+            batch, room = [], tokens_per_row
+        batch.append(example)
+        room -= length
+    if batch:
+        yield batch

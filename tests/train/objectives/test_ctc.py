@@ -100,6 +100,8 @@ def test_a_clip_is_encoded_as_it_is_alone_whatever_its_company(model: Phi4Multim
     clips = [sound(length, seed=length).frames for length in (1, 8, 9, 57, 100, 100, 215)]
     for own, clip in zip(encoder.encode_clips(clips), clips, strict=True):
         torch.testing.assert_close(own, encoder(clip), atol=1e-5, rtol=1e-5)
+    long = [clips[3], sound(4100, seed=1).frames]  # beyond 500 tokens, where clips are cut
+    torch.testing.assert_close(encoder.encode_clips(long)[1], encoder(long[1]), atol=1e-5, rtol=1e-5)
     loud = [clips[3], 100 * clips[6]]
     torch.testing.assert_close(encoder.encode_clips(loud)[0], encoder.encode_clips(clips)[3], atol=1e-5, rtol=1e-5)
 
