@@ -63,7 +63,10 @@ $(RUNS)/begin/vision.safetensors $(RUNS)/begin/speech.safetensors &: $(DATA)/bui
 $(RUNS)/vision-pretrain/vision.safetensors: $(RUNS)/begin/vision.safetensors
 	$(call TRAIN,recipes/nano_vision.py:pretrain) --pack $<
 
-$(RUNS)/vision-align/vision.safetensors: $(RUNS)/vision-pretrain/vision.safetensors
+$(RUNS)/vision-read/vision.safetensors: $(RUNS)/vision-pretrain/vision.safetensors
+	$(call TRAIN,recipes/nano_vision.py:read) --pack $<
+
+$(RUNS)/vision-align/vision.safetensors: $(RUNS)/vision-read/vision.safetensors
 	$(call TRAIN,recipes/nano_vision.py:align) --pack $<
 
 $(RUNS)/vision-joint/vision.safetensors: $(RUNS)/vision-align/vision.safetensors

@@ -9,13 +9,13 @@ from recipes.nano.augment_pictures import augment
 
 
 def pretrain() -> Stage:
-    """Stage 0: the tower alone, no language model."""
+    """Stage 0: the tower alone, no language model. A small tower needs a hundred passes over so few drawings."""
     return Stage(
         name="nano vision pretrain",
-        about="emoji and their names; lines of text",
+        about="emoji and their names",
         trains=("vision.encoder",),
-        sources=(Source("emoji", 32, Contrastive()), Source("text_line", 1, Ctc("vision", 160))),
-        steps=10_000,
+        sources=(Source("emoji", 1, Contrastive()),),
+        steps=16_000,
         rows_per_step=1,
         tokens_per_row=4200,
         learning_rate=1e-3,
@@ -23,7 +23,27 @@ def pretrain() -> Stage:
         weight_decay=0.05,
         augment=augment,
         valid_every=500,
-        valid_records=256,
+        valid_records=213,
+        save_every=250,
+    )
+
+
+def read() -> Stage:
+    """Stage 0b: the tower learns letters too, and keeps the emoji."""
+    return Stage(
+        name="nano vision read",
+        about="emoji and their names; lines of text",
+        trains=("vision.encoder",),
+        sources=(Source("emoji", 4, Contrastive()), Source("text_line", 1, Ctc("vision", 160))),
+        steps=4000,
+        rows_per_step=1,
+        tokens_per_row=4200,
+        learning_rate=5e-4,
+        warmup_steps=300,
+        weight_decay=0.05,
+        augment=augment,
+        valid_every=500,
+        valid_records=213,
         save_every=250,
     )
 

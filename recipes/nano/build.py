@@ -43,7 +43,7 @@ def pictures(out: Out) -> None:
 def speech(
     out: Out,
     cached_only: Annotated[
-        bool, typer.Option("--cached-only", help="Leave out clips that would have to be synthesised, for an hour.")
+        bool, typer.Option("--cached-only", help="To try things out: leave out clips that are not synthesised yet.")
     ] = False,
 ) -> None:
     """Clips to transcribe, and spoken questions about easy-vqa's pictures."""

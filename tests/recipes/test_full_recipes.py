@@ -15,9 +15,11 @@ from data.samples import png, wav
 from phi4.assistant import Assistant
 from phi4.checkpoint.convert import convert
 from phi4.checkpoint.digest import base_digest
+from phi4.checkpoint.fragments import own_config
 from phi4.checkpoint.initialise import initialise
 from phi4.checkpoint.keymap import adapter_of, empty_model
 from phi4.checkpoint.layouts import open_checkpoint
+from phi4.checkpoint.new_pack import write_new_pack
 from phi4.checkpoint.packs import add_packs, read_pack
 from phi4.checkpoint.presets import load_preset
 from phi4.cli import main
@@ -326,6 +328,16 @@ def test_a_new_pack_takes_over_an_encoder(base: Path, tmp_path: Path, modality: 
     assert all(torch.equal(given[name], new[name]) for name in own)
     projector = next(name for name in given if name.endswith("up.weight"))
     assert not torch.equal(given[projector], new[projector])
+
+
+def test_an_encoder_with_other_heads_is_refused_though_its_shapes_fit(base: Path, tmp_path: Path) -> None:
+    preset = load_preset("tiny")
+    fragment = own_config(preset.config.raw, "vision")
+    heads = {**fragment, "img_processor": {**fragment["img_processor"], "num_attention_heads": 1}}
+    write_new_pack(tmp_path / "one-head", open_checkpoint(base), "vision", heads, preset.preprocessor)
+    status, message = new_pack("vision", tmp_path / "new", base, "--encoder-from", str(tmp_path / "one-head"))
+    assert status == 2
+    assert "has 1 attention heads, not 2" in message
 
 
 def test_a_new_pack_that_cannot_be_is_refused(base: Path, tmp_path: Path, tiny_directory: Path) -> None:

@@ -174,10 +174,12 @@ def read_encoder(source: str, modality: str, config: "ModelConfig") -> Mapping[s
     if Path(source).is_file():
         pack = read_pack(Path(source))
         own = {modality: pack.config} if pack.modality == modality else {}
-        table = key_table(extend_config(config, own, ()), "released")
+        source_config = extend_config(config, own, ())
+        table = key_table(source_config, "released")
         stored = {target.name: pack.tensors[name] for name, target in table.items() if name in pack.tensors}
     else:
-        stored = dict(open_checkpoint(hub.resolve(source)).tensors)
+        checkpoint = open_checkpoint(hub.resolve(source))
+        source_config, stored = checkpoint.config, dict(checkpoint.tensors)
     prefix = f"{modality}.encoder."
     found = {name: tensor for name, tensor in stored.items() if name.startswith(prefix)}
     shapes = {name: shape for name, shape in parameter_shapes(config).items() if name.startswith(prefix)}
@@ -186,6 +188,10 @@ def read_encoder(source: str, modality: str, config: "ModelConfig") -> Mapping[s
         raise CheckpointError(
             f"{source} has no {modality} encoder of the sizes asked for; these tensors differ: {list_some(different)}"
         )
+    # Shapes do not tell the number of heads.
+    theirs, ours = (getattr(side, modality).num_attention_heads for side in (source_config, config))
+    if theirs != ours:
+        raise CheckpointError(f"the {modality} encoder of {source} has {theirs} attention heads, not {ours}")
     return {name: tensor.read() for name, tensor in found.items()}
 
 

@@ -14,7 +14,7 @@ BATCH_EXAMPLES = 16
 
 
 @dataclass(frozen=True)
-class Score:
+class ValidScore:
     """Means over the terms of an objective.
 
     Attributes:
@@ -32,7 +32,7 @@ def validate(
     objectives: Mapping[str, ObjectiveLoss],
     examples: Mapping[str, Sequence[Example]],
     tokens_per_row: int,
-) -> dict[str, Score]:
+) -> dict[str, ValidScore]:
     """Scores each source's examples with its objective; a source without any is left out.
 
     Args:
@@ -51,7 +51,7 @@ def validate(
             correct += loss.correct
             count += objectives[source].count(batch)
         if count:
-            scores[source] = Score(total / count, correct / count)
+            scores[source] = ValidScore(total / count, correct / count)
     return scores
 
 
