@@ -31,6 +31,7 @@ class Changes:
         scales: between which the size is drawn.
         squeeze: by how much of its width a picture may become narrower.
         shift: how far it may move, as a share of the shorter side.
+        keep_inside: whether it moves no further than it became smaller, so that nothing leaves the picture.
         ground_share: how often white around the drawing becomes a light colour.
         brightness, contrast, saturation: how far each may be from 1, either way.
         hue_degrees: at most, either way; small, since some names are colours.
@@ -44,6 +45,7 @@ class Changes:
     scales: tuple[float, float] = (1.0, 1.0)
     squeeze: float = 0.0
     shift: float = 0.0
+    keep_inside: bool = False
     ground_share: float = 0.0
     brightness: float = 0.0
     contrast: float = 0.0
@@ -71,7 +73,7 @@ EMOJI = Changes(
     larger_share=0.15,
 )
 # Colours are asked for, and shapes may lie at the edge.
-SHAPES = Changes(scales=(0.85, 1.0), shift=0.075)
+SHAPES = Changes(scales=(0.85, 1.0), shift=0.075, keep_inside=True)
 TEXT = Changes(
     rotation_degrees=0.5,
     scales=(0.92, 1.0),
@@ -153,7 +155,8 @@ def move(picture: PIL.Image.Image, changes: Changes, generator: np.random.Genera
     angle = math.radians(generator.uniform(-changes.rotation_degrees, changes.rotation_degrees))
     height_scale = generator.uniform(*changes.scales)
     width_scale = height_scale * generator.uniform(1.0 - changes.squeeze, 1.0)
-    shift_px = changes.shift * min(picture.size) * generator.uniform(-1.0, 1.0, size=2)
+    shift = min(changes.shift, (1.0 - height_scale) / 2) if changes.keep_inside else changes.shift
+    shift_px = shift * min(picture.size) * generator.uniform(-1.0, 1.0, size=2)
     cosine, sine = math.cos(angle), math.sin(angle)
     # Pillow asks where in the old picture each pixel of the new one comes from.
     inverse = np.array([[cosine, sine], [-sine, cosine]]) / np.array([[width_scale], [height_scale]])
