@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 from phi4.cli.options import Device, DtypeOption, Model, Packs
 from phi4.errors import ConfigError
@@ -80,7 +80,7 @@ def print_stages(paths: list[Path]) -> None:
     """Prints a table of the stages in these recipes."""
     from phi4.train.recipe import load_stages
 
-    table = Table("stage", "trains", "frozen", "data", "steps", title="stages")
+    table = Table(Column("stage", overflow="fold"), "trains", "frozen", "data", "steps", title="stages")
     for path in paths:
         for name, stage in load_stages(path).items():
             trains = "\n".join(stage.trains)
