@@ -89,3 +89,10 @@ def test_a_stage_has_the_same_digest_wherever_its_recipe_stands(tmp_path: Path) 
         (tmp_path / folder / "moved.py").write_text(text)
         digests.add(stage_digest(load_stage(f"{tmp_path / folder / 'moved.py'}:only")))
     assert len(digests) == 1
+
+
+@pytest.mark.parametrize("text", ["from nowhere_at_all import x", "def broken(:", "raise RuntimeError('mine')"])
+def test_a_recipe_that_cannot_be_loaded_says_why(tmp_path: Path, text: str) -> None:
+    (tmp_path / "bad.py").write_text(text)
+    with pytest.raises(ConfigError, match=r"bad\.py cannot be loaded: \w+: .*Its imports start at the folder"):
+        load_stages(tmp_path / "bad.py")

@@ -31,7 +31,7 @@ def load_stages(path: Path) -> dict[str, Stage]:
     """Returns all stages of a recipe by the names of their functions, in the order of the file.
 
     Raises:
-        ConfigError: the file is missing.
+        ConfigError: the file is missing or cannot be loaded.
     """
     if not path.is_file() or path.suffix != ".py":
         raise ConfigError(f"there is no recipe {path}; name a file and a stage in it, such as recipes/vision.py:align")
@@ -62,5 +62,11 @@ def _import_file(path: Path) -> ModuleType:
     if root not in sys.path:
         sys.path.insert(0, root)
     sys.modules[name] = module
-    spec.loader.exec_module(module)
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:  # whatever a user's file may raise
+        raise ConfigError(
+            f"the recipe {path} cannot be loaded: {type(error).__name__}: {error}. Its imports start at the folder "
+            f"that the command is run in, {root}"
+        ) from error
     return module
