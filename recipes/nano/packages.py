@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Literal
 
 from phi4.checkpoint.cache import cached_directory
+from phi4.checkpoint.digest import file_digest
 from phi4.errors import DataError
 
 Registry = Literal["npm", "pypi", "debian"]
@@ -261,8 +262,7 @@ def _download(package: Package, directory: Path) -> Path:
 
 
 def _check(package: Package, file: Path) -> None:
-    with file.open("rb") as stream:
-        digest = hashlib.file_digest(stream, "sha256").hexdigest()
+    digest = file_digest(file)
     if digest != package.sha256:
         raise DataError(f"{package.name} {package.version} has SHA-256 {digest} instead of {package.sha256}")
 

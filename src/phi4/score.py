@@ -108,9 +108,7 @@ def _read_dataset(directory: Path, limit: int | None) -> list[HeldOut]:
 
 def modalities_of(record: Record) -> frozenset[str]:
     """Names of the modalities of a record's media."""
-    return frozenset(
-        part.modality for message in record.messages for part in message.parts if not isinstance(part, str)
-    )
+    return frozenset(part.modality for message in record.messages for part in message.media)
 
 
 def answer_records(assistant: Assistant, records: Sequence[Record], max_tokens: int) -> Iterator[tuple[int, str]]:

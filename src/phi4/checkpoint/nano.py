@@ -1,10 +1,9 @@
 """The embedded default model: SmolLM2-135M-Instruct, taken from its package and written in the released layout."""
 
-import hashlib
 from pathlib import Path
 
 from phi4.checkpoint.cache import cached_directory
-from phi4.checkpoint.digest import base_digest
+from phi4.checkpoint.digest import base_digest, file_digest
 from phi4.checkpoint.directories import write_json
 from phi4.checkpoint.gguf import open_gguf, write_gguf_model
 from phi4.checkpoint.layouts import open_checkpoint
@@ -55,8 +54,7 @@ def pull_nano(progress: Progress | None = None) -> Path:
 
 def convert_nano(gguf: Path, directory: Path, progress: Progress | None = None) -> None:
     """Writes SmolLM2's GGUF file into a directory that exists, with a chat template that can offer tools."""
-    with gguf.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    digest = file_digest(gguf)
     if digest != GGUF_SHA256:
         raise CheckpointError(f"{gguf} has SHA-256 {digest} instead of {GGUF_SHA256}")
     write_gguf_model(open_gguf(gguf), directory, progress)

@@ -1,7 +1,7 @@
 """Commands that handle models on disk: pull, init, new-pack, convert, inspect."""
 
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -11,8 +11,6 @@ from rich.console import Console
 from rich.progress import (
     BarColumn,
     DownloadColumn,
-    Progress,
-    TaskID,
     TextColumn,
     TimeRemainingColumn,
     TransferSpeedColumn,
@@ -21,6 +19,7 @@ from rich.table import Table
 from rich.text import Text
 
 from phi4.cli.options import Dtype, Json, Model, print_json
+from phi4.cli.progress import late_progress
 from phi4.errors import CheckpointError, ConfigError
 
 if TYPE_CHECKING:
@@ -269,8 +268,7 @@ def print_report(report: "Inspection") -> None:
     console.print(f"base digest {report.base_digest}", highlight=False, soft_wrap=True)
 
 
-@contextmanager
-def byte_progress(description: str) -> Iterator[Callable[[int, int], None]]:
+def byte_progress(description: str) -> AbstractContextManager[Callable[[int, int], None]]:
     """Shows a progress bar on stderr from the first report on: (bytes so far, bytes in all)."""
     columns = (
         TextColumn("{task.description}"),
@@ -279,17 +277,4 @@ def byte_progress(description: str) -> Iterator[Callable[[int, int], None]]:
         TransferSpeedColumn(),
         TimeRemainingColumn(),
     )
-    progress = Progress(*columns, console=Console(stderr=True), transient=True)
-    tasks: list[TaskID] = []
-
-    def report(done: int, total: int) -> None:
-        if not tasks:
-            tasks.append(progress.add_task(description, total=total))
-            progress.start()
-        progress.update(tasks[0], completed=done, total=total)
-
-    try:
-        yield report
-    finally:
-        if tasks:
-            progress.stop()
+    return late_progress(description, *columns)

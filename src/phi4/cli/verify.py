@@ -1,17 +1,18 @@
 """The command that proves what a pack leaves untouched."""
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
 
 from phi4.cli.options import DeviceOption, DtypeOption, Json, Packs, print_json
+from phi4.cli.progress import late_progress
 
 if TYPE_CHECKING:
     from phi4.verify import AnswerProof, Verification
@@ -112,21 +113,7 @@ def mark(passed: bool) -> str:
     return "[green]yes[/]" if passed else "[red]NO[/]"
 
 
-@contextmanager
-def answer_progress() -> Iterator[Callable[[int, int], None]]:
+def answer_progress() -> AbstractContextManager[Callable[[int, int], None]]:
     """Shows a progress bar on stderr from the first answer on: (answers so far, answers in all)."""
     columns = (TextColumn("answering"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    progress = Progress(*columns, console=Console(stderr=True), transient=True)
-    tasks: list[TaskID] = []
-
-    def report(done: int, total: int) -> None:
-        if not tasks:
-            tasks.append(progress.add_task("answers", total=total))
-            progress.start()
-        progress.update(tasks[0], completed=done)
-
-    try:
-        yield report
-    finally:
-        if tasks:
-            progress.stop()
+    return late_progress("answers", *columns)
