@@ -60,13 +60,19 @@ $(DATA)/built: .venv/dev-installed
 $(RUNS)/begin/vision.safetensors $(RUNS)/begin/speech.safetensors &: $(DATA)/built
 	$(BIN)/python -m recipes.nano.begin --data $(DATA) --out $(RUNS)/begin
 
-$(RUNS)/vision-pretrain/vision.safetensors: $(RUNS)/begin/vision.safetensors
+$(DATA)/guide.safetensors: $(DATA)/built
+	$(BIN)/python -m recipes.nano.guide --data $(DATA) --out $@
+
+$(RUNS)/vision-pretrain/vision.safetensors: $(RUNS)/begin/vision.safetensors $(DATA)/guide.safetensors
 	$(call TRAIN,recipes/nano_vision.py:pretrain) --pack $<
 
 $(RUNS)/vision-read/vision.safetensors: $(RUNS)/vision-pretrain/vision.safetensors
 	$(call TRAIN,recipes/nano_vision.py:read) --pack $<
 
-$(RUNS)/vision-align/vision.safetensors: $(RUNS)/vision-read/vision.safetensors
+$(RUNS)/vision-ground/vision.safetensors: $(RUNS)/vision-read/vision.safetensors
+	$(call TRAIN,recipes/nano_vision.py:ground) --pack $<
+
+$(RUNS)/vision-align/vision.safetensors: $(RUNS)/vision-ground/vision.safetensors
 	$(call TRAIN,recipes/nano_vision.py:align) --pack $<
 
 $(RUNS)/vision-joint/vision.safetensors: $(RUNS)/vision-align/vision.safetensors
@@ -84,7 +90,10 @@ $(RUNS)/speech-pretrain/speech.safetensors: $(RUNS)/begin/speech.safetensors
 $(RUNS)/speech-harden/speech.safetensors: $(RUNS)/speech-pretrain/speech.safetensors
 	$(call TRAIN,recipes/nano_speech.py:harden) --pack $<
 
-$(RUNS)/speech-align/speech.safetensors: $(RUNS)/speech-harden/speech.safetensors
+$(RUNS)/speech-ground/speech.safetensors: $(RUNS)/speech-harden/speech.safetensors
+	$(call TRAIN,recipes/nano_speech.py:ground) --pack $<
+
+$(RUNS)/speech-align/speech.safetensors: $(RUNS)/speech-ground/speech.safetensors
 	$(call TRAIN,recipes/nano_speech.py:align) --pack $<
 
 $(RUNS)/speech-instruct/speech.safetensors: $(RUNS)/speech-align/speech.safetensors

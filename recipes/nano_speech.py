@@ -44,6 +44,25 @@ def harden() -> Stage:
     )
 
 
+def ground() -> Stage:
+    """Stage 0c: what the projector gives resembles the language model's own embeddings of the words."""
+    return Stage(
+        name="nano speech ground",
+        about="the same voices as microphones and rooms change them",
+        trains=("speech.encoder", "speech.projectors.speech"),
+        sources=(Source("speech", 1, Ctc("speech", 320, grounded=True)),),
+        steps=600,
+        rows_per_step=1,
+        tokens_per_row=2500,
+        learning_rate=5e-4,
+        warmup_steps=50,
+        augment=augment,
+        valid_every=200,
+        valid_records=96,
+        save_every=100,
+    )
+
+
 def align() -> Stage:
     """Stage 1: encoder and projector."""
     return Stage(

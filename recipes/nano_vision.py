@@ -9,17 +9,17 @@ from recipes.nano.augment_pictures import augment
 
 
 def pretrain() -> Stage:
-    """Stage 0: the tower alone, no language model. A small tower needs a hundred passes over so few drawings."""
+    """Stage 0: the tower alone, no language model."""
     return Stage(
         name="nano vision pretrain",
         about="emoji and their names",
         trains=("vision.encoder",),
-        sources=(Source("emoji", 1, Contrastive()),),
-        steps=16_000,
+        sources=(Source("emoji", 1, Contrastive(guide="guide.safetensors")),),
+        steps=2000,
         rows_per_step=1,
-        tokens_per_row=4200,
-        learning_rate=1e-3,
-        warmup_steps=300,
+        tokens_per_row=7600,
+        learning_rate=4e-3,
+        warmup_steps=100,
         weight_decay=0.05,
         augment=augment,
         valid_every=500,
@@ -34,17 +34,43 @@ def read() -> Stage:
         name="nano vision read",
         about="emoji and their names; lines of text",
         trains=("vision.encoder",),
-        sources=(Source("emoji", 4, Contrastive()), Source("text_line", 1, Ctc("vision", 160))),
-        steps=4000,
+        sources=(
+            Source("emoji", 3, Contrastive(guide="guide.safetensors")),
+            Source("text_line", 1, Ctc("vision", 160)),
+        ),
+        steps=2000,
         rows_per_step=1,
-        tokens_per_row=4200,
-        learning_rate=5e-4,
-        warmup_steps=300,
+        tokens_per_row=6000,
+        learning_rate=2e-3,
+        warmup_steps=100,
         weight_decay=0.05,
         augment=augment,
         valid_every=500,
         valid_records=213,
         save_every=250,
+    )
+
+
+def ground() -> Stage:
+    """Stage 0c: what the projector gives resembles the language model's own embeddings of the words."""
+    return Stage(
+        name="nano vision ground",
+        about="emoji and their names; lines of text",
+        trains=("vision.encoder", "vision.projector"),
+        sources=(
+            Source("emoji", 7, Contrastive(grounded=True)),
+            Source("text_line", 1, Ctc("vision", 160, grounded=True)),
+        ),
+        steps=800,
+        rows_per_step=1,
+        tokens_per_row=4200,
+        learning_rate=1e-3,
+        warmup_steps=100,
+        weight_decay=0.05,
+        augment=augment,
+        valid_every=200,
+        valid_records=213,
+        save_every=100,
     )
 
 

@@ -11,10 +11,10 @@ VISION: Mapping[str, Any] = {
     "architectures": ["Phi4MMForCausalLM"],
     "model_type": "phi4mm",
     "img_processor": {
-        "hidden_size": 128,
-        "intermediate_size": 512,
-        "num_hidden_layers": 8,
-        "num_attention_heads": 4,
+        "hidden_size": 192,
+        "intermediate_size": 768,
+        "num_hidden_layers": 4,
+        "num_attention_heads": 6,
         "patch_size": 8,
     },
     "embd_layer": {

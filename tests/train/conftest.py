@@ -17,6 +17,7 @@ from phi4.data.example import Example, encode_example
 from phi4.data.record import Record
 from phi4.data.shards import write_shards
 from phi4.processing.processor import Processor
+from phi4.processing.tokenizer import Tokenizer
 from phi4.train.recipe import load_stage
 from phi4.train.run import RunResult, train_stage
 from phi4.train.stage import Stage
@@ -48,6 +49,11 @@ class Setting:
     def load(self, packs: Iterable[Path] | None = None, **options: Any) -> LoadedModel:
         """Loads the base with these or other packs."""
         return load_model(self.base, packs=self.packs if packs is None else list(packs), **options)
+
+    def tokenizer(self) -> Tokenizer:
+        """The language model's."""
+        loaded = self.load()
+        return Processor.load(loaded.directory, loaded.config, loaded.preprocessor).tokenizer
 
     def arguments(self, stage: str, run: Path) -> list[str]:
         """The same as `train` for the command line."""

@@ -108,28 +108,25 @@ class SiglipEncoder(nn.Module):
         Returns:
             [crops, patches * patches, width], without a final norm.
         """
-        return self._encode(crops, mask, self.num_feature_layers)
+        hidden = self.patch_embedding(crops).flatten(2).transpose(1, 2)
+        hidden = hidden + self.position_embedding(position_ids(mask))
+        visible = None if bool(mask.all()) else mask.flatten(1)[:, None, None, :]
+        for layer in self.layers[: self.num_feature_layers]:
+            hidden = layer(hidden, visible)
+        return hidden
 
-    def summarise(self, crops: torch.Tensor) -> torch.Tensor:
-        """Encodes crops that are all picture into one vector each, with every layer, the last norm and the head.
+    def summarise(self, features: torch.Tensor) -> torch.Tensor:
+        """Makes one vector of a crop, with the remaining layers, the last norm and the head.
 
         Args:
-            crops: normalised pixels, [crops, 3, side, side].
+            features: of crops that are all picture, from `forward`, [crops, patches * patches, width].
 
         Returns:
             [crops, width].
         """
-        side = crops.shape[-1] // self.patch_embedding.kernel_size[0]
-        mask = torch.ones(crops.shape[0], side, side, dtype=torch.bool, device=crops.device)
-        return self.head(self.post_layernorm(self._encode(crops, mask, len(self.layers))))
-
-    def _encode(self, crops: torch.Tensor, mask: torch.Tensor, num_layers: int) -> torch.Tensor:
-        hidden = self.patch_embedding(crops).flatten(2).transpose(1, 2)
-        hidden = hidden + self.position_embedding(position_ids(mask))
-        visible = None if bool(mask.all()) else mask.flatten(1)[:, None, None, :]
-        for layer in self.layers[:num_layers]:
-            hidden = layer(hidden, visible)
-        return hidden
+        for layer in self.layers[self.num_feature_layers :]:
+            features = layer(features, None)
+        return self.head(self.post_layernorm(features))
 
 
 class SiglipLayer(nn.Module):

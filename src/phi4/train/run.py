@@ -27,7 +27,7 @@ from phi4.train.interrupt import watch_signals
 from phi4.train.log import RunLog
 from phi4.train.objectives import build_objectives
 from phi4.train.parts import belongs_to, copy_parts, select_trained
-from phi4.train.stage import Stage
+from phi4.train.stage import Contrastive, Stage
 from phi4.train.trainer import Trainer
 
 
@@ -92,10 +92,10 @@ def train_stage(
         "base": base_digest(open_checkpoint(base).tensors),
         "dtype": str(loaded.model.dtype).removeprefix("torch."),
         "packs": hashlib.sha256("".join(sorted(map(file_digest, packs))).encode()).hexdigest(),
-        "data": hashlib.sha256("".join(records.digest for records in datasets.values()).encode()).hexdigest(),
+        "data": data_digest(stage, data, datasets),
     }
     with process_group(place) as group:
-        trainer, changed = _prepare(stage, loaded, datasets, run, identity, group)
+        trainer, changed = _prepare(stage, loaded, data, datasets, run, identity, group)
         if resume:
             trainer.resume()
         interrupted = _run(trainer, stage, run, group)
@@ -116,9 +116,26 @@ def stage_digest(stage: Stage) -> str:
     return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()
 
 
+def data_digest(stage: Stage, data: Path, datasets: Mapping[str, ShardedRecords]) -> str:
+    """SHA-256, hexadecimal, of the stage's shards and of the guides that it imitates.
+
+    Raises:
+        DataError: there is no such guide.
+    """
+    guides = [source.objective.guide for source in stage.sources if isinstance(source.objective, Contrastive)]
+    missing = [guide for guide in guides if guide and not (data / guide).is_file()]
+    if missing:
+        raise DataError(f"{data / missing[0]} is missing; stage {stage.name} imitates it: make it as the recipe says")
+    digests = [records.digest for records in datasets.values()] + [
+        file_digest(data / guide) for guide in guides if guide
+    ]
+    return hashlib.sha256("".join(digests).encode()).hexdigest()
+
+
 def _prepare(
     stage: Stage,
     loaded: LoadedModel,
+    data: Path,
     datasets: Mapping[str, ShardedRecords],
     run: Path,
     identity: Mapping[str, str],
@@ -138,7 +155,7 @@ def _prepare(
     trained = select_trained(model, stage.trains)
     training = {name: records.select("train") for name, records in datasets.items()}
     torch.manual_seed(stage.seed)
-    objectives = build_objectives(stage, model, training, processor.tokenizer)
+    objectives = build_objectives(stage, model, data, training, processor.tokenizer)
     for objective in objectives.values():
         objective.to(model.device)
     batches = Batches(

@@ -18,7 +18,16 @@ class Answers:
 
 @dataclass(frozen=True)
 class Contrastive:
-    """SigLIP's sigmoid loss between whole pictures and the texts of their answers (arXiv 2303.15343)."""
+    """SigLIP's sigmoid loss between whole pictures and the texts of their answers (arXiv 2303.15343).
+
+    Attributes:
+        grounded: compare what the projector gives with the language model's embeddings of the texts, instead of what
+            the tower's head gives with vectors of the objective's own.
+        guide: file in the data folder with a network whose features the tower imitates at the same time; None for none.
+    """
+
+    grounded: bool = False
+    guide: str | None = None
 
 
 @dataclass(frozen=True)
@@ -28,10 +37,13 @@ class Ctc:
     Attributes:
         modality: "speech", or "vision" for one line of text.
         num_pieces: size of the vocabulary of word pieces, which is learned from the training answers.
+        grounded: compare what the projector gives with the language model's embeddings of the pieces, instead of a
+            linear layer of the objective's own.
     """
 
     modality: str
     num_pieces: int
+    grounded: bool = False
 
 
 Objective = Answers | Contrastive | Ctc

@@ -76,6 +76,7 @@ class Trainer:
             f"objective.{name}.{key}": parameter
             for name, module in _distinct(objectives).items()
             for key, parameter in module.named_parameters()
+            if parameter.requires_grad
         }
         self.masters = Masters({**trained, **own}, stage)
         self.trained_names = frozenset(trained)

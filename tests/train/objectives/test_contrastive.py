@@ -9,10 +9,9 @@ from phi4.data.example import Example
 from phi4.data.record import Record
 from phi4.errors import DataError
 from phi4.model.multimodal import Phi4Multimodal
-from phi4.processing.processor import Processor
 from phi4.processing.tokenizer import Tokenizer
 from phi4.train.masters import Masters
-from phi4.train.objectives.contrastive import ContrastiveLoss
+from phi4.train.objectives.contrastive import ContrastiveLoss, average_token
 from phi4.train.parts import select_trained
 from train.conftest import Setting
 from train.stages import contrast
@@ -30,8 +29,7 @@ def model(setting: Setting) -> Phi4Multimodal:
 
 @pytest.fixture(scope="module")
 def tokenizer(setting: Setting) -> Tokenizer:
-    loaded = setting.load()
-    return Processor.load(loaded.directory, loaded.config, loaded.preprocessor).tokenizer
+    return setting.tokenizer()
 
 
 @pytest.fixture
@@ -46,7 +44,10 @@ def test_the_loss_is_that_of_siglip_over_pictures_and_distinct_texts(
     examples = [encode(record) for record in colours(5, "train")]
     crops = torch.stack([example.inputs.media[0].data.crops[0] for example in examples])
     with torch.no_grad():
-        pictures, texts = model.vision.encoder.summarise(crops), objective.text_tower(objective.averages)
+        features = model.vision.encoder(
+            crops, torch.stack([example.inputs.media[0].data.mask[0] for example in examples])
+        )
+        pictures, texts = model.vision.encoder.summarise(features), objective.text_vectors
         temperature, bias = float(objective.log_temperature.exp()), float(objective.bias)
         expected = 0.0
         for picture, example in zip(pictures, examples, strict=True):
@@ -58,12 +59,14 @@ def test_the_loss_is_that_of_siglip_over_pictures_and_distinct_texts(
     assert objective.count(examples) == 5
 
 
-def test_a_text_is_the_mean_of_its_token_embeddings(
-    model: Phi4Multimodal, objective: ContrastiveLoss, tokenizer: Tokenizer
+def test_grounded_a_text_is_the_direction_of_its_mean_embedding_less_what_all_texts_share(
+    model: Phi4Multimodal, tokenizer: Tokenizer
 ) -> None:
-    for text, average in zip(sorted(COLOURS), objective.averages, strict=True):
-        rows = model.embed(torch.tensor(tokenizer.encode(text, allow_special=False)))
-        torch.testing.assert_close(average, rows.float().mean(dim=0))
+    ids = [tokenizer.encode(text, allow_special=False) for text in sorted(COLOURS)]
+    means = torch.stack([model.embed(torch.tensor(own)).float().mean(dim=0) for own in ids])
+    expected = torch.nn.functional.normalize(means - means.mean(dim=0), dim=-1)
+    objective = ContrastiveLoss(model, list(COLOURS), tokenizer, grounded=True)
+    torch.testing.assert_close(objective.text_vectors.data, expected)
 
 
 def test_it_learns_and_trains_every_layer_of_the_tower_and_the_head(
@@ -86,6 +89,34 @@ def test_it_learns_and_trains_every_layer_of_the_tower_and_the_head(
     unchanged = {name for name, parameter in trained.items() if torch.equal(parameter, before[name])}
     assert {name.rsplit(".", 2)[-2] for name in unchanged} <= {"k_proj"}
     assert "vision.encoder.head.probe" in trained
+
+
+def test_grounded_a_picture_is_the_mean_of_what_the_language_model_gets_of_its_global_view(
+    model: Phi4Multimodal, encode: Encode
+) -> None:
+    picture = encode(colours(1, "train")[0]).inputs.media[0].data
+    side = picture.mask.shape[-1] // 2
+    global_view = model.vision(picture)[-side * (side + 1) :].unflatten(0, (side, side + 1))
+    expected = global_view[:, :-1].mean(dim=(0, 1))  # the last column is the row separator
+    torch.testing.assert_close(
+        average_token(model, model.vision.encoder(picture.crops[:1], picture.mask[:1]))[0], expected
+    )
+
+
+def test_grounded_the_projector_learns_to_point_where_the_embeddings_of_the_text_do(
+    model: Phi4Multimodal, tokenizer: Tokenizer, encode: Encode
+) -> None:
+    objective = ContrastiveLoss(model, list(COLOURS), tokenizer, grounded=True)
+    own = {name: parameter for name, parameter in objective.named_parameters() if parameter.requires_grad}
+    assert set(own) == {"log_temperature", "bias"}
+    examples = [encode(record) for record in colours(8, "train")]
+    trained = select_trained(model, ["vision.encoder", "vision.projector"])
+    masters = Masters({**trained, **own}, contrast())
+    for _ in range(40):
+        objective(model, examples).total.backward()
+        masters.accumulate()
+        masters.update(2e-3)
+    assert objective(model, examples).correct == 8
 
 
 def test_a_name_that_training_never_had_is_only_wrong(

@@ -71,6 +71,27 @@ def test_examples_of_one_row_do_not_hear_each_other(model: Phi4Multimodal, encod
     torch.testing.assert_close(together, alone)
 
 
+def test_grounded_the_projector_gives_what_is_near_the_embeddings_of_the_pieces(
+    setting: Setting, model: Phi4Multimodal, encode: Encode
+) -> None:
+    """Nothing but the projector trains, and the texts are those of the frozen language model."""
+    tokenizer = setting.tokenizer()
+    examples = [encode(record) for record in tones(4, "train")]
+    torch.manual_seed(0)
+    objective = CtcLoss(model, "speech", 16, [example.answer for example in examples], tokenizer)
+    assert {name for name, _ in objective.named_parameters()} == {"classes.blank", "classes.log_temperature"}
+    trained = select_trained(model, ["speech.encoder", "speech.projectors.speech"])
+    masters = Masters({**trained, **dict(objective.named_parameters())}, listen())
+    for _ in range(60):
+        loss = objective(model, examples)
+        loss.total.backward()
+        masters.accumulate()
+        masters.update(5e-3)
+    assert [heard(objective, model, example) for example in examples] == [example.answer for example in examples]
+    (given,) = objective.encode(model, [examples[0].inputs.media[0]])
+    assert given.shape == (examples[0].inputs.media[0].num_tokens, model.decoder_config.hidden_size)
+
+
 def test_a_record_without_a_sound_is_named(model: Phi4Multimodal, encode: Encode) -> None:
     objective = CtcLoss(model, "speech", 16, LINES)
     with pytest.raises(DataError, match=r"'words'.*speech"):

@@ -1,6 +1,7 @@
 """What a stage minimises. Each objective is a module, so that what it learns for itself is saved and resumed too."""
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 from phi4.data.record import Record
 from phi4.model.multimodal import Phi4Multimodal
@@ -8,6 +9,7 @@ from phi4.processing.tokenizer import Tokenizer
 from phi4.train.objectives.answers import AnswerLoss
 from phi4.train.objectives.contrastive import ContrastiveLoss
 from phi4.train.objectives.ctc import CtcLoss
+from phi4.train.objectives.guide import load_guide
 from phi4.train.objectives.loss import Loss, ObjectiveLoss
 from phi4.train.stage import Answers, Contrastive, Ctc, Objective, Stage
 
@@ -15,13 +17,18 @@ __all__ = ["Loss", "ObjectiveLoss", "build_objectives"]
 
 
 def build_objectives(
-    stage: Stage, model: Phi4Multimodal, datasets: Mapping[str, Sequence[Record]], tokenizer: Tokenizer
+    stage: Stage,
+    model: Phi4Multimodal,
+    data: Path,
+    datasets: Mapping[str, Sequence[Record]],
+    tokenizer: Tokenizer,
 ) -> dict[str, ObjectiveLoss]:
     """Builds the objective of every source, by the name of its data set; equal objectives are one and the same.
 
     Args:
         stage: says which source has which objective.
         model: what is trained.
+        data: the folder of all data.
         tokenizer: the language model's.
         datasets: the training records of each source: some objectives learn a vocabulary from their answers.
     """
@@ -32,8 +39,10 @@ def build_objectives(
         match objective:
             case Answers():
                 built[objective] = AnswerLoss(stage.recompute)
-            case Contrastive():
-                built[objective] = ContrastiveLoss(model, answers, tokenizer)
-            case Ctc(modality, num_pieces):
-                built[objective] = CtcLoss(model, modality, num_pieces, answers)
+            case Contrastive(grounded, guide):
+                loaded = load_guide(data / guide) if guide else None
+                built[objective] = ContrastiveLoss(model, answers, tokenizer, grounded, loaded)
+            case Ctc(modality, num_pieces, grounded):
+                embedding = tokenizer if grounded else None
+                built[objective] = CtcLoss(model, modality, num_pieces, answers, embedding)
     return {source.dataset: built[source.objective] for source in stage.sources}

@@ -1,5 +1,6 @@
 """Connectionist temporal classification: pre-training of an encoder that reads or listens from left to right."""
 
+import math
 from collections.abc import Sequence
 from itertools import groupby
 
@@ -13,22 +14,48 @@ from phi4.errors import DataError
 from phi4.inputs import AudioFrames, ImageCrops, Medium
 from phi4.model.multimodal import Phi4Multimodal
 from phi4.model.vision import join_tiles
+from phi4.processing.tokenizer import Tokenizer as LanguageTokenizer
+from phi4.train.objectives.embeddings import average_embeddings
 from phi4.train.objectives.loss import Loss, ObjectiveLoss, first_medium
 
 # Class 0 is the blank; piece n is class n + 1.
 BLANK = 0
+WORD_BEGINS = "▁"
 
 
 class CtcLoss(ObjectiveLoss):
     """The encoder's outputs, one linear layer, and word pieces learned from the training answers."""
 
-    def __init__(self, model: Phi4Multimodal, modality: str, num_pieces: int, answers: Sequence[str]) -> None:
+    def __init__(
+        self,
+        model: Phi4Multimodal,
+        modality: str,
+        num_pieces: int,
+        answers: Sequence[str],
+        embedding: LanguageTokenizer | None = None,
+    ) -> None:
+        """Learns the pieces.
+
+        Args:
+            model: has the encoder.
+            modality: "speech" or "vision".
+            num_pieces: at most.
+            answers: texts to learn pieces from.
+            embedding: the language model's tokenizer, for outputs that are to go through the projector and be near
+                the embeddings of the pieces; None leaves the language model out of it.
+        """
         super().__init__()
-        self.modality = modality
+        self.modality, self.grounded = modality, embedding is not None
         self.pieces = learn_pieces(answers, num_pieces)
         width = encoder_width(model, modality)
-        self.norm = nn.LayerNorm(width)
-        self.classes = nn.Linear(width, self.pieces.get_vocab_size() + 1)
+        if embedding is None:
+            self.norm: nn.Module = nn.LayerNorm(width)
+            self.classes: nn.Module = nn.Linear(width, self.pieces.get_vocab_size() + 1)
+        else:
+            vocabulary = self.pieces.get_vocab()
+            texts = [piece.replace(WORD_BEGINS, " ") for piece in sorted(vocabulary, key=vocabulary.__getitem__)]
+            self.norm = nn.Identity()
+            self.classes = NearestText(average_embeddings(model, embedding, texts))
 
     def count(self, examples: Sequence[Example]) -> int:
         """Conversations."""
@@ -57,12 +84,40 @@ class CtcLoss(ObjectiveLoss):
         return Loss((losses * weights).sum(), sum(a == b for a, b in zip(found, targets, strict=True)))
 
     def encode(self, model: Phi4Multimodal, media: Sequence[Medium]) -> list[torch.Tensor]:
-        """Runs the encoder without its projector: for each medium, [length, width]."""
+        """Runs the encoder, and its projector if grounded: for each medium, [length, width or hidden]."""
         if self.modality == "speech":
-            mean = model.speech.encoder.global_mean
-            clips = [m.data.frames.to(mean.device, mean.dtype) for m in media if isinstance(m.data, AudioFrames)]
-            return model.speech.encoder.encode_clips(clips)
-        return encode_lines(model, [m.data for m in media if isinstance(m.data, ImageCrops)])
+            outputs = encode_sounds(model, [m.data for m in media if isinstance(m.data, AudioFrames)])
+            projector: nn.Module = model.speech.projectors["speech"]
+        else:
+            outputs = encode_lines(model, [m.data for m in media if isinstance(m.data, ImageCrops)])
+            projector = model.vision.projector
+        return [projector(output) for output in outputs] if self.grounded else outputs
+
+
+class NearestText(nn.Module):
+    """Scores texts by the angles between a vector and their embeddings, as far as these differ from their mean."""
+
+    directions: torch.Tensor
+
+    def __init__(self, embeddings: torch.Tensor) -> None:
+        super().__init__()
+        directions = functional.normalize(embeddings - embeddings.mean(0), dim=-1)
+        self.register_buffer("directions", directions, persistent=False)
+        self.blank = nn.Parameter(torch.zeros(1, directions.shape[1]))
+        self.log_temperature = nn.Parameter(torch.tensor(math.log(20.0)))
+
+    def forward(self, vectors: torch.Tensor) -> torch.Tensor:
+        """[..., hidden] -> [..., blank and texts]."""
+        classes = torch.cat((self.blank, self.directions))
+        return self.log_temperature.exp() * functional.normalize(vectors, dim=-1) @ classes.T
+
+
+def encode_sounds(model: Phi4Multimodal, sounds: Sequence[AudioFrames]) -> list[torch.Tensor]:
+    """Encodes clips: for each, [tokens, width]."""
+    mean = model.speech.encoder.global_mean
+    clips = [sound.frames.to(mean.device, mean.dtype) for sound in sounds]
+    outputs: list[torch.Tensor] = model.speech.encoder.encode_clips(clips)
+    return outputs
 
 
 def encode_lines(model: Phi4Multimodal, pictures: Sequence[ImageCrops]) -> list[torch.Tensor]:
