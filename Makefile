@@ -1,6 +1,6 @@
 # Everything sets itself up in .venv on a machine that has Python 3.11 or newer, pip and make.
 #
-#   make demo        pull nano and answer three questions
+#   make demo        pull nano and ask it about text, pictures and sounds
 #   make test        what CI runs: format, lint, types, tests (needs no GPU; fetches packages on first use)
 #   make test-slow   full-size checks: 20 GiB of memory and disk, half an hour
 #   make format      rewrite the sources in the project's style

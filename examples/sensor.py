@@ -40,7 +40,7 @@ def prepare(csv: bytes, config: dict[str, int]) -> torch.Tensor:
 SENSOR = Modality("sensor", dict, Encoder, prepare, count_tokens=lambda spectra, config: len(spectra))
 
 if __name__ == "__main__":
-    bare = Assistant.load("nano")
+    bare = Assistant.load("nano", packs=())
     base, folder = bare.loaded.directory, Path(mkdtemp(prefix="sensor-", dir="."))
     new, parts, sources = folder / "new.safetensors", ("sensor", "sensor.adapter"), (Source("traces"),)
     fragment = added_fragment({"window": 20}, AdapterConfig(rank=8, alpha=16.0), token_id=8)  # Chats never use it.

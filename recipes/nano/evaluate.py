@@ -6,7 +6,7 @@ data set's builder.
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated
 
@@ -16,6 +16,7 @@ from rich.progress import Progress
 from rich.table import Table
 
 from phi4 import Assistant
+from phi4.data.shards import Selection
 from phi4.score import HeldOut, Score, answer_records, read_held_out, score_answers
 from recipes.nano.sentences import word_to_digit
 
@@ -65,11 +66,13 @@ def main(
     pack: Annotated[list[Path], typer.Option(help="vision.safetensors, speech.safetensors.")],
     data: Annotated[Path, typer.Option(help="What recipes.nano.build wrote.")],
     out: Annotated[Path, typer.Option(help="JSON file for the results.")],
-    limit: Annotated[int | None, typer.Option(help="Take the first so many records of each task.")] = None,
+    limit: Annotated[int | None, typer.Option(help="Take at most so many records of each task, evenly spaced.")] = None,
 ) -> None:
     """Answers the test records of every task that the packs have the modality for, and writes the scores."""
     assistant = Assistant.load("nano", packs=pack)
-    tasks = [task for task in read_held_out(data, limit) if task.modalities <= assistant.loaded.config.adapters.keys()]
+    tasks = [task for task in read_held_out(data) if task.modalities <= assistant.loaded.config.adapters.keys()]
+    if limit is not None:
+        tasks = [replace(task, records=spread(task.records, limit)) for task in tasks]
     scores = {}
     with Progress(console=Console(stderr=True)) as progress:
         for held_out in tasks:
@@ -79,6 +82,11 @@ def main(
             scores[held_out.task] = score_task(held_out, [given[place] for place in range(records)])
             write_results(out, scores, limit)
     Console().print(results_table(scores))
+
+
+def spread(records: Selection, count: int) -> Selection:
+    """At most so many records, from the whole length of a task: neighbours are often of one kind."""
+    return records[:: max(1, -(-len(records) // count))]
 
 
 def score_task(held_out: HeldOut, answers: Sequence[str]) -> Score:
@@ -99,7 +107,7 @@ def write_results(path: Path, scores: dict[str, Score], limit: int | None) -> No
     results = {
         task: {
             "records": score.records,
-            "first_records_only": limit is not None,
+            "all_records": limit is None,
             "measure": MEASURES[task].name,
             "value": MEASURES[task].value(score),
             "target": MEASURES[task].target,

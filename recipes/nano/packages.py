@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Literal
 
 from phi4.checkpoint.cache import cached_directory
-from phi4.checkpoint.digest import file_digest
 from phi4.errors import DataError
+from phi4.files import file_digest
 
 Registry = Literal["npm", "pypi", "debian"]
 

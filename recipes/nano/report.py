@@ -16,6 +16,8 @@ from phi4.train.log import METRICS_FILE
 
 # Losses of single steps jump; the curve is their mean over this share of a run.
 SMOOTHING_SHARE = 0.02
+# Of a curve; more would only make the file larger.
+MAX_POINTS = 200
 
 
 def main(
@@ -40,7 +42,8 @@ def draw_run(panel: Axes, path: Path) -> None:
         if name.startswith("valid/"):
             panel.plot(steps, losses, "o", color=colour, markersize=3, label=name)
         else:
-            panel.plot(steps, smooth(losses), color=colour, linewidth=1, label=name)
+            every = max(1, len(steps) // MAX_POINTS)
+            panel.plot(steps[::every], smooth(losses)[::every], color=colour, linewidth=1, label=name)
     panel.set_title(path.parent.name)
     panel.set_xlabel("step")
     panel.set_ylabel("loss")

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 import torch
 
-from phi4.checkpoint.hub import resolve
+from phi4.checkpoint.hub import resolve, shipped_packs
 from phi4.checkpoint.weights import LoadedModel, load_model
 from phi4.engine.generate import FinishReason, GeneratedToken, Request, generate, score
 from phi4.engine.sampling import Sampling
@@ -155,7 +155,7 @@ class Assistant:
         *,
         dtype: torch.dtype | None = None,
         device: Device | None = None,
-        packs: Sequence[str | Path] = (),
+        packs: Sequence[str | Path] | None = None,
         modalities: Sequence[Modality] = (),
     ) -> "Assistant":
         """Loads a model.
@@ -164,7 +164,8 @@ class Assistant:
             model: a directory, the name of a model that was pulled, or "nano", which is pulled if it is not there.
             dtype: of weights and activations; None keeps what the files hold.
             device: None takes CUDA or MPS where there is one, otherwise the CPU.
-            packs: files that add modalities to a base language model.
+            packs: files that add modalities to a base language model; None takes those that come with the model
+                ("nano" has vision and speech), and none are named by ().
             modalities: those from outside the package that packs may be for.
 
         Raises:
@@ -175,7 +176,8 @@ class Assistant:
         if dtype not in (None, torch.float32, torch.bfloat16, torch.float16):
             raise InputError(f"dtype must be torch.float32, torch.bfloat16 or torch.float16, not {dtype!r}")
         chosen = check_device(device or best_device())
-        loaded = load_model(resolve(str(model)), dtype, chosen, [Path(pack) for pack in packs], modalities)
+        chosen_packs = shipped_packs(str(model)) if packs is None else [Path(pack) for pack in packs]
+        loaded = load_model(resolve(str(model)), dtype, chosen, chosen_packs, modalities)
         return cls(loaded, Processor.load(loaded.directory, loaded.config, loaded.preprocessor))
 
     def ask(

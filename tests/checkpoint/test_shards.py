@@ -6,10 +6,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import load_file
 
-from phi4.checkpoint.directories import new_directory
 from phi4.checkpoint.shards import TensorSpec, plan_shards, specs_of, write_file, write_weights
 from phi4.checkpoint.tensor_files import map_directory, map_file
 from phi4.errors import CheckpointError
+from phi4.files import new_directory
 
 
 def random_tensors() -> dict[str, torch.Tensor]:

@@ -4,8 +4,8 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
-from phi4.checkpoint.directories import new_directory
 from phi4.errors import CheckpointError
+from phi4.files import new_directory
 
 
 def cache_home() -> Path:

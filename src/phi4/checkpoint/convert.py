@@ -11,7 +11,6 @@ from phi4.checkpoint.directories import (
     NESTED_PREPROCESSOR_FILE,
     PREPROCESSOR_FILE,
     copy_companions,
-    new_directory,
     write_json,
 )
 from phi4.checkpoint.fragments import base_config
@@ -22,6 +21,7 @@ from phi4.checkpoint.packs import add_packs, write_pack
 from phi4.checkpoint.shards import MAX_SHARD_BYTES, Progress, specs_of
 from phi4.config import ModelConfig
 from phi4.errors import CheckpointError
+from phi4.files import new_directory
 
 Form = Literal["released", "converted", "packs"]
 

@@ -3,19 +3,12 @@
 import hashlib
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 from phi4.checkpoint.keymap import modality_of
 from phi4.checkpoint.shards import tensor_bytes
 from phi4.checkpoint.tensor_files import DTYPE_NAMES, StoredTensor
 
 _THREADS = 4
-
-
-def file_digest(path: Path) -> str:
-    """SHA-256 of a file, hexadecimal."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def base_digest(tensors: Mapping[str, StoredTensor]) -> str:

@@ -12,7 +12,7 @@ from gguf import GGUFReader, ReaderTensor
 from gguf.quants import dequantize
 
 from phi4.checkpoint.config_json import read_config
-from phi4.checkpoint.directories import GENERATION_FILE, new_directory, write_json
+from phi4.checkpoint.directories import GENERATION_FILE, write_json
 from phi4.checkpoint.gguf_tokenizer import end_token_ids, write_gguf_tokenizer
 from phi4.checkpoint.keymap import parameter_shapes
 from phi4.checkpoint.layouts import write_checkpoint
@@ -20,6 +20,7 @@ from phi4.checkpoint.shards import Progress, TensorSpec
 from phi4.checkpoint.tensor_files import list_some
 from phi4.config import DecoderConfig
 from phi4.errors import CheckpointError
+from phi4.files import new_directory
 from phi4.model.rope import longrope_scale
 
 ARCHITECTURES = ("llama", "phi3")

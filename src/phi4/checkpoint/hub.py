@@ -51,6 +51,11 @@ def pull_from_hub(model: str) -> Path:
         ) from error
 
 
+def shipped_packs(model: str) -> tuple[Path, ...]:
+    """The packs that come with a model unless others are named: those of "nano", and none of any other."""
+    return nano.PACKS if model == nano.NAME else ()
+
+
 def resolve(model: str) -> Path:
     """Finds the directory of a model, downloading nothing but the embedded default.
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 
 from phi4.checkpoint.config_json import read_generation
-from phi4.checkpoint.directories import GENERATION_FILE, PREPROCESSOR_FILE, copy_companions, new_directory, write_json
+from phi4.checkpoint.directories import GENERATION_FILE, PREPROCESSOR_FILE, copy_companions, write_json
 from phi4.checkpoint.keymap import parameter_shapes
 from phi4.checkpoint.layouts import write_checkpoint
 from phi4.checkpoint.nano import pull_nano
@@ -14,6 +14,7 @@ from phi4.checkpoint.o200k import phi4_tokenizer
 from phi4.checkpoint.presets import load_preset
 from phi4.checkpoint.shards import MAX_SHARD_BYTES, Progress, TensorSpec
 from phi4.checkpoint.tokenizer_files import write_tiny_tokenizer
+from phi4.files import new_directory
 
 # Normalisations start as the identity: layer norms, RMS norms, the inverse deviation of the mel channels.
 _ONES = ("norm.weight", "norm1.weight", "norm2.weight", "layer_norm_att.weight", "global_invstd")

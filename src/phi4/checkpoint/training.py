@@ -10,11 +10,11 @@ from typing import Any
 
 import torch
 
-from phi4.checkpoint.digest import file_digest
-from phi4.checkpoint.directories import new_directory, write_json
+from phi4.checkpoint.directories import write_json
 from phi4.checkpoint.shards import specs_of, write_file
 from phi4.checkpoint.tensor_files import map_file
 from phi4.errors import CheckpointError, ConfigError
+from phi4.files import file_digest, new_directory
 from phi4.json_file import read_json
 
 FOLDER = "checkpoints"

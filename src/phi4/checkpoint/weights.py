@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from phi4.checkpoint.directories import GENERATION_FILE, copy_companions, new_directory, write_json
+from phi4.checkpoint.directories import GENERATION_FILE, copy_companions, write_json
 from phi4.checkpoint.keymap import Layout, empty_model
 from phi4.checkpoint.layouts import Checkpoint, open_checkpoint, read_directory_generation, write_checkpoint
 from phi4.checkpoint.packs import add_packs
@@ -15,6 +15,7 @@ from phi4.checkpoint.shards import MAX_SHARD_BYTES, Progress, specs_of
 from phi4.checkpoint.tensor_files import list_some
 from phi4.config import GenerationConfig, ModelConfig
 from phi4.errors import ConfigError
+from phi4.files import new_directory
 from phi4.json_file import read_json
 from phi4.modality import Modality
 from phi4.model.decoder import Phi4Mini

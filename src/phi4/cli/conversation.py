@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from phi4.cli.options import (
+    Bare,
     DeviceOption,
     Dtype,
     DtypeOption,
@@ -30,13 +31,16 @@ if TYPE_CHECKING:
     from phi4.assistant import Assistant
 
 
-def load(model: str, packs: list[Path] | None, dtype: Dtype | None, device: Any) -> "Assistant":
+def load(model: str, packs: list[Path] | None, bare: bool, dtype: Dtype | None, device: Any) -> "Assistant":
     """Loads a model for a command; torch is imported here, when it is needed."""
     import torch
 
     from phi4.assistant import Assistant
 
-    return Assistant.load(model, packs=packs or (), dtype=getattr(torch, dtype) if dtype else None, device=device)
+    if bare and packs:
+        raise InputError(f"--bare leaves out all packs, but --pack names {packs[0]}; give one of the two")
+    named = () if bare else packs or None
+    return Assistant.load(model, packs=named, dtype=getattr(torch, dtype) if dtype else None, device=device)
 
 
 def ask(
@@ -55,6 +59,7 @@ def ask(
     seed: Seed = None,
     stop: Annotated[list[str] | None, typer.Option("--stop", help="String that ends the answer; repeatable.")] = None,
     pack: Packs = None,
+    bare: Bare = False,
     dtype: DtypeOption = None,
     device: DeviceOption = None,
     json_output: Json = False,
@@ -75,7 +80,7 @@ def ask(
     sampling = Sampling(max_tokens, temperature, top_k, top_p, min_p, repetition_penalty, seed)
     question = read_stdin() if text == "-" else text
     functions = read_tools_file(tools) if tools else None
-    assistant = load(model, pack, dtype, device)
+    assistant = load(model, pack, bare, dtype, device)
     stream = assistant.stream(
         question,
         images=image or (),
@@ -102,6 +107,7 @@ def chat(
     repetition_penalty: RepetitionPenalty = 1.0,
     seed: Seed = None,
     pack: Packs = None,
+    bare: Bare = False,
     dtype: DtypeOption = None,
     device: DeviceOption = None,
 ) -> None:
@@ -117,7 +123,7 @@ def chat(
     from phi4.engine.sampling import Sampling
 
     sampling = Sampling(max_tokens, temperature, top_k, top_p, min_p, repetition_penalty, seed)
-    Chat(load(model, pack, dtype, device), sampling, system).run()
+    Chat(load(model, pack, bare, dtype, device), sampling, system).run()
 
 
 def transcribe(
@@ -125,6 +131,7 @@ def transcribe(
     model: Model = "nano",
     max_tokens: MaxTokens = 512,
     pack: Packs = None,
+    bare: Bare = False,
     dtype: DtypeOption = None,
     device: DeviceOption = None,
     json_output: Json = False,
@@ -140,7 +147,7 @@ def transcribe(
     from phi4.engine.sampling import Sampling
 
     sampling = Sampling(max_tokens=max_tokens)
-    assistant = load(model, pack, dtype, device)
+    assistant = load(model, pack, bare, dtype, device)
     results: list[dict[str, Any]] = []
     for file in files:
         try:

@@ -10,7 +10,11 @@ Dtype = Literal["float32", "bfloat16", "float16"]
 Device = Literal["cpu", "cuda", "mps"]
 
 Model = Annotated[str, typer.Option("--model", "-m", help="Directory, pulled OWNER/NAME[@REVISION], or `nano`.")]
-Packs = Annotated[list[Path] | None, typer.Option("--pack", help="File that adds a modality; repeatable.")]
+Packs = Annotated[
+    list[Path] | None,
+    typer.Option("--pack", help="File that adds a modality; repeatable. Default: what comes with the model."),
+]
+Bare = Annotated[bool, typer.Option("--bare", help="No packs, not even those that come with the model.")]
 DtypeOption = Annotated[Dtype | None, typer.Option("--dtype", help="Type of the weights; default: as stored.")]
 DeviceOption = Annotated[Device | None, typer.Option("--device", help="Default: CUDA or MPS if there, else cpu.")]
 System = Annotated[str | None, typer.Option("--system", "-s", help="System message.")]

@@ -33,7 +33,7 @@ def verify(
 
     Examples:
 
-        phi4 verify nano --pack vision.safetensors --pack speech.safetensors
+        phi4 verify nano
 
         phi4 verify nano --pack vision.safetensors --pack speech.safetensors --data shards --limit 20
 
@@ -48,7 +48,7 @@ def verify(
     with answer_progress() as progress:
         verification = verify_model(
             hub.resolve(model),
-            pack or (),
+            pack or hub.shipped_packs(model),
             data,
             limit,
             dtype=getattr(torch, dtype) if dtype else None,

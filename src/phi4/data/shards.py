@@ -1,14 +1,9 @@
 """Shards: records in Arrow files that are mapped, not read, so that any record is at hand at once."""
 
 import bisect
-import hashlib
 import json
-import os
-import shutil
-import uuid
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import accumulate
 from pathlib import Path
@@ -21,6 +16,7 @@ import pyarrow.compute
 from phi4.data.manifest import Manifest, ShardFile, SourceCount, read_manifest, shard_name, write_manifest
 from phi4.data.record import Record, Split, distinct, messages_from_json, messages_to_json, to_json
 from phi4.errors import DataError, InputError
+from phi4.files import file_digest, new_directory
 
 # Called with the number of records written so far.
 Progress = Callable[[int], None]
@@ -62,7 +58,7 @@ def write_shards(
         raise DataError(f"max_shard_bytes is {max_shard_bytes}; it must be 1 to {MAX_ARRAY_BYTES}")
     counts: Counter[tuple[str, str, str, str]] = Counter()
     shards: list[ShardFile] = []
-    with _new_directory(directory) as partial:
+    with new_directory(directory, DataError) as partial:
         for rows in _cut(_rows(records, progress), max_shard_bytes):
             shards.append(_write_shard(partial / shard_name(len(shards)), rows))
             counts.update((row["source"], row["licence"], row["split"], row["task"]) for row in rows)
@@ -200,12 +196,7 @@ def _write_shard(path: Path, rows: list[dict[str, Any]]) -> ShardFile:
     batch = pa.RecordBatch.from_pylist(rows, schema=_SCHEMA)
     with pa.OSFile(str(path), "wb") as file, pa.ipc.new_file(file, _SCHEMA) as writer:
         writer.write_batch(batch)
-    return ShardFile(path.name, len(rows), path.stat().st_size, _sha256(path))
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return ShardFile(path.name, len(rows), path.stat().st_size, file_digest(path))
 
 
 def _open_shard(path: Path, expected: ShardFile, verify: bool) -> pa.RecordBatch:
@@ -215,7 +206,7 @@ def _open_shard(path: Path, expected: ShardFile, verify: bool) -> pa.RecordBatch
     size = path.stat().st_size
     if size != expected.bytes:
         raise DataError(f"{path} is truncated or damaged: it has {size} bytes instead of {expected.bytes}")
-    if verify and (digest := _sha256(path)) != expected.sha256:
+    if verify and (digest := file_digest(path)) != expected.sha256:
         raise DataError(f"{path} is damaged: its SHA-256 is {digest} instead of {expected.sha256}; build it again")
     try:
         # The mapping outlives the open file, of which a process may only have a thousand or so.
@@ -241,19 +232,3 @@ def _read_row(shard: pa.RecordBatch, row: int, path: Path) -> Record:
         return Record(messages=messages, **fields)
     except (DataError, InputError, ValueError, LookupError, TypeError) as error:
         raise DataError(f"{path}, record {row} ({fields['id']!r}) is damaged: {error}") from error
-
-
-@contextmanager
-def _new_directory(destination: Path) -> Iterator[Path]:
-    """Gives a hidden directory to fill, which takes its final name only when the block ends without an error."""
-    destination = destination.resolve()
-    if destination.exists() and (not destination.is_dir() or any(destination.iterdir())):
-        raise DataError(f"{destination} exists and is not empty; name a new directory or empty it first")
-    destination.parent.mkdir(parents=True, exist_ok=True)
-    partial = destination.parent / f".{destination.name}.partial-{uuid.uuid4().hex[:8]}"
-    partial.mkdir()
-    try:
-        yield partial
-        os.replace(partial, destination)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)

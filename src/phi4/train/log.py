@@ -9,6 +9,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch.utils.tensorboard import SummaryWriter
 
+from phi4.errors import TrainingError
+
 METRICS_FILE = "metrics.jsonl"
 TENSORBOARD_FOLDER = "tensorboard"
 
@@ -64,8 +66,17 @@ class RunLog:
         self.bar.update(self.task, completed=step, text=text)
 
     def report(self, step: int, scalars: Mapping[str, float]) -> None:
-        """Writes scalars of one step to TensorBoard and to `metrics.jsonl`."""
+        """Writes scalars of one step to TensorBoard and to `metrics.jsonl`.
+
+        Raises:
+            TrainingError: the disk is full, or the file cannot be written.
+        """
         for name, value in scalars.items():
             self.board.add_scalar(name, value, step)
-        with self.path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps({"step": step, **scalars}) + "\n")
+        try:
+            with self.path.open("a", encoding="utf-8") as file:
+                file.write(json.dumps({"step": step, **scalars}) + "\n")
+        except OSError as error:
+            raise TrainingError(
+                f"step {step}: {self.path} cannot be written: {error}; make room, and go on with --resume"
+            ) from error

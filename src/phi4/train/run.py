@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from phi4.checkpoint.digest import base_digest, file_digest
+from phi4.checkpoint.digest import base_digest
 from phi4.checkpoint.layouts import open_checkpoint
 from phi4.checkpoint.packs import read_pack, save_pack
 from phi4.checkpoint.weights import LoadedModel, load_model
@@ -19,6 +19,7 @@ from phi4.data.example import Example, encode_example
 from phi4.data.record import Record
 from phi4.data.shards import ShardedRecords
 from phi4.errors import CapacityError, ConfigError, DataError, InputError, TrainingError
+from phi4.files import file_digest
 from phi4.modality import Modality
 from phi4.model.multimodal import Phi4Multimodal
 from phi4.processing.processor import Processor

@@ -52,7 +52,7 @@ class ContrastiveLoss(ObjectiveLoss):
             raise DataError("contrastive training needs a model with vision")
         if not all(answers):
             raise DataError("an answer is empty; contrastive training needs a text for each picture: leave it out")
-        width, hidden = model.config.vision.hidden_size, model.decoder_config.hidden_size
+        width = model.config.vision.hidden_size
         self.texts = {text: number for number, text in enumerate(sorted(set(answers)))}
         self.grounded = grounded
         if grounded:

@@ -1,0 +1,42 @@
+"""Directories that appear complete or not at all, and digests of files."""
+
+import hashlib
+import os
+import shutil
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from phi4.errors import CheckpointError, Phi4Error
+
+
+def file_digest(path: Path) -> str:
+    """SHA-256 of a file, hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@contextmanager
+def new_directory(destination: Path, error: type[Phi4Error] = CheckpointError) -> Iterator[Path]:
+    """Gives a hidden directory to fill, which takes its final name only when the block ends without an error.
+
+    Args:
+        destination: the final name.
+        error: what is raised if `destination` exists and is not an empty directory, or is one that cannot be replaced.
+    """
+    destination = destination.resolve()
+    if destination.exists() and (not destination.is_dir() or any(destination.iterdir())):
+        raise error(f"{destination} exists and is not empty; name a new directory or empty it first")
+    if destination.exists() and (destination.samefile(".") or destination.is_mount()):
+        raise error(f"{destination} is in use and cannot be replaced; name a new directory inside it")
+    destination.parent.mkdir(parents=True, exist_ok=True)
+    partial = destination.parent / f".{destination.name}.partial-{uuid.uuid4().hex[:8]}"
+    partial.mkdir()
+    try:
+        yield partial
+        if destination.exists():
+            destination.rmdir()
+        os.rename(partial, destination)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
