@@ -21,7 +21,7 @@ def assistant(tiny_directory: Path) -> Assistant:
 
 @pytest.fixture(scope="module")
 def nano() -> Assistant:
-    return Assistant.load("nano", device="cpu")
+    return Assistant.load("nano", device="cpu", packs=())
 
 
 def test_nano_knows_the_capital_of_france(nano: Assistant) -> None:
