@@ -16,7 +16,6 @@ from rich.progress import Progress
 from rich.table import Table
 
 from phi4 import Assistant
-from phi4.data.shards import Selection
 from phi4.score import HeldOut, Score, answer_records, read_held_out, score_answers
 from recipes.nano.sentences import word_to_digit
 
@@ -72,7 +71,7 @@ def main(
     assistant = Assistant.load("nano", packs=pack)
     tasks = [task for task in read_held_out(data) if task.modalities <= assistant.loaded.config.adapters.keys()]
     if limit is not None:
-        tasks = [replace(task, records=spread(task.records, limit)) for task in tasks]
+        tasks = [replace(task, records=task.records.spread(limit)) for task in tasks]
     scores = {}
     with Progress(console=Console(stderr=True)) as progress:
         for held_out in tasks:
@@ -82,11 +81,6 @@ def main(
             scores[held_out.task] = score_task(held_out, [given[place] for place in range(records)])
             write_results(out, scores, limit)
     Console().print(results_table(scores))
-
-
-def spread(records: Selection, count: int) -> Selection:
-    """At most so many records, from the whole length of a task: neighbours are often of one kind."""
-    return records[:: max(1, -(-len(records) // count))]
 
 
 def score_task(held_out: HeldOut, answers: Sequence[str]) -> Score:

@@ -21,12 +21,7 @@ def main(
     """Takes records from the whole length of every task."""
     held_out = read_held_out(data)
     for dataset in dict.fromkeys(one.dataset for one in held_out):
-        records = [
-            record
-            for one in held_out
-            if one.dataset == dataset
-            for record in one.records[:: -(-len(one.records) // PER_TASK)]
-        ]
+        records = [record for one in held_out if one.dataset == dataset for record in one.records.spread(PER_TASK)]
         write_shards(records, out / dataset)
 
 

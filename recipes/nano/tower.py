@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from phi4.checkpoint.new_pack import plane_waves
 from phi4.data.shards import ShardedRecords
 from phi4.processing.image import image_to_crops
 from phi4.processing.image_file import load_image
@@ -45,16 +46,17 @@ def begin_tower(
     """
     width, patch_px = config["hidden_size"], config["patch_size"]
     weight, bias = whiten_patches(collections, crop_size_px, patch_px, width)
+    frequencies = torch.linspace(*FREQUENCIES, width // 4)
     given = {
         "patch_embedding.weight": weight,
         "patch_embedding.bias": bias,
-        "position_embedding.weight": position_waves(crop_size_px // patch_px, width),
+        "position_embedding.weight": POSITION_AMPLITUDE * plane_waves(crop_size_px // patch_px, frequencies),
     }
     generator = torch.Generator().manual_seed(1)
     heads = config["num_attention_heads"]
     for layer in range(config["num_hidden_layers"]):
         neighbours = [NEIGHBOURS[(layer * heads + head) % len(NEIGHBOURS)] for head in range(heads)]
-        queries, keys = look_at(neighbours, width, generator)
+        queries, keys = look_at(neighbours, width, frequencies, generator)
         values, outputs = (nn.init.orthogonal_(torch.empty(width, width), generator=generator) for _ in range(2))
         inner = config["intermediate_size"]
         shrink = torch.randn(width, inner, generator=generator) * inner**-0.5
@@ -92,26 +94,17 @@ def whiten_patches(
     return weight.float().view(width, 3, patch_px, patch_px), -(weight @ vectors.mean(0)).float()
 
 
-def position_waves(side: int, width: int) -> torch.Tensor:
-    """Sines and cosines of a square's rows, then of its columns: [side * side, width]."""
-    places = torch.arange(side * side)
-    axes = torch.stack((places // side, places % side), dim=-1)
-    angles = axes[..., None] * torch.linspace(*FREQUENCIES, width // 4)
-    return POSITION_AMPLITUDE * torch.cat((angles.sin(), angles.cos()), dim=-1).flatten(1)
-
-
 def look_at(
-    neighbours: Sequence[tuple[int, int]], width: int, generator: torch.Generator
+    neighbours: Sequence[tuple[int, int]], width: int, frequencies: torch.Tensor, generator: torch.Generator
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Queries and keys with which each head looks at one neighbour, by a few of the waves of `position_waves`.
+    """Queries and keys with which each head looks at one neighbour, by a few of the waves of `plane_waves`.
 
     A query is the key turned by the angle of each wave between the two places.
 
     Returns:
         Their weights, each [width, width].
     """
-    waves = width // 4
-    frequencies = torch.linspace(*FREQUENCIES, waves)
+    waves = len(frequencies)
     head_dim = width // len(neighbours)
     queries, keys = torch.zeros(width, width), torch.zeros(width, width)
     row = 0

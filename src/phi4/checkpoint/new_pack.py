@@ -90,17 +90,17 @@ def initial_tensor(name: str, spec: TensorSpec, seed: int) -> torch.Tensor:
     if name.startswith("vision.") and name.endswith("self_attn.out_proj.weight"):
         return initial_tensor(name.replace("out_proj", "v_proj"), spec, seed).T.contiguous() * -_SHARPENING
     if name.endswith("position_embedding.weight"):
-        return plane_waves(*spec.shape).to(spec.dtype)
+        num_positions, width = spec.shape
+        waves = plane_waves(math.isqrt(num_positions), 100.0 ** -torch.linspace(0.0, 1.0, -(-width // 4)))
+        return waves[:, :width].to(spec.dtype)
     if name.endswith(_LOOKED_UP):
         return random_tensor(name, spec, seed, _LOOKED_UP_DEVIATION)
     inputs = math.prod(spec.shape[1:])
     return random_tensor(name, spec, seed, inputs**-0.5 / (math.sqrt(3.0) if adapter_of(name) else 1.0))
 
 
-def plane_waves(num_positions: int, width: int) -> torch.Tensor:
-    """Sines and cosines of a square's rows and columns, with wavelengths in a geometric row: [positions, width]."""
-    side = math.isqrt(num_positions)
-    places = torch.arange(num_positions)
-    frequencies = 100.0 ** -torch.linspace(0.0, 1.0, -(-width // 4))
+def plane_waves(side: int, frequencies: torch.Tensor) -> torch.Tensor:
+    """Sines and cosines of a square's rows, then of its columns: [side * side, 4 * frequencies]."""
+    places = torch.arange(side * side)
     angles = torch.stack((places // side, places % side), dim=-1)[..., None] * frequencies
-    return torch.cat((angles.sin(), angles.cos()), dim=-1).flatten(1)[:, :width]
+    return torch.cat((angles.sin(), angles.cos()), dim=-1).flatten(1)

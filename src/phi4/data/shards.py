@@ -151,6 +151,10 @@ class Selection(Sequence[Record]):
             return Selection(self.records, self.indices[index])
         return self.records[int(self.indices[index])]
 
+    def spread(self, count: int) -> "Selection":
+        """At most so many of these, evenly spaced: neighbours are often of one kind."""
+        return self[:: max(1, -(-len(self) // count))] if count else self[:0]
+
 
 def _rows(records: Iterable[Record], progress: Progress | None) -> Iterator[dict[str, Any]]:
     for number, record in enumerate(distinct(records), start=1):

@@ -169,16 +169,11 @@ def _prepare(
         augment=stage.augment,
     )
     valid = {
-        name: _encode_all(spread(records.select("valid"), stage.valid_records), encode)
+        name: _encode_all(records.select("valid").spread(stage.valid_records), encode)
         for name, records in datasets.items()
     }
     trainer = Trainer(stage, model, trained, objectives, batches, valid, run, identity, group)
     return trainer, copied | set(trained)
-
-
-def spread(records: Sequence[Record], count: int) -> Sequence[Record]:
-    """At most so many records, from the whole length of a data set: neighbours are often of one kind."""
-    return records[:: max(1, -(-len(records) // count))] if count else records[:0]
 
 
 def _encode_all(records: Iterable[Record], encode: Callable[[Record], Example]) -> list[Example]:

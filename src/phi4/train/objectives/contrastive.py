@@ -12,7 +12,7 @@ from phi4.errors import DataError
 from phi4.model.multimodal import Phi4Multimodal
 from phi4.model.vision import pool_patches
 from phi4.processing.tokenizer import Tokenizer
-from phi4.train.objectives.embeddings import average_embeddings
+from phi4.train.objectives.embeddings import distinct_embeddings
 from phi4.train.objectives.guide import Guide
 from phi4.train.objectives.loss import Loss, ObjectiveLoss, first_medium
 
@@ -56,9 +56,8 @@ class ContrastiveLoss(ObjectiveLoss):
         self.texts = {text: number for number, text in enumerate(sorted(set(answers)))}
         self.grounded = grounded
         if grounded:
-            # All embeddings have a large part in common, which tells no text from another and hides what does.
-            averages = average_embeddings(model, tokenizer, list(self.texts))
-            self.text_vectors = nn.Parameter(averages - averages.mean(0), requires_grad=False)
+            vectors = distinct_embeddings(model, tokenizer, list(self.texts))
+            self.text_vectors = nn.Parameter(vectors, requires_grad=False)
         else:
             self.text_vectors = nn.Parameter(TEXT_DEVIATION * torch.randn(len(self.texts), width))
         self.guide = guide

@@ -15,7 +15,7 @@ from phi4.inputs import AudioFrames, ImageCrops, Medium
 from phi4.model.multimodal import Phi4Multimodal
 from phi4.model.vision import join_tiles
 from phi4.processing.tokenizer import Tokenizer as LanguageTokenizer
-from phi4.train.objectives.embeddings import average_embeddings
+from phi4.train.objectives.embeddings import distinct_embeddings
 from phi4.train.objectives.loss import Loss, ObjectiveLoss, first_medium
 
 # Class 0 is the blank; piece n is class n + 1.
@@ -55,7 +55,7 @@ class CtcLoss(ObjectiveLoss):
             vocabulary = self.pieces.get_vocab()
             texts = [piece.replace(WORD_BEGINS, " ") for piece in sorted(vocabulary, key=vocabulary.__getitem__)]
             self.norm = nn.Identity()
-            self.classes = NearestText(average_embeddings(model, embedding, texts))
+            self.classes = NearestText(distinct_embeddings(model, embedding, texts))
 
     def count(self, examples: Sequence[Example]) -> int:
         """Conversations."""
@@ -95,13 +95,13 @@ class CtcLoss(ObjectiveLoss):
 
 
 class NearestText(nn.Module):
-    """Scores texts by the angles between a vector and their embeddings, as far as these differ from their mean."""
+    """Scores texts by the angles between a vector and their embeddings."""
 
     directions: torch.Tensor
 
     def __init__(self, embeddings: torch.Tensor) -> None:
         super().__init__()
-        directions = functional.normalize(embeddings - embeddings.mean(0), dim=-1)
+        directions = functional.normalize(embeddings, dim=-1)
         self.register_buffer("directions", directions, persistent=False)
         self.blank = nn.Parameter(torch.zeros(1, directions.shape[1]))
         self.log_temperature = nn.Parameter(torch.tensor(math.log(20.0)))
