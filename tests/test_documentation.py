@@ -62,7 +62,6 @@ def test_every_file_that_a_page_names_exists(page: Path) -> None:
 
 @pytest.mark.parametrize("example", sorted((ROOT / "examples").glob("*.py")), ids=lambda path: path.stem)
 def test_an_example_runs(example: Path, folder: Path) -> None:
-    if example.stem == "sensor":  # a modality from outside takes no more
-        assert len(example.read_text().splitlines()) <= 60
+    assert len(example.read_text().splitlines()) <= 60
     output = run([sys.executable, str(example)], folder)
     assert re.search(EXPECTED.get(example.stem, "."), output, re.DOTALL), output
