@@ -44,22 +44,42 @@ def harden() -> Stage:
     )
 
 
+def practise() -> Stage:
+    """Stage 0c: the same for longer."""
+    return Stage(
+        name="nano speech practise",
+        about="the same voices as microphones and rooms change them",
+        trains=("speech.encoder",),
+        sources=(Source("speech", 1, Ctc("speech", 320)),),
+        steps=2400,
+        rows_per_step=1,
+        tokens_per_row=2000,
+        learning_rate=1e-3,
+        warmup_steps=200,
+        augment=augment,
+        valid_every=500,
+        valid_records=96,
+        save_every=250,
+        seed=1,
+    )
+
+
 def ground() -> Stage:
-    """Stage 0c: what the projector gives resembles the language model's own embeddings of the words."""
+    """Stage 0d: what the projector gives is what the language model would get of the words."""
     return Stage(
         name="nano speech ground",
         about="the same voices as microphones and rooms change them",
         trains=("speech.encoder", "speech.projectors.speech"),
         sources=(Source("speech", 1, Ctc("speech", 320, grounded=True)),),
-        steps=600,
+        steps=1400,
         rows_per_step=1,
-        tokens_per_row=2500,
-        learning_rate=5e-4,
+        tokens_per_row=2000,
+        learning_rate=1e-3,
         warmup_steps=50,
         augment=augment,
-        valid_every=200,
+        valid_every=350,
         valid_records=96,
-        save_every=100,
+        save_every=200,
     )
 
 

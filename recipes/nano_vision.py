@@ -4,7 +4,7 @@ The release starts from SigLIP; no pretrained tower can be had here, so `pretrai
 emoji and their names. Lines of text have no names; the tower learns to read them with CTC at the same time.
 """
 
-from phi4.train.stage import Contrastive, Ctc, Source, Stage
+from phi4.train.stage import Captions, Contrastive, Ctc, Source, Stage
 from recipes.nano.augment_pictures import augment
 
 
@@ -51,26 +51,52 @@ def read() -> Stage:
     )
 
 
-def ground() -> Stage:
-    """Stage 0c: what the projector gives resembles the language model's own embeddings of the words."""
+def practise() -> Stage:
+    """Stage 0c: the same for longer, with more emoji and other changes to them."""
     return Stage(
-        name="nano vision ground",
+        name="nano vision practise",
         about="emoji and their names; lines of text",
-        trains=("vision.encoder", "vision.projector"),
+        trains=("vision.encoder",),
         sources=(
-            Source("emoji", 3, Contrastive(grounded=True)),
-            Source("text_line", 1, Ctc("vision", 160, grounded=True)),
+            Source("emoji", 6, Contrastive(guide="guide.safetensors")),
+            Source("text_line", 1, Ctc("vision", 160)),
         ),
-        steps=500,
+        steps=2600,
         rows_per_step=1,
         tokens_per_row=6000,
-        learning_rate=1e-3,
+        learning_rate=3e-3,
         warmup_steps=100,
         weight_decay=0.05,
         augment=augment,
-        valid_every=200,
+        valid_every=500,
         valid_records=213,
-        save_every=100,
+        save_every=250,
+        seed=1,
+    )
+
+
+def ground() -> Stage:
+    """Stage 0d: what the projector gives is what the language model would get of the words."""
+    return Stage(
+        name="nano vision ground",
+        about="emoji, shapes and their names; lines of text",
+        trains=("vision.encoder", "vision.projector"),
+        sources=(
+            Source("emoji", 5, Captions()),
+            Source("easy_vqa_named", 1, Captions()),
+            Source("text_line", 2, Ctc("vision", 160, grounded=True)),
+        ),
+        steps=1600,
+        rows_per_step=1,
+        tokens_per_row=6000,
+        learning_rate=2e-3,
+        rate_factors={"vision.projector": 0.5},
+        warmup_steps=100,
+        weight_decay=0.05,
+        augment=augment,
+        valid_every=400,
+        valid_records=213,
+        save_every=200,
     )
 
 

@@ -86,7 +86,14 @@ TEXT = Changes(
     blur_share=0.2,
     noise_share=0.3,
 )
-TASKS = {"emoji": EMOJI, "emoji_many": EMOJI, "easy_vqa": SHAPES, "spoken_vqa": SHAPES, "text_line": TEXT}
+TASKS = {
+    "emoji": EMOJI,
+    "emoji_many": EMOJI,
+    "easy_vqa": SHAPES,
+    "easy_vqa_named": SHAPES,
+    "spoken_vqa": SHAPES,
+    "text_line": TEXT,
+}
 
 
 def augment(record: Record, generator: np.random.Generator) -> Record:

@@ -33,6 +33,7 @@ def pictures(out: Out) -> None:
         {
             "emoji": lambda: emoji.emoji_records(emoji_drawings.all_drawings()),
             "easy_vqa": lambda: easy_vqa.easy_vqa_records(easy_vqa.all_pictures()),
+            "easy_vqa_named": lambda: easy_vqa.named_records(easy_vqa.all_pictures()),
             "text_line": lambda: text_lines.text_line_records(text_lines.all_faces(), text_lines.all_words()),
             "emoji_many": lambda: emoji.emoji_many_records(emoji_drawings.all_drawings()),
         },

@@ -16,6 +16,10 @@ from recipes.nano.sentences import normalise
 VALID_ONE_IN = 40
 SINGLE_ONE_IN = 4
 
+SHAPES = ("circle", "rectangle", "triangle")
+ANSWERS_TO_CHECK = ("yes", "no")
+NAMING = "What is this?"
+
 
 @dataclass(frozen=True)
 class Picture:
@@ -55,6 +59,22 @@ def _conversation(picture: Picture) -> Record:
     turns = [Turn(user_message(question, images=[picture.file.read_bytes()]), answer)]
     turns += [Turn(Message("user", question), answer) for question, answer in others]
     return build_record(f"easy_vqa/{picture.name}", turns, EASY_VQA, picture.split, "easy_vqa")
+
+
+def named_records(pictures: Sequence[Picture]) -> Iterator[Record]:
+    """Yields training and validation pictures with their colour and shape, as far as the answers tell both."""
+    for picture in pictures:
+        colour, shape = _known(picture)
+        if picture.split != "test" and colour and shape:
+            turn = Turn(user_message(NAMING, images=[picture.file.read_bytes()]), f"{colour} {shape}")
+            yield build_record(f"easy_vqa_named/{picture.name}", [turn], EASY_VQA, picture.split, "easy_vqa_named")
+
+
+def _known(picture: Picture) -> tuple[str, str]:
+    """Colour and shape from the answers to open questions; empty if nobody asked."""
+    answers = [answer for _, answer in picture.questions if answer not in ANSWERS_TO_CHECK]
+    shape = next((answer for answer in answers if answer in SHAPES), "")
+    return next((answer for answer in answers if answer not in SHAPES), ""), shape
 
 
 def spoken_records(

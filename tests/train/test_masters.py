@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import nn
 
+from phi4.errors import ConfigError
 from phi4.train.masters import Masters, is_matrix
 from train.stages import align
 
@@ -32,6 +33,22 @@ def test_only_matrices_and_kernels_decay() -> None:
     for name, parameter in decayed.items():
         loss = 0.1 * 0.5 * before[name] if name in ("matrix", "kernel") else torch.zeros(())
         torch.testing.assert_close(plain[name] - parameter, loss.expand(parameter.shape))
+
+
+def test_a_part_with_a_factor_learns_so_many_times_as_fast() -> None:
+    own, before = parameters(), parameters()
+    stage = replace(STAGE, weight_decay=0.0, trains=("matrix", "kernel", "bias"), rate_factors={"kernel": 0.1})
+    update(Masters(own, stage), seed=1, rate=0.1)
+    for name, rate in (("matrix", 0.1), ("bias", 0.1), ("kernel", 0.01)):  # AdamW's first step is the rate itself
+        torch.testing.assert_close(
+            (own[name] - before[name]).abs(), torch.full_like(own[name], rate), rtol=1e-3, atol=0
+        )
+
+
+@pytest.mark.parametrize("factors", [{"vision": 2.0}, {"matrix": 0.0}])
+def test_a_factor_of_nothing_that_trains_or_of_zero_is_refused(factors: dict[str, float]) -> None:
+    with pytest.raises(ConfigError, match="rate_factors"):
+        replace(STAGE, trains=("matrix",), rate_factors=factors)
 
 
 @pytest.mark.parametrize("shape", [(1, 8), (8, 1), (2, 8), (8, 1, 3)])

@@ -4,11 +4,13 @@ Autocast would round weights in other places than a served model does; here both
 very same bf16 values (docs/decisions/0013).
 """
 
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 
 import torch
 from torch import nn
 
+from phi4.train.parts import belongs_to
 from phi4.train.stage import Stage
 
 
@@ -21,10 +23,12 @@ class Masters:
         for master in self.masters.values():
             master.grad = torch.zeros_like(master)
         self.max_grad_norm = stage.max_grad_norm
-        matrices = [master for master in self.masters.values() if is_matrix(master.shape)]
-        vectors = [master for master in self.masters.values() if not is_matrix(master.shape)]
+        groups: dict[tuple[float, float], list[nn.Parameter]] = defaultdict(list)
+        for name, master in self.masters.items():
+            decay = stage.weight_decay if is_matrix(master.shape) else 0.0
+            groups[decay, rate_factor(stage, name)].append(master)
         self.adamw = torch.optim.AdamW(
-            [{"params": matrices, "weight_decay": stage.weight_decay}, {"params": vectors, "weight_decay": 0.0}],
+            [{"params": own, "weight_decay": decay, "factor": factor} for (decay, factor), own in groups.items()],
             lr=stage.learning_rate,
             betas=(stage.beta1, stage.beta2),
             eps=stage.epsilon,
@@ -54,7 +58,7 @@ class Masters:
         norm = float(nn.utils.clip_grad_norm_(list(self.masters.values()), self.max_grad_norm))
         if norm == norm and norm != float("inf"):
             for group in self.adamw.param_groups:
-                group["lr"] = learning_rate
+                group["lr"] = learning_rate * group["factor"]
             self._step()
             self.publish()
         for gradient in self.gradients:
@@ -103,6 +107,11 @@ class Masters:
                 # AdamW counts its steps on the CPU, wherever the weights are.
                 self.adamw.state[master] = {"step": tensors[f"step.{name}"], **moments}
         self.publish()
+
+
+def rate_factor(stage: Stage, name: str) -> float:
+    """What the learning rate is multiplied by for a parameter, by its name."""
+    return next((factor for part, factor in stage.rate_factors.items() if belongs_to(name, part)), 1.0)
 
 
 def is_matrix(shape: Sequence[int]) -> bool:

@@ -21,13 +21,15 @@ class Contrastive:
     """SigLIP's sigmoid loss between whole pictures and the texts of their answers (arXiv 2303.15343).
 
     Attributes:
-        grounded: compare what the projector gives with the language model's embeddings of the texts, instead of what
-            the tower's head gives with vectors of the objective's own.
         guide: file in the data folder with a network whose features the tower imitates at the same time; None for none.
     """
 
-    grounded: bool = False
     guide: str | None = None
+
+
+@dataclass(frozen=True)
+class Captions:
+    """The projector's rows of a whole picture are to be the embeddings of the answer's tokens, one after the other."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +48,7 @@ class Ctc:
     grounded: bool = False
 
 
-Objective = Answers | Contrastive | Ctc
+Objective = Answers | Captions | Contrastive | Ctc
 
 
 @dataclass(frozen=True)
@@ -77,6 +79,7 @@ class Stage:
         rows_per_step: packed rows of one update, over all processes.
         tokens_per_row: most tokens of a row.
         learning_rate: highest; it rises linearly in `warmup_steps` and falls linearly to zero.
+        rate_factors: what the rate is multiplied by for parts of `trains` that are to learn slower or faster.
         copies: parameters that start as copies of others, by the beginnings of their names (target -> source).
         augment: changes records as they are drawn.
         recompute: saves memory by running each layer again in the backward pass.
@@ -100,6 +103,7 @@ class Stage:
     beta2: float = 0.95
     epsilon: float = 1e-7
     max_grad_norm: float = 1.0
+    rate_factors: Mapping[str, float] = field(default_factory=lambda: MappingProxyType({}))
     copies: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
     augment: Augment | None = None
     recompute: bool = False
@@ -121,6 +125,9 @@ class Stage:
         for name in ("warmup_steps", "valid_records"):
             if getattr(self, name) < 0:
                 raise ConfigError(f"stage {self.name}: {name} is {getattr(self, name)}; it cannot be negative")
+        strange = {part: factor for part, factor in self.rate_factors.items() if part not in self.trains or factor <= 0}
+        if strange:
+            raise ConfigError(f"stage {self.name}: rate_factors {strange} must be positive and of parts that it trains")
         if not 0 <= self.seed <= MAX_SEED:
             raise ConfigError(f"stage {self.name}: seed is {self.seed}; it must be 0 to {MAX_SEED}")
 

@@ -9,9 +9,8 @@ from phi4.data.example import Example
 from phi4.data.record import Record
 from phi4.errors import DataError
 from phi4.model.multimodal import Phi4Multimodal
-from phi4.processing.tokenizer import Tokenizer
 from phi4.train.masters import Masters
-from phi4.train.objectives.contrastive import ContrastiveLoss, average_token
+from phi4.train.objectives.contrastive import ContrastiveLoss
 from phi4.train.parts import select_trained
 from train.conftest import Setting
 from train.stages import contrast
@@ -27,15 +26,10 @@ def model(setting: Setting) -> Phi4Multimodal:
     return loaded.model
 
 
-@pytest.fixture(scope="module")
-def tokenizer(setting: Setting) -> Tokenizer:
-    return setting.tokenizer()
-
-
 @pytest.fixture
-def objective(model: Phi4Multimodal, tokenizer: Tokenizer) -> ContrastiveLoss:
+def objective(model: Phi4Multimodal) -> ContrastiveLoss:
     torch.manual_seed(0)
-    return ContrastiveLoss(model, [*COLOURS, *COLOURS], tokenizer)
+    return ContrastiveLoss(model, [*COLOURS, *COLOURS])
 
 
 def test_the_loss_is_that_of_siglip_over_pictures_and_distinct_texts(
@@ -57,16 +51,6 @@ def test_the_loss_is_that_of_siglip_over_pictures_and_distinct_texts(
                 expected -= float(torch.log(torch.sigmoid(sign * (temperature * cosine + bias))))
         assert float(objective(model, examples).total) == pytest.approx(expected, rel=1e-5)
     assert objective.count(examples) == 5
-
-
-def test_grounded_a_text_is_the_direction_of_its_mean_embedding_less_what_all_texts_share(
-    model: Phi4Multimodal, tokenizer: Tokenizer
-) -> None:
-    ids = [tokenizer.encode(text, allow_special=False) for text in sorted(COLOURS)]
-    means = torch.stack([model.embed(torch.tensor(own)).float().mean(dim=0) for own in ids])
-    expected = torch.nn.functional.normalize(means - means.mean(dim=0), dim=-1)
-    objective = ContrastiveLoss(model, list(COLOURS), tokenizer, grounded=True)
-    torch.testing.assert_close(torch.nn.functional.normalize(objective.text_vectors.data, dim=-1), expected)
 
 
 def test_it_learns_and_trains_every_layer_of_the_tower_and_the_head(
@@ -91,34 +75,6 @@ def test_it_learns_and_trains_every_layer_of_the_tower_and_the_head(
     assert "vision.encoder.head.probe" in trained
 
 
-def test_grounded_a_picture_is_the_mean_of_what_the_language_model_gets_of_its_global_view(
-    model: Phi4Multimodal, encode: Encode
-) -> None:
-    picture = encode(colours(1, "train")[0]).inputs.media[0].data
-    side = picture.mask.shape[-1] // 2
-    global_view = model.vision(picture)[-side * (side + 1) :].unflatten(0, (side, side + 1))
-    expected = global_view[:, :-1].mean(dim=(0, 1))  # the last column is the row separator
-    torch.testing.assert_close(
-        average_token(model, model.vision.encoder(picture.crops[:1], picture.mask[:1]))[0], expected
-    )
-
-
-def test_grounded_the_projector_learns_to_point_where_the_embeddings_of_the_text_do(
-    model: Phi4Multimodal, tokenizer: Tokenizer, encode: Encode
-) -> None:
-    objective = ContrastiveLoss(model, list(COLOURS), tokenizer, grounded=True)
-    own = {name: parameter for name, parameter in objective.named_parameters() if parameter.requires_grad}
-    assert set(own) == {"log_temperature", "bias"}
-    examples = [encode(record) for record in colours(8, "train")]
-    trained = select_trained(model, ["vision.encoder", "vision.projector"])
-    masters = Masters({**trained, **own}, contrast())
-    for _ in range(40):
-        objective(model, examples).total.backward()
-        masters.accumulate()
-        masters.update(2e-3)
-    assert objective(model, examples).correct == 8
-
-
 def test_a_name_that_training_never_had_is_only_wrong(
     model: Phi4Multimodal, objective: ContrastiveLoss, encode: Encode
 ) -> None:
@@ -135,13 +91,13 @@ def test_a_record_without_a_picture_is_named(model: Phi4Multimodal, objective: C
         objective(model, [encode(text_record("words"))])
 
 
-def test_a_picture_without_a_text_is_refused(model: Phi4Multimodal, tokenizer: Tokenizer) -> None:
+def test_a_picture_without_a_text_is_refused(model: Phi4Multimodal) -> None:
     with pytest.raises(DataError, match="an answer is empty"):
-        ContrastiveLoss(model, ["red", ""], tokenizer)
+        ContrastiveLoss(model, ["red", ""])
 
 
-def test_a_model_without_vision_is_refused(setting: Setting, tokenizer: Tokenizer) -> None:
+def test_a_model_without_vision_is_refused(setting: Setting) -> None:
     deaf = setting.load([setting.packs[1]]).model
     assert isinstance(deaf, Phi4Multimodal)
     with pytest.raises(DataError, match="vision"):
-        ContrastiveLoss(deaf, ["red"], tokenizer)
+        ContrastiveLoss(deaf, ["red"])

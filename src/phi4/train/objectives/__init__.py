@@ -7,11 +7,12 @@ from phi4.data.record import Record
 from phi4.model.multimodal import Phi4Multimodal
 from phi4.processing.tokenizer import Tokenizer
 from phi4.train.objectives.answers import AnswerLoss
+from phi4.train.objectives.captions import CaptionLoss
 from phi4.train.objectives.contrastive import ContrastiveLoss
 from phi4.train.objectives.ctc import CtcLoss
 from phi4.train.objectives.guide import load_guide
 from phi4.train.objectives.loss import Loss, ObjectiveLoss
-from phi4.train.stage import Answers, Contrastive, Ctc, Objective, Stage
+from phi4.train.stage import Answers, Captions, Contrastive, Ctc, Objective, Stage
 
 __all__ = ["Loss", "ObjectiveLoss", "build_objectives"]
 
@@ -39,9 +40,11 @@ def build_objectives(
         match objective:
             case Answers():
                 built[objective] = AnswerLoss(stage.recompute)
-            case Contrastive(grounded, guide):
+            case Captions():
+                built[objective] = CaptionLoss(model, answers, tokenizer)
+            case Contrastive(guide):
                 loaded = load_guide(data / guide) if guide else None
-                built[objective] = ContrastiveLoss(model, answers, tokenizer, grounded, loaded)
+                built[objective] = ContrastiveLoss(model, answers, loaded)
             case Ctc(modality, num_pieces, grounded):
                 embedding = tokenizer if grounded else None
                 built[objective] = CtcLoss(model, modality, num_pieces, answers, embedding)

@@ -1,6 +1,5 @@
 """Connectionist temporal classification: pre-training of an encoder that reads or listens from left to right."""
 
-import math
 from collections.abc import Sequence
 from itertools import groupby
 
@@ -15,7 +14,7 @@ from phi4.inputs import AudioFrames, ImageCrops, Medium
 from phi4.model.multimodal import Phi4Multimodal
 from phi4.model.vision import join_tiles
 from phi4.processing.tokenizer import Tokenizer as LanguageTokenizer
-from phi4.train.objectives.embeddings import distinct_embeddings
+from phi4.train.objectives.embeddings import LENGTH_WEIGHT, NearestText, text_embeddings
 from phi4.train.objectives.loss import Loss, ObjectiveLoss, first_medium
 
 # Class 0 is the blank; piece n is class n + 1.
@@ -45,17 +44,16 @@ class CtcLoss(ObjectiveLoss):
                 the embeddings of the pieces; None leaves the language model out of it.
         """
         super().__init__()
-        self.modality, self.grounded = modality, embedding is not None
+        self.modality = modality
         self.pieces = learn_pieces(answers, num_pieces)
         width = encoder_width(model, modality)
         if embedding is None:
-            self.norm: nn.Module = nn.LayerNorm(width)
-            self.classes: nn.Module = nn.Linear(width, self.pieces.get_vocab_size() + 1)
+            self.nearest: NearestText | None = None
+            self.classes = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, self.pieces.get_vocab_size() + 1))
         else:
             vocabulary = self.pieces.get_vocab()
             texts = [piece.replace(WORD_BEGINS, " ") for piece in sorted(vocabulary, key=vocabulary.__getitem__)]
-            self.norm = nn.Identity()
-            self.classes = NearestText(distinct_embeddings(model, embedding, texts))
+            self.nearest = NearestText(text_embeddings(model, embedding, texts))
 
     def count(self, examples: Sequence[Example]) -> int:
         """Conversations."""
@@ -63,10 +61,10 @@ class CtcLoss(ObjectiveLoss):
 
     def forward(self, model: Phi4Multimodal, examples: Sequence[Example]) -> Loss:
         """Aligns each example's first medium with the text of its answer."""
-        outputs = self.encode(model, [first_medium(example, self.modality) for example in examples])
+        media = [first_medium(example, self.modality) for example in examples]
+        outputs = self.encode(model, media)
         lengths = torch.tensor([output.shape[0] for output in outputs])
-        padded = nn.utils.rnn.pad_sequence(outputs)  # [length, examples, width]
-        log_probabilities = torch.log_softmax(self.classes(self.norm(padded.float())), dim=-1)
+        log_probabilities, length_errors = self.classify(model, outputs)
         targets = [[piece + 1 for piece in self.pieces.encode(example.answer).ids] for example in examples]
         losses = functional.ctc_loss(
             log_probabilities,
@@ -81,35 +79,35 @@ class CtcLoss(ObjectiveLoss):
         found = [collapse(path[:length]) for path, length in zip(best, lengths.tolist(), strict=True)]
         # Longer texts weigh no more than shorter ones.
         weights = 1.0 / torch.tensor([max(1, len(own)) for own in targets], device=losses.device)
-        return Loss((losses * weights).sum(), sum(a == b for a, b in zip(found, targets, strict=True)))
+        total = (losses * weights).sum() + LENGTH_WEIGHT * length_errors
+        return Loss(total, sum(a == b for a, b in zip(found, targets, strict=True)))
 
     def encode(self, model: Phi4Multimodal, media: Sequence[Medium]) -> list[torch.Tensor]:
-        """Runs the encoder, and its projector if grounded: for each medium, [length, width or hidden]."""
+        """Runs the encoder: for each medium, [length, width]."""
         if self.modality == "speech":
-            outputs = encode_sounds(model, [m.data for m in media if isinstance(m.data, AudioFrames)])
-            projector: nn.Module = model.speech.projectors["speech"]
-        else:
-            outputs = encode_lines(model, [m.data for m in media if isinstance(m.data, ImageCrops)])
-            projector = model.vision.projector
-        return [projector(output) for output in outputs] if self.grounded else outputs
+            return encode_sounds(model, [m.data for m in media if isinstance(m.data, AudioFrames)])
+        return encode_lines(model, [m.data for m in media if isinstance(m.data, ImageCrops)])
 
+    def classify(self, model: Phi4Multimodal, outputs: Sequence[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
+        """Scores the pieces.
 
-class NearestText(nn.Module):
-    """Scores texts by the angles between a vector and their embeddings."""
+        Args:
+            model: has the projector, if grounded.
+            outputs: of the encoder, for each medium [length, width].
 
-    directions: torch.Tensor
-
-    def __init__(self, embeddings: torch.Tensor) -> None:
-        super().__init__()
-        directions = functional.normalize(embeddings, dim=-1)
-        self.register_buffer("directions", directions, persistent=False)
-        self.blank = nn.Parameter(torch.zeros(1, directions.shape[1]))
-        self.log_temperature = nn.Parameter(torch.tensor(math.log(20.0)))
-
-    def forward(self, vectors: torch.Tensor) -> torch.Tensor:
-        """[..., hidden] -> [..., blank and texts]."""
-        classes = torch.cat((self.blank, self.directions))
-        return self.log_temperature.exp() * functional.normalize(vectors, dim=-1) @ classes.T
+        Returns:
+            Log-probabilities, [longest length, media, blank and pieces], and the summed error of the length of what the
+            projector gives, a mean for each medium; 0 without it.
+        """
+        if self.nearest is None:
+            padded = nn.utils.rnn.pad_sequence(list(outputs))
+            return torch.log_softmax(self.classes(padded.float()), dim=-1), padded.new_zeros(())
+        speech = self.modality == "speech"
+        projector: nn.Module = model.speech.projectors["speech"] if speech else model.vision.projector
+        projected = [projector(output) for output in outputs]
+        errors = torch.stack([self.nearest.length_error(own).mean() for own in projected]).sum()
+        scores = self.nearest(nn.utils.rnn.pad_sequence(projected))
+        return torch.log_softmax(scores, dim=-1), errors
 
 
 def encode_sounds(model: Phi4Multimodal, sounds: Sequence[AudioFrames]) -> list[torch.Tensor]:

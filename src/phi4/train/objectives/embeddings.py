@@ -1,19 +1,53 @@
 """What the language model would get as text: the place that encoders learn to put pictures and sounds in."""
 
+import math
 from collections.abc import Sequence
 
 import torch
+from torch import nn
+from torch.nn import functional
 
 from phi4.model.multimodal import Phi4Multimodal
 from phi4.processing.tokenizer import Tokenizer
 
+# Of the squared logarithm of a length. Angles alone would leave outputs many times as long as embeddings are.
+LENGTH_WEIGHT = 1.0
+
 
 @torch.no_grad()
-def distinct_embeddings(model: Phi4Multimodal, tokenizer: Tokenizer, texts: Sequence[str]) -> torch.Tensor:
-    """The mean token embedding of every text, less the mean of all texts, fp32, [texts, hidden].
+def text_embeddings(model: Phi4Multimodal, tokenizer: Tokenizer, texts: Sequence[str]) -> torch.Tensor:
+    """The mean token embedding of every text, fp32, [texts, hidden]."""
+    token_ids = [tokenizer.encode(text, allow_special=False) for text in texts]
+    return torch.stack([model.embed(torch.tensor(ids, device=model.device)).float().mean(0) for ids in token_ids])
+
+
+class NearestText(nn.Module):
+    """Scores texts by the angles between a vector and their embeddings, both as seen from the mean of all texts.
 
     All embeddings have a large part in common, which tells no text from another and hides what does.
     """
-    token_ids = [tokenizer.encode(text, allow_special=False) for text in texts]
-    averages = torch.stack([model.embed(torch.tensor(ids, device=model.device)).float().mean(0) for ids in token_ids])
-    return averages - averages.mean(0)
+
+    mean: torch.Tensor
+    directions: torch.Tensor
+    length: torch.Tensor
+
+    def __init__(self, embeddings: torch.Tensor) -> None:
+        """Takes the embeddings of all texts, [texts, hidden]; nothing, class 0, gets a direction that learns."""
+        super().__init__()
+        mean = embeddings.mean(0)
+        distinct = embeddings - mean
+        self.register_buffer("mean", mean, persistent=False)
+        self.register_buffer("directions", functional.normalize(distinct, dim=-1), persistent=False)
+        self.register_buffer("length", distinct.norm(dim=-1).mean(), persistent=False)
+        self.nothing = nn.Parameter(torch.zeros(1, embeddings.shape[1]))
+        self.log_temperature = nn.Parameter(torch.tensor(math.log(20.0)))
+
+    def forward(self, vectors: torch.Tensor) -> torch.Tensor:
+        """[..., hidden] -> [..., nothing and texts]."""
+        classes = torch.cat((self.nothing, self.directions))
+        return self.log_temperature.exp() * functional.normalize(vectors.float() - self.mean, dim=-1) @ classes.T
+
+    def length_error(self, vectors: torch.Tensor) -> torch.Tensor:
+        """How far vectors are from the length of embeddings, as a squared logarithm: [..., hidden] -> [...]."""
+        lengths = (vectors.float() - self.mean).norm(dim=-1)
+        return ((lengths + 1e-6) / self.length).log().square()

@@ -9,7 +9,7 @@ from torch import nn
 
 from phi4.data.example import Example
 from phi4.errors import DataError
-from phi4.inputs import Medium
+from phi4.inputs import ImageCrops, Medium
 from phi4.model.multimodal import Phi4Multimodal
 
 
@@ -47,3 +47,17 @@ def first_medium(example: Example, modality: str) -> Medium:
         if medium.modality == modality:
             return medium
     raise DataError(f"record {example.record.id!r} has no medium for {modality}, which its objective needs")
+
+
+def global_views(model: Phi4Multimodal, examples: Sequence[Example]) -> tuple[torch.Tensor, torch.Tensor]:
+    """The global view of each example's picture, for the vision tower: crops and masks.
+
+    Raises:
+        DataError: a record has no picture.
+    """
+    weight = model.vision.encoder.patch_embedding.weight
+    media = (first_medium(example, "vision").data for example in examples)
+    pictures = [picture for picture in media if isinstance(picture, ImageCrops)]
+    crops = torch.stack([picture.crops[0] for picture in pictures])
+    masks = torch.stack([picture.mask[0] for picture in pictures])
+    return crops.to(weight.device, weight.dtype), masks.to(weight.device)
