@@ -69,7 +69,10 @@ $(RUNS)/vision-pretrain/vision.safetensors: $(RUNS)/begin/vision.safetensors $(D
 $(RUNS)/vision-read/vision.safetensors: $(RUNS)/vision-pretrain/vision.safetensors
 	$(call TRAIN,recipes/nano_vision.py:read) --pack $<
 
-$(RUNS)/vision-ground/vision.safetensors: $(RUNS)/vision-read/vision.safetensors
+$(RUNS)/vision-practise/vision.safetensors: $(RUNS)/vision-read/vision.safetensors
+	$(call TRAIN,recipes/nano_vision.py:practise) --pack $<
+
+$(RUNS)/vision-ground/vision.safetensors: $(RUNS)/vision-practise/vision.safetensors
 	$(call TRAIN,recipes/nano_vision.py:ground) --pack $<
 
 $(RUNS)/vision-align/vision.safetensors: $(RUNS)/vision-ground/vision.safetensors
@@ -90,7 +93,10 @@ $(RUNS)/speech-pretrain/speech.safetensors: $(RUNS)/begin/speech.safetensors
 $(RUNS)/speech-harden/speech.safetensors: $(RUNS)/speech-pretrain/speech.safetensors
 	$(call TRAIN,recipes/nano_speech.py:harden) --pack $<
 
-$(RUNS)/speech-ground/speech.safetensors: $(RUNS)/speech-harden/speech.safetensors
+$(RUNS)/speech-practise/speech.safetensors: $(RUNS)/speech-harden/speech.safetensors
+	$(call TRAIN,recipes/nano_speech.py:practise) --pack $<
+
+$(RUNS)/speech-ground/speech.safetensors: $(RUNS)/speech-practise/speech.safetensors
 	$(call TRAIN,recipes/nano_speech.py:ground) --pack $<
 
 $(RUNS)/speech-align/speech.safetensors: $(RUNS)/speech-ground/speech.safetensors
