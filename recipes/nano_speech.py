@@ -64,20 +64,42 @@ def practise() -> Stage:
     )
 
 
+def bridge() -> Stage:
+    """Stage 0d: the projector learns to give what the language model would get of the words.
+
+    Alone: through a projector that knows nothing yet, the encoder would unlearn what it can.
+    """
+    return Stage(
+        name="nano speech bridge",
+        about="the same voices as microphones and rooms change them",
+        trains=("speech.projectors.speech",),
+        sources=(Source("speech", 1, Ctc("speech", 320, grounded=True)),),
+        steps=200,
+        rows_per_step=1,
+        tokens_per_row=2000,
+        learning_rate=2e-3,
+        warmup_steps=20,
+        augment=augment,
+        valid_every=200,
+        valid_records=96,
+        save_every=100,
+    )
+
+
 def ground() -> Stage:
-    """Stage 0d: what the projector gives is what the language model would get of the words."""
+    """Stage 0e: encoder and projector."""
     return Stage(
         name="nano speech ground",
         about="the same voices as microphones and rooms change them",
         trains=("speech.encoder", "speech.projectors.speech"),
         sources=(Source("speech", 1, Ctc("speech", 320, grounded=True)),),
-        steps=1400,
+        steps=1000,
         rows_per_step=1,
         tokens_per_row=2000,
-        learning_rate=1e-3,
+        learning_rate=7e-4,
         warmup_steps=50,
         augment=augment,
-        valid_every=350,
+        valid_every=250,
         valid_records=96,
         save_every=200,
     )
@@ -90,7 +112,7 @@ def align() -> Stage:
         about="transcription",
         trains=("speech.encoder", "speech.projectors.speech"),
         sources=(Source("speech", 1),),
-        steps=40,
+        steps=20,
         rows_per_step=1,
         tokens_per_row=1024,
         learning_rate=1e-4,
@@ -108,7 +130,7 @@ def instruct() -> Stage:
         about="transcription",
         trains=("speech.adapter", "speech.projectors.speech"),
         sources=(Source("speech", 1),),
-        steps=700,
+        steps=600,
         rows_per_step=1,
         tokens_per_row=1024,
         learning_rate=1e-4,

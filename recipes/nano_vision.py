@@ -4,7 +4,7 @@ The release starts from SigLIP; no pretrained tower can be had here, so `pretrai
 emoji and their names. Lines of text have no names; the tower learns to read them with CTC at the same time.
 """
 
-from phi4.train.stage import Captions, Contrastive, Ctc, Source, Stage
+from phi4.train.stage import Contrastive, Ctc, Source, Stage
 from recipes.nano.augment_pictures import augment
 
 
@@ -75,26 +75,52 @@ def practise() -> Stage:
     )
 
 
+def bridge() -> Stage:
+    """Stage 0d: the projector learns to give what the language model would get of the words.
+
+    Alone: through a projector that knows nothing yet, the tower would unlearn what it can.
+    """
+    return Stage(
+        name="nano vision bridge",
+        about="emoji, shapes and their names; lines of text",
+        trains=("vision.projector",),
+        sources=(
+            Source("emoji", 4, Contrastive(grounded=True)),
+            Source("easy_vqa_named", 1, Contrastive(grounded=True)),
+            Source("text_line", 3, Ctc("vision", 160, grounded=True)),
+        ),
+        steps=300,
+        rows_per_step=1,
+        tokens_per_row=6000,
+        learning_rate=2e-3,
+        warmup_steps=30,
+        weight_decay=0.05,
+        augment=augment,
+        valid_every=300,
+        valid_records=213,
+        save_every=100,
+    )
+
+
 def ground() -> Stage:
-    """Stage 0d: what the projector gives is what the language model would get of the words."""
+    """Stage 0e: tower and projector."""
     return Stage(
         name="nano vision ground",
         about="emoji, shapes and their names; lines of text",
         trains=("vision.encoder", "vision.projector"),
         sources=(
-            Source("emoji", 4, Captions()),
-            Source("easy_vqa_named", 1, Captions()),
+            Source("emoji", 4, Contrastive(grounded=True)),
+            Source("easy_vqa_named", 1, Contrastive(grounded=True)),
             Source("text_line", 3, Ctc("vision", 160, grounded=True)),
         ),
-        steps=1600,
+        steps=900,
         rows_per_step=1,
         tokens_per_row=6000,
-        learning_rate=2e-3,
-        rate_factors={"vision.projector": 0.5},
+        learning_rate=1e-3,
         warmup_steps=100,
         weight_decay=0.05,
         augment=augment,
-        valid_every=400,
+        valid_every=300,
         valid_records=213,
         save_every=200,
     )
@@ -143,7 +169,7 @@ def tune() -> Stage:
         about="one answer, or several, about one picture",
         trains=("vision.adapter", "vision.projector", "vision.separator", "vision.row_separator", "vision.encoder"),
         sources=(Source("emoji", 4), Source("easy_vqa", 1), Source("text_line", 2)),
-        steps=700,
+        steps=450,
         rows_per_step=1,
         tokens_per_row=1024,
         learning_rate=1e-4,

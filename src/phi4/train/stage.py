@@ -21,15 +21,13 @@ class Contrastive:
     """SigLIP's sigmoid loss between whole pictures and the texts of their answers (arXiv 2303.15343).
 
     Attributes:
+        grounded: compare what the projector gives with the language model's embeddings of the texts, instead of what
+            the tower's head gives with vectors of the objective's own.
         guide: file in the data folder with a network whose features the tower imitates at the same time; None for none.
     """
 
+    grounded: bool = False
     guide: str | None = None
-
-
-@dataclass(frozen=True)
-class Captions:
-    """The projector's rows of a whole picture are to be the embeddings of the answer's tokens, one after the other."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +46,7 @@ class Ctc:
     grounded: bool = False
 
 
-Objective = Answers | Captions | Contrastive | Ctc
+Objective = Answers | Contrastive | Ctc
 
 
 @dataclass(frozen=True)

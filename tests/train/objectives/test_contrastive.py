@@ -9,8 +9,10 @@ from phi4.data.example import Example
 from phi4.data.record import Record
 from phi4.errors import DataError
 from phi4.model.multimodal import Phi4Multimodal
+from phi4.processing.tokenizer import Tokenizer
 from phi4.train.masters import Masters
-from phi4.train.objectives.contrastive import ContrastiveLoss
+from phi4.train.objectives.contrastive import ContrastiveLoss, average_token
+from phi4.train.objectives.loss import global_views
 from phi4.train.parts import select_trained
 from train.conftest import Setting
 from train.stages import contrast
@@ -24,6 +26,11 @@ def model(setting: Setting) -> Phi4Multimodal:
     loaded = setting.load(dtype=torch.float32)
     assert isinstance(loaded.model, Phi4Multimodal)
     return loaded.model
+
+
+@pytest.fixture(scope="module")
+def tokenizer(setting: Setting) -> Tokenizer:
+    return setting.tokenizer()
 
 
 @pytest.fixture
@@ -73,6 +80,40 @@ def test_it_learns_and_trains_every_layer_of_the_tower_and_the_head(
     unchanged = {name for name, parameter in trained.items() if torch.equal(parameter, before[name])}
     assert {name.rsplit(".", 2)[-2] for name in unchanged} <= {"k_proj"}
     assert "vision.encoder.head.probe" in trained
+
+
+def test_grounded_a_picture_is_the_mean_of_what_the_language_model_gets_of_its_global_view(
+    model: Phi4Multimodal, encode: Encode
+) -> None:
+    picture = encode(colours(1, "train")[0]).inputs.media[0].data
+    side = picture.mask.shape[-1] // 2
+    global_view = model.vision(picture)[-side * (side + 1) :].unflatten(0, (side, side + 1))
+    expected = global_view[:, :-1].mean(dim=(0, 1))  # the last column is the row separator
+    torch.testing.assert_close(
+        average_token(model, model.vision.encoder(picture.crops[:1], picture.mask[:1]))[0], expected
+    )
+
+
+def test_grounded_the_projector_learns_to_point_where_the_embeddings_of_the_text_do(
+    model: Phi4Multimodal, tokenizer: Tokenizer, encode: Encode
+) -> None:
+    objective = ContrastiveLoss(model, list(COLOURS), tokenizer)
+    own = dict(objective.named_parameters())
+    assert set(own) == {"log_temperature", "bias"}
+    examples = [encode(record) for record in colours(8, "train")]
+    trained = select_trained(model, ["vision.encoder", "vision.projector"])
+    masters = Masters({**trained, **own}, contrast())
+    for _ in range(40):
+        objective(model, examples).total.backward()
+        masters.accumulate()
+        masters.update(2e-3)
+    assert objective(model, examples).correct == 8
+    crops, mask = global_views(model, examples)
+    with torch.no_grad():
+        tokens = average_token(model, model.vision.encoder(crops, mask))
+    assert objective.nearest is not None
+    # About as long as embeddings are.
+    assert float(objective.nearest.length_error(tokens).mean()) < 0.1
 
 
 def test_a_name_that_training_never_had_is_only_wrong(

@@ -80,7 +80,7 @@ def test_grounded_the_projector_gives_what_is_near_the_embeddings_of_the_pieces(
     examples = [encode(record) for record in tones(4, "train")]
     torch.manual_seed(0)
     objective = CtcLoss(model, "speech", 16, [example.answer for example in examples], tokenizer)
-    assert {name for name, _ in objective.named_parameters()} == {"nearest.nothing", "nearest.log_temperature"}
+    assert {name for name, _ in objective.named_parameters()} == {"blank", "log_temperature"}
     trained = select_trained(model, ["speech.encoder", "speech.projectors.speech"])
     masters = Masters({**trained, **dict(objective.named_parameters())}, listen())
     for _ in range(60):

@@ -20,14 +20,14 @@ def test_a_text_is_the_mean_of_its_tokens(setting: Setting, embeddings: torch.Te
         torch.testing.assert_close(embedding, tokens.mean(dim=0))
 
 
-def test_scores_are_cosines_as_seen_from_the_mean_of_all_texts(embeddings: torch.Tensor) -> None:
+def test_texts_are_told_apart_as_seen_from_the_mean_of_all_texts(embeddings: torch.Tensor) -> None:
     nearest = NearestText(embeddings)
     vectors = torch.randn(4, embeddings.shape[1])
     expected = functional.cosine_similarity(
         (vectors - embeddings.mean(0))[:, None], embeddings - embeddings.mean(0), -1
     )
-    torch.testing.assert_close(nearest(vectors)[:, 1:], 20.0 * expected)
-    assert nearest(embeddings).argmax(dim=-1).tolist() == [1, 2, 3]  # nothing is class 0
+    torch.testing.assert_close(nearest.cosines(vectors), expected)
+    assert nearest.cosines(embeddings).argmax(dim=-1).tolist() == [0, 1, 2]
 
 
 def test_only_vectors_as_long_as_embeddings_have_no_length_error(embeddings: torch.Tensor) -> None:

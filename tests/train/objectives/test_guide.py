@@ -59,7 +59,7 @@ def test_a_tower_learns_to_imitate_it_and_the_guide_itself_does_not_change(
     assert isinstance(model, Phi4Multimodal)
     guide = load_guide(file)
     before = {name: tensor.clone() for name, tensor in guide.state_dict().items()}
-    objective = ContrastiveLoss(model, list(COLOURS), guide)
+    objective = ContrastiveLoss(model, list(COLOURS), guide=guide)
     examples = [encode(record) for record in colours(8, "train")]
     trained = select_trained(model, ["vision.encoder"])
     own = {name: parameter for name, parameter in objective.named_parameters() if parameter.requires_grad}

@@ -7,12 +7,11 @@ from phi4.data.record import Record
 from phi4.model.multimodal import Phi4Multimodal
 from phi4.processing.tokenizer import Tokenizer
 from phi4.train.objectives.answers import AnswerLoss
-from phi4.train.objectives.captions import CaptionLoss
 from phi4.train.objectives.contrastive import ContrastiveLoss
 from phi4.train.objectives.ctc import CtcLoss
 from phi4.train.objectives.guide import load_guide
 from phi4.train.objectives.loss import Loss, ObjectiveLoss
-from phi4.train.stage import Answers, Captions, Contrastive, Ctc, Objective, Stage
+from phi4.train.stage import Answers, Contrastive, Ctc, Objective, Stage
 
 __all__ = ["Loss", "ObjectiveLoss", "build_objectives"]
 
@@ -40,11 +39,10 @@ def build_objectives(
         match objective:
             case Answers():
                 built[objective] = AnswerLoss(stage.recompute)
-            case Captions():
-                built[objective] = CaptionLoss(model, answers, tokenizer)
-            case Contrastive(guide):
+            case Contrastive(grounded, guide):
+                embedding = tokenizer if grounded else None
                 loaded = load_guide(data / guide) if guide else None
-                built[objective] = ContrastiveLoss(model, answers, loaded)
+                built[objective] = ContrastiveLoss(model, answers, embedding, loaded)
             case Ctc(modality, num_pieces, grounded):
                 embedding = tokenizer if grounded else None
                 built[objective] = CtcLoss(model, modality, num_pieces, answers, embedding)

@@ -1,5 +1,6 @@
 """Connectionist temporal classification: pre-training of an encoder that reads or listens from left to right."""
 
+import math
 from collections.abc import Sequence
 from itertools import groupby
 
@@ -54,6 +55,8 @@ class CtcLoss(ObjectiveLoss):
             vocabulary = self.pieces.get_vocab()
             texts = [piece.replace(WORD_BEGINS, " ") for piece in sorted(vocabulary, key=vocabulary.__getitem__)]
             self.nearest = NearestText(text_embeddings(model, embedding, texts))
+            self.blank = nn.Parameter(torch.zeros(1, len(self.nearest.mean)))
+            self.log_temperature = nn.Parameter(torch.tensor(math.log(20.0)))
 
     def count(self, examples: Sequence[Example]) -> int:
         """Conversations."""
@@ -106,8 +109,9 @@ class CtcLoss(ObjectiveLoss):
         projector: nn.Module = model.speech.projectors["speech"] if speech else model.vision.projector
         projected = [projector(output) for output in outputs]
         errors = torch.stack([self.nearest.length_error(own).mean() for own in projected]).sum()
-        scores = self.nearest(nn.utils.rnn.pad_sequence(projected))
-        return torch.log_softmax(scores, dim=-1), errors
+        padded = nn.utils.rnn.pad_sequence(projected)
+        cosines = torch.cat((self.nearest.place(padded) @ self.blank.T, self.nearest.cosines(padded)), dim=-1)
+        return torch.log_softmax(self.log_temperature.exp() * cosines, dim=-1), errors
 
 
 def encode_sounds(model: Phi4Multimodal, sounds: Sequence[AudioFrames]) -> list[torch.Tensor]:

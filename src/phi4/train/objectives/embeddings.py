@@ -1,6 +1,5 @@
 """What the language model would get as text: the place that encoders learn to put pictures and sounds in."""
 
-import math
 from collections.abc import Sequence
 
 import torch
@@ -32,20 +31,21 @@ class NearestText(nn.Module):
     length: torch.Tensor
 
     def __init__(self, embeddings: torch.Tensor) -> None:
-        """Takes the embeddings of all texts, [texts, hidden]; nothing, class 0, gets a direction that learns."""
+        """Takes the embeddings of all texts, [texts, hidden]."""
         super().__init__()
         mean = embeddings.mean(0)
         distinct = embeddings - mean
         self.register_buffer("mean", mean, persistent=False)
         self.register_buffer("directions", functional.normalize(distinct, dim=-1), persistent=False)
         self.register_buffer("length", distinct.norm(dim=-1).mean(), persistent=False)
-        self.nothing = nn.Parameter(torch.zeros(1, embeddings.shape[1]))
-        self.log_temperature = nn.Parameter(torch.tensor(math.log(20.0)))
 
-    def forward(self, vectors: torch.Tensor) -> torch.Tensor:
-        """[..., hidden] -> [..., nothing and texts]."""
-        classes = torch.cat((self.nothing, self.directions))
-        return self.log_temperature.exp() * functional.normalize(vectors.float() - self.mean, dim=-1) @ classes.T
+    def cosines(self, vectors: torch.Tensor) -> torch.Tensor:
+        """[..., hidden] -> [..., texts]."""
+        return self.place(vectors) @ self.directions.T
+
+    def place(self, vectors: torch.Tensor) -> torch.Tensor:
+        """The direction of vectors as seen from the mean of all texts: [..., hidden] -> [..., hidden]."""
+        return functional.normalize(vectors.float() - self.mean, dim=-1)
 
     def length_error(self, vectors: torch.Tensor) -> torch.Tensor:
         """How far vectors are from the length of embeddings, as a squared logarithm: [..., hidden] -> [...]."""
