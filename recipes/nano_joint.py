@@ -25,7 +25,7 @@ def joint() -> Stage:
         ),
         copies={"speech.projectors.vision": "speech.projectors.speech"},
         sources=(Source("spoken_vqa", 2), Source("emoji", 3), Source("easy_vqa", 1), Source("text_line", 1)),
-        steps=150,
+        steps=120,
         rows_per_step=1,
         tokens_per_row=1024,
         learning_rate=1e-4,
