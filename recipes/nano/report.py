@@ -17,7 +17,7 @@ from phi4.train.log import METRICS_FILE
 # Losses of single steps jump; the curve is their mean over this share of a run.
 SMOOTHING_SHARE = 0.02
 # Of a curve; more would only make the file larger.
-MAX_POINTS = 200
+MAX_POINTS = 100
 
 
 def main(
