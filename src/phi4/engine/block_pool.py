@@ -93,7 +93,7 @@ class BlockPool:
         return blocks
 
     def register(self, block: int, key: bytes) -> None:
-        """Says what a referenced, full block holds. Where another block holds the same, that one stays the known one."""
+        """Says what a referenced, full block holds. Where another block holds the same, that one stays known."""
         if key not in self._block_of_key and self._keys[block] is None:
             self._block_of_key[key] = block
             self._keys[block] = key
