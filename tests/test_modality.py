@@ -34,7 +34,7 @@ from phi4.checkpoint.packs import read_pack, save_pack
 from phi4.checkpoint.weights import LoadedModel, load_model, save_model
 from phi4.config import AdapterConfig
 from phi4.engine.generate import score
-from phi4.engine.row import Row
+from phi4.engine.simple_row import Row
 from phi4.model.multimodal import Phi4Multimodal
 from phi4.processing.messages import read_messages
 from phi4.processing.processor import Processor

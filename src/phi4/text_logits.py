@@ -11,8 +11,8 @@ import torch
 from phi4.assistant import Assistant
 from phi4.engine.generate import score
 from phi4.engine.language_model import LanguageModel
-from phi4.engine.row import Row
 from phi4.engine.sampling import Sampling
+from phi4.engine.simple_row import Row
 from phi4.errors import CheckpointError
 from phi4.inputs import ModelInputs
 from phi4.model.step import Segment

@@ -12,8 +12,8 @@ from conversations import MODES, conversation
 from phi4.checkpoint.weights import LoadedModel, load_model
 from phi4.config import ADAPTED_LINEARS
 from phi4.engine.generate import Request, generate, score
-from phi4.engine.row import Row
 from phi4.engine.sampling import Sampling
+from phi4.engine.simple_row import Row
 from phi4.errors import CapacityError, InputError
 from phi4.inputs import ModelInputs
 from phi4.model.decoder import Phi4Mini

@@ -8,8 +8,8 @@ from typing import Literal
 import torch
 
 from phi4.engine.language_model import LanguageModel
-from phi4.engine.row import Row
 from phi4.engine.sampling import Sampling
+from phi4.engine.simple_row import Row
 from phi4.inputs import ModelInputs, Rotary
 
 FinishReason = Literal["stop", "length"]

@@ -1,0 +1,310 @@
+"""Decides which tokens of which rows run in the next step, and whose blocks they are kept in."""
+
+from bisect import insort
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from phi4.engine.block_pool import BlockPool
+from phi4.engine.row import BlockTable, Row
+from phi4.errors import CapacityError, ConfigError
+
+
+@dataclass(frozen=True)
+class SchedulerLimits:
+    """What bounds a step.
+
+    Attributes:
+        max_step_tokens: most tokens of one step; it bounds the memory of activations.
+        max_rows: most rows that hold blocks at a time.
+        block_tokens: tokens in a block.
+        reuse_prefixes: whether blocks with the same content are shared.
+        long_ahead_tokens: how many tokens before it outgrows the short rotary table a row begins to be cached with the
+            long one; 0 never does so ahead of time.
+    """
+
+    max_step_tokens: int = 1024
+    max_rows: int = 64
+    block_tokens: int = 32
+    reuse_prefixes: bool = True
+    long_ahead_tokens: int = 0
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.max_rows <= self.max_step_tokens:
+            raise ConfigError(
+                f"max_rows is {self.max_rows} and max_step_tokens {self.max_step_tokens}: there must be at least one "
+                "row, and a step must have room for a token of each"
+            )
+        if self.block_tokens < 1 or self.long_ahead_tokens < 0:
+            raise ConfigError(
+                f"block_tokens must be at least 1, not {self.block_tokens}, "
+                f"and long_ahead_tokens at least 0, not {self.long_ahead_tokens}"
+            )
+
+
+@dataclass(frozen=True, eq=False)
+class Piece:
+    """Tokens of one row that run in one step.
+
+    Attributes:
+        row: whose they are.
+        table: where their keys and values go: the row's own, or the one that is built ahead.
+        start: position of the first.
+        length: how many.
+    """
+
+    row: Row
+    table: BlockTable
+    start: int
+    length: int
+
+    @property
+    def chooses(self) -> bool:
+        """Whether the row's next token is chosen from the scores of the last one."""
+        return self.table is self.row.table and self.start + self.length == len(self.row.token_ids)
+
+
+@dataclass
+class Plan:
+    """One step: what runs, and which rows outgrew the whole cache and were removed."""
+
+    pieces: list[Piece] = field(default_factory=list)
+    outgrown: list[Row] = field(default_factory=list)
+
+
+@dataclass
+class Counts:
+    """What happened since the scheduler was made.
+
+    Attributes:
+        preempted: rows that gave up their blocks to others and were computed again.
+        switched: rows that outgrew the short rotary table.
+        reused_tokens: tokens that were found in the cache instead of being computed.
+    """
+
+    preempted: int = 0
+    switched: int = 0
+    reused_tokens: int = 0
+
+
+class Scheduler:
+    """Rows that wait and rows that run. It knows no tensors; whoever runs its plans calls `commit` afterwards."""
+
+    def __init__(self, pool: BlockPool, limits: SchedulerLimits) -> None:
+        self.pool = pool
+        self.limits = limits
+        self.waiting: list[Row] = []
+        self.running: list[Row] = []
+        self.counts = Counts()
+
+    @property
+    def has_rows(self) -> bool:
+        """Whether anything is left to do."""
+        return bool(self.waiting or self.running)
+
+    def add(self, row: Row) -> None:
+        """Queues a row.
+
+        Raises:
+            CapacityError: its prompt is larger than the whole cache.
+        """
+        if self._num_blocks(len(row.token_ids)) > self.pool.num_blocks:
+            raise self.too_long(row)
+        insort(self.waiting, row, key=lambda waiting: waiting.rank)
+
+    def remove(self, row: Row) -> None:
+        """Forgets a row that is finished, failed or cancelled; it gives its blocks back."""
+        self._release(row)
+        rows = self.running if row in self.running else self.waiting
+        rows.remove(row)
+
+    def schedule(self) -> Plan:
+        """Plans a step: first a token of every row that is being answered, then prompts, then the long tables."""
+        plan = Plan()
+        for row in self.running:
+            if row.rotary != row.table.rotary:
+                self._switch_rotary(row)
+        preempted = self.counts.preempted
+        for row in sorted(self.running, key=lambda running: running.rank):
+            if row in self.running and not self._grow(row):
+                plan.outgrown.append(row)
+        if preempted == self.counts.preempted:
+            self._admit()
+        self.running.sort(key=lambda row: row.rank)
+        answering = [row for row in self.running if row.num_missing == 1]
+        prefilling = [row for row in self.running if row.num_missing > 1]
+        plan.pieces += [Piece(row, row.table, row.table.num_cached, 1) for row in answering]
+        budget = self.limits.max_step_tokens - len(answering)
+        lengths = share_budget([row.num_missing for row in prefilling], budget)
+        plan.pieces += [
+            Piece(row, row.table, row.table.num_cached, length)
+            for row, length in zip(prefilling, lengths, strict=True)
+            if length
+        ]
+        plan.pieces += self._plan_ahead(answering, budget - sum(lengths))
+        # Rows that share an adapter stand together: it is then applied once.
+        plan.pieces.sort(key=lambda piece: piece.row.adapter or "")
+        return plan
+
+    def commit(self, pieces: Sequence[Piece]) -> None:
+        """Notes that pieces have run: their tokens are cached, and full blocks may be shared."""
+        for piece in pieces:
+            table, end = piece.table, piece.start + piece.length
+            first, last = table.num_cached // self.limits.block_tokens, end // self.limits.block_tokens
+            table.num_cached = end
+            if self.limits.reuse_prefixes:
+                keys = piece.row.block_keys(table, last, self.limits.block_tokens)
+                for index in range(first, last):
+                    self.pool.register(table.blocks[index], keys[index])
+
+    def too_long(self, row: Row) -> CapacityError:
+        """The error of a row that the cache cannot hold even if it is alone."""
+        return CapacityError(
+            f"the conversation has {len(row.token_ids)} tokens, but the whole cache holds "
+            f"{self.pool.num_blocks * self.limits.block_tokens}; shorten it, or give the engine a larger cache"
+        )
+
+    def _num_blocks(self, num_tokens: int) -> int:
+        return -(-num_tokens // self.limits.block_tokens)
+
+    def _switch_rotary(self, row: Row) -> None:
+        """Starts a row over with the long factors: keys rotated with the short ones are of no use (facts sheet 1.5)."""
+        self.counts.switched += 1
+        self.pool.release(row.table.blocks)
+        if row.ahead is not None:
+            row.table, row.ahead = row.ahead, None
+        else:
+            row.table = BlockTable(row.rotary)
+            self._take_known_blocks(row, row.table)
+
+    def _take_known_blocks(self, row: Row, table: BlockTable) -> None:
+        """Begins an empty table with the blocks that somebody computed already."""
+        table.blocks = self.pool.share(self._reusable_keys(row, table))
+        table.num_cached = len(table.blocks) * self.limits.block_tokens
+        self.counts.reused_tokens += table.num_cached
+
+    def _reusable_keys(self, row: Row, table: BlockTable) -> list[bytes]:
+        """Keys of the full blocks of a row; at least its last token runs, as its scores are asked for."""
+        if not self.limits.reuse_prefixes:
+            return []
+        return row.block_keys(table, (len(row.token_ids) - 1) // self.limits.block_tokens, self.limits.block_tokens)
+
+    def _grow(self, row: Row) -> bool:
+        """Gives a running row blocks for all its tokens; others, or the row itself, may have to give theirs up.
+
+        Returns:
+            False if the row is larger than the whole cache; it is removed then.
+        """
+        if self._num_blocks(len(row.token_ids)) > self.pool.num_blocks:
+            self.remove(row)
+            return False
+        while (needed := self._num_blocks(len(row.token_ids)) - len(row.table.blocks)) > self.pool.num_available:
+            if not self._drop_ahead():
+                victim = max(self.running, key=lambda running: running.rank)
+                self._preempt(victim)
+                if victim is row:
+                    return True
+        self._extend(row.table, needed)
+        return True
+
+    def _extend(self, table: BlockTable, count: int) -> None:
+        if count > 0:
+            table.blocks += self.pool.allocate(count, after=table.blocks[-1] if table.blocks else None)
+
+    def _drop_ahead(self) -> bool:
+        """Takes blocks back that were filled ahead of time; those of the row that is served last go first."""
+        holders = [row for row in self.running if row.ahead is not None]
+        if not holders:
+            return False
+        self._release_ahead(max(holders, key=lambda row: row.rank))
+        return True
+
+    def _release_ahead(self, row: Row) -> None:
+        if row.ahead is not None:
+            self.pool.release(row.ahead.blocks)
+            row.ahead = None
+
+    def _release(self, row: Row) -> None:
+        self._release_ahead(row)
+        self.pool.release(row.table.blocks)
+        row.table = BlockTable(row.rotary)
+
+    def _preempt(self, row: Row) -> None:
+        """Takes all blocks of a row; it keeps its place in the order of arrival and is computed again."""
+        self.counts.preempted += 1
+        self._release(row)
+        self.running.remove(row)
+        insort(self.waiting, row, key=lambda waiting: waiting.rank)
+
+    def _admit(self) -> None:
+        """Lets rows in as long as there is room for all their tokens; nobody is overtaken because of his size."""
+        for row in list(self.waiting):
+            if row.follows is not None and row.follows.num_answer_tokens == 0 and self._is_known(row.follows):
+                continue
+            if not self._make_room(row):
+                return
+            self.waiting.remove(row)
+            self.running.append(row)
+            self._take_known_blocks(row, row.table)
+            self._extend(row.table, self._num_blocks(len(row.token_ids)) - len(row.table.blocks))
+
+    def _is_known(self, row: Row) -> bool:
+        return row in self.running or row in self.waiting
+
+    def _make_room(self, row: Row) -> bool:
+        """Whether a waiting row has room by now; rows of a lower priority give theirs up if that helps."""
+        while not self._fits(row):
+            victims = [running for running in self.running if running.priority < row.priority]
+            if not victims:
+                return False
+            self._preempt(max(victims, key=lambda running: running.rank))
+        return True
+
+    def _fits(self, row: Row) -> bool:
+        """Whether there are blocks for all tokens of a waiting row, and one more for every running row to grow."""
+        known, unreferenced = self.pool.count_known(self._reusable_keys(row, row.table))
+        needed = self._num_blocks(len(row.token_ids)) - known
+        available = self.pool.num_available - unreferenced - len(self.running)
+        return len(self.running) < self.limits.max_rows and needed <= available
+
+    def _plan_ahead(self, answering: Sequence[Row], budget: int) -> list[Piece]:
+        """Uses what is left of a step to cache rows with the long factors that will need them soon.
+
+        The tokens that this takes are spread evenly over the steps up to the switch, so that no step stands out.
+        """
+        pieces = []
+        for row in answering:
+            steps_left = self._steps_to_long(row)
+            if steps_left is None or budget <= 0:
+                continue
+            if row.ahead is None:
+                row.ahead = BlockTable("long")
+                self._take_known_blocks(row, row.ahead)
+            cached = row.ahead.num_cached
+            share = -(-(len(row.token_ids) + steps_left - cached) // (steps_left + 1))
+            length = min(share, len(row.token_ids) - cached, budget)
+            needed = self._num_blocks(cached + length) - len(row.ahead.blocks)
+            if length > 0 and needed <= self.pool.num_available - len(self.running):
+                self._extend(row.ahead, needed)
+                pieces.append(Piece(row, row.ahead, cached, length))
+                budget -= length
+        return pieces
+
+    def _steps_to_long(self, row: Row) -> int | None:
+        """Tokens that a row may still take with the short table, if it is about to outgrow it."""
+        if row.original_context is None or row.max_length <= row.original_context:
+            return None
+        left = row.original_context - len(row.token_ids)
+        return left if 0 <= left < self.limits.long_ahead_tokens else None
+
+
+def share_budget(wanted: Sequence[int], budget: int) -> list[int]:
+    """Divides a budget evenly; what one does not need goes to the others, the first ones before the last."""
+    lengths = [0] * len(wanted)
+    while budget > 0 and any(length < want for length, want in zip(lengths, wanted, strict=True)):
+        hungry = [place for place, want in enumerate(wanted) if lengths[place] < want]
+        share = max(1, budget // len(hungry))
+        for place in hungry:
+            given = min(share, wanted[place] - lengths[place], budget)
+            lengths[place] += given
+            budget -= given
+    return lengths
