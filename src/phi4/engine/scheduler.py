@@ -18,15 +18,15 @@ class SchedulerLimits:
         max_rows: most rows that hold blocks at a time.
         block_tokens: tokens in a block.
         reuse_prefixes: whether blocks with the same content are shared.
-        long_ahead_tokens: how many tokens before it outgrows the short rotary table a row begins to be cached with the
-            long one; 0 never does so ahead of time.
+        long_ahead: a row that will outgrow the short rotary table begins to be cached with the long one when this share
+            of the original context is left: 1/7 of 4096 is at 3511 tokens. 0 never does so ahead of time.
     """
 
     max_step_tokens: int = 1024
     max_rows: int = 64
     block_tokens: int = 32
     reuse_prefixes: bool = True
-    long_ahead_tokens: int = 0
+    long_ahead: float = 1 / 7
 
     def __post_init__(self) -> None:
         if not 1 <= self.max_rows <= self.max_step_tokens:
@@ -34,10 +34,10 @@ class SchedulerLimits:
                 f"max_rows is {self.max_rows} and max_step_tokens {self.max_step_tokens}: there must be at least one "
                 "row, and a step must have room for a token of each"
             )
-        if self.block_tokens < 1 or self.long_ahead_tokens < 0:
+        if self.block_tokens < 1 or not 0 <= self.long_ahead <= 1:
             raise ConfigError(
                 f"block_tokens must be at least 1, not {self.block_tokens}, "
-                f"and long_ahead_tokens at least 0, not {self.long_ahead_tokens}"
+                f"and long_ahead from 0 to 1, not {self.long_ahead}"
             )
 
 
@@ -65,7 +65,12 @@ class Piece:
 
 @dataclass
 class Plan:
-    """One step: what runs, and which rows outgrew the whole cache and were removed."""
+    """One step.
+
+    Attributes:
+        pieces: what runs.
+        outgrown: rows that outgrew the whole cache; they hold no blocks any more and must be removed.
+    """
 
     pieces: list[Piece] = field(default_factory=list)
     outgrown: list[Row] = field(default_factory=list)
@@ -107,8 +112,8 @@ class Scheduler:
         Raises:
             CapacityError: its prompt is larger than the whole cache.
         """
-        if self._num_blocks(len(row.token_ids)) > self.pool.num_blocks:
-            raise self.too_long(row)
+        if error := self.too_long(len(row.token_ids)):
+            raise error
         insort(self.waiting, row, key=lambda waiting: waiting.rank)
 
     def remove(self, row: Row) -> None:
@@ -116,6 +121,11 @@ class Scheduler:
         self._release(row)
         rows = self.running if row in self.running else self.waiting
         rows.remove(row)
+
+    def reset(self) -> None:
+        """Forgets all rows and whatever is cached."""
+        self.pool = BlockPool(self.pool.num_blocks)
+        self.waiting, self.running = [], []
 
     def schedule(self) -> Plan:
         """Plans a step: first a token of every row that is being answered, then prompts, then the long tables."""
@@ -130,8 +140,9 @@ class Scheduler:
         if preempted == self.counts.preempted:
             self._admit()
         self.running.sort(key=lambda row: row.rank)
-        answering = [row for row in self.running if row.num_missing == 1]
-        prefilling = [row for row in self.running if row.num_missing > 1]
+        usable = [row for row in self.running if row not in plan.outgrown]
+        answering = [row for row in usable if row.num_missing == 1]
+        prefilling = [row for row in usable if row.num_missing > 1]
         plan.pieces += [Piece(row, row.table, row.table.num_cached, 1) for row in answering]
         budget = self.limits.max_step_tokens - len(answering)
         lengths = share_budget([row.num_missing for row in prefilling], budget)
@@ -156,10 +167,12 @@ class Scheduler:
                 for index in range(first, last):
                     self.pool.register(table.blocks[index], keys[index])
 
-    def too_long(self, row: Row) -> CapacityError:
-        """The error of a row that the cache cannot hold even if it is alone."""
+    def too_long(self, num_tokens: int) -> CapacityError | None:
+        """The error of a conversation that the cache cannot hold even if it is alone, or None; any thread may ask."""
+        if self._num_blocks(num_tokens) <= self.pool.num_blocks:
+            return None
         return CapacityError(
-            f"the conversation has {len(row.token_ids)} tokens, but the whole cache holds "
+            f"the conversation has {num_tokens} tokens, but the whole cache holds "
             f"{self.pool.num_blocks * self.limits.block_tokens}; shorten it, or give the engine a larger cache"
         )
 
@@ -192,10 +205,10 @@ class Scheduler:
         """Gives a running row blocks for all its tokens; others, or the row itself, may have to give theirs up.
 
         Returns:
-            False if the row is larger than the whole cache; it is removed then.
+            False if the row is larger than the whole cache.
         """
         if self._num_blocks(len(row.token_ids)) > self.pool.num_blocks:
-            self.remove(row)
+            self._release(row)
             return False
         while (needed := self._num_blocks(len(row.token_ids)) - len(row.table.blocks)) > self.pool.num_available:
             if not self._drop_ahead():
@@ -294,7 +307,7 @@ class Scheduler:
         if row.original_context is None or row.max_length <= row.original_context:
             return None
         left = row.original_context - len(row.token_ids)
-        return left if 0 <= left < self.limits.long_ahead_tokens else None
+        return left if 0 <= left < self.limits.long_ahead * row.original_context else None
 
 
 def share_budget(wanted: Sequence[int], budget: int) -> list[int]:
