@@ -85,6 +85,7 @@ limits = st.builds(
     block_tokens=st.sampled_from([1, 4, 7]),
     reuse_prefixes=st.booleans(),
     long_ahead=st.sampled_from([0.0, 1 / 7, 0.5]),
+    max_draft_tokens=st.sampled_from([0, 3]),
 )
 # The first row: its answer takes longer than the last arrival.
 FIRST, FIRST_TOKENS = ("text", 12, 0), 32

@@ -128,6 +128,24 @@ def test_n_answers_share_their_prompt_and_the_first_is_the_only_one_of_n_1(tiny:
     assert answers[0] == alone
 
 
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+def test_guesses_save_steps_and_change_no_token(tiny: LoadedModel, temperature: float) -> None:
+    """Three tokens are much liked, so that the answer repeats itself; its seed is another for each of two answers."""
+    inputs = conversation(tiny.config, "vision", 20, seed=0)
+    liked = {7: 60.0, 8: 60.0, 9: 60.0}
+    sampling = Sampling(60, temperature, seed=5, n=2, logit_bias=liked, frequency_penalty=0.05, logprobs=1)
+    tokens, steps = [], []
+    for max_draft_tokens in (0, 5):
+        ran: list[int] = []
+        hook = tiny.model.register_forward_pre_hook(lambda *_, ran=ran: ran.append(1))
+        engine = Engine(tiny.model, (), SchedulerLimits(max_draft_tokens=max_draft_tokens))
+        tokens.append(by_choice(list(engine.submit(Request(inputs, sampling))), 2))
+        steps.append(len(ran))
+        hook.remove()
+    assert tokens[0] == tokens[1]
+    assert steps[1] < 0.9 * steps[0]
+
+
 def test_log_probabilities_are_the_models_own(tiny: LoadedModel, engine: Engine) -> None:
     inputs = conversation(tiny.config, "text", 9, seed=0)
     sampling = Sampling(max_tokens=1, logprobs=3, logit_bias={7: 100.0})

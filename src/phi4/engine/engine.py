@@ -17,8 +17,9 @@ from phi4.engine.language_model import LanguageModel
 from phi4.engine.request import FinishReason, GeneratedToken, Request, check_request
 from phi4.engine.row import Row
 from phi4.engine.runner import Runner, StepResult
-from phi4.engine.sampler import Choice, Sampler, choose_tokens
-from phi4.engine.scheduler import Counts, Plan, Scheduler, SchedulerLimits
+from phi4.engine.sampler import Choice, Question, Sampler, choose_tokens
+from phi4.engine.sampling import Sampling
+from phi4.engine.scheduler import Counts, Piece, Plan, Scheduler, SchedulerLimits
 from phi4.errors import CapacityError, Phi4Error
 from phi4.model.paged_cache import PagedCache
 
@@ -163,8 +164,11 @@ class Engine:
     def _step(self) -> None:
         plan = self._scheduler.schedule()
         result = self._runner.run(plan.pieces)
-        choices = choose_tokens([self._answers[row].sampler for row in result.choosing], result.logits)
+        choices = choose_tokens([self._question(piece) for piece in result.pieces], result.logits)
         self._commit(plan, result, choices)
+
+    def _question(self, piece: Piece) -> Question:
+        return Question(self._answers[piece.row].sampler, piece.drafts, piece.num_choices)
 
     def _receive(self) -> bool:
         """Takes new requests in and lets cancelled ones go; False, and the thread ends, if nothing is left to do."""
@@ -204,14 +208,15 @@ class Engine:
             self._answers[row] = _Answer(handle, choice, Sampler(sampling, choice, inputs.token_ids))
             first = first or row
 
-    def _commit(self, plan: Plan, result: StepResult, choices: Sequence[Choice | Phi4Error]) -> None:
+    def _commit(self, plan: Plan, result: StepResult, chosen: Sequence[list[Choice] | Phi4Error]) -> None:
         """Keeps what was computed, hands the tokens out, and ends what is finished or failed."""
-        self._scheduler.commit(result.pieces)
-        for row, choice in zip(result.choosing, choices, strict=True):
-            if isinstance(choice, Phi4Error):
-                self._fail(row, choice)
+        for piece, choices in zip(result.pieces, chosen, strict=True):
+            if piece.row not in self._answers:  # another answer to the same request failed in this step
+                continue
+            if isinstance(choices, Phi4Error):
+                self._fail(piece.row, choices)
             else:
-                self._hand_out(row, choice)
+                self._keep(piece, choices)
         for row, error in result.failed:
             self._fail(row, error)
         for row in plan.outgrown:
@@ -219,24 +224,39 @@ class Engine:
             assert too_long is not None
             self._fail(row, too_long)
 
-    def _hand_out(self, row: Row, choice: Choice) -> None:
-        if row not in self._answers:  # another answer to the same request failed in this step
-            return
-        answer, rotary = self._answers[row], row.rotary
-        row.token_ids.append(choice.token_id)
-        reason: FinishReason | None = None
-        if choice.token_id in self._eos_token_ids or choice.token_id in answer.sampler.sampling.stop_token_ids:
-            reason = "stop"
-        elif row.is_full:
-            reason = "length"
+    def _keep(self, piece: Piece, choices: Sequence[Choice]) -> None:
+        """Adds the tokens that were chosen to their row, up to the one that ends it, and hands them out."""
+        row, answer = piece.row, self._answers[piece.row]
         seconds = time.perf_counter() - answer.handle.submitted
-        answer.handle.put(
-            GeneratedToken(answer.choice, choice.token_id, reason, rotary, choice.log_probabilities, seconds)
-        )
-        if reason is not None:
+        tokens: list[GeneratedToken] = []
+        for choice in choices:
+            row.token_ids.append(choice.token_id)
+            reason = self._finish_reason(row, answer.sampler.sampling)
+            tokens.append(
+                GeneratedToken(
+                    choice=answer.choice,
+                    token_id=choice.token_id,
+                    finish_reason=reason,
+                    rotary=piece.table.rotary,
+                    log_probabilities=choice.log_probabilities,
+                    seconds=seconds,
+                )
+            )
+            if reason is not None:
+                break
+        self._scheduler.commit(piece, max(0, len(tokens) - 1))
+        if tokens and tokens[-1].finish_reason is not None:
             self._remove([row])
-            if answer.handle not in self._rows:
-                answer.handle.put(None)
+        for token in tokens:
+            answer.handle.put(token)
+        if answer.handle not in self._rows:
+            answer.handle.put(None)
+
+    def _finish_reason(self, row: Row, sampling: Sampling) -> FinishReason | None:
+        token_id = row.token_ids[-1]
+        if token_id in self._eos_token_ids or token_id in sampling.stop_token_ids:
+            return "stop"
+        return "length" if row.is_full else None
 
     def _fail(self, row: Row, error: Exception) -> None:
         """Ends the request of a row, with all of its answers."""

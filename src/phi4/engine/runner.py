@@ -21,13 +21,11 @@ class StepResult:
 
     Attributes:
         pieces: those that ran.
-        choosing: the rows whose next token is to be chosen.
-        logits: scores for them, in their order: fp32, [rows, vocabulary].
+        logits: scores of the places that they ask for, in their order: fp32, [places, vocabulary].
         failed: rows that could not run, and why.
     """
 
     pieces: list[Piece]
-    choosing: list[Row]
     logits: torch.Tensor
     failed: list[tuple[Row, Exception]]
 
@@ -56,15 +54,15 @@ class Runner:
         try:
             logits = self._forward(runnable)
         except Exception as error:  # of whatever kind: it belongs to these rows, and others must go on
-            return StepResult([], [], torch.empty(0, 0), [*failed, *((piece.row, error) for piece in runnable)])
-        return StepResult(runnable, [piece.row for piece in runnable if piece.chooses], logits, failed)
+            return StepResult([], torch.empty(0, 0), [*failed, *((piece.row, error) for piece in runnable)])
+        return StepResult(runnable, logits, failed)
 
     def _forward(self, pieces: Sequence[Piece]) -> torch.Tensor:
         if not pieces:
             return torch.empty(0, 0)
         segments = [
             Segment(
-                length=piece.length,
+                length=len(piece.token_ids),
                 cached=piece.start,
                 adapter=piece.row.adapter,
                 rotary=piece.table.rotary,
@@ -72,14 +70,14 @@ class Runner:
             )
             for piece in pieces
         ]
-        ends = accumulate(piece.length for piece in pieces)
-        last_rows = [end - 1 for piece, end in zip(pieces, ends, strict=True) if piece.chooses]
-        hidden = self.model(self._embed(pieces), self.model.step(segments, last_rows))
+        ends = accumulate(segment.length for segment in segments)
+        scored = [row for piece, end in zip(pieces, ends, strict=True) for row in range(end - piece.num_choices, end)]
+        hidden = self.model(self._embed(pieces), self.model.step(segments, scored))
         return self.model.logits(hidden).float()
 
     def _embed(self, pieces: Sequence[Piece]) -> torch.Tensor:
         """[tokens, hidden] of all pieces, features in the places of placeholders."""
-        ids = [token_id for piece in pieces for token_id in _token_ids(piece)]
+        ids = [token_id for piece in pieces for token_id in piece.token_ids]
         embeddings = self.model.embed(torch.tensor(ids, device=self.model.device))
         offset = 0
         for piece in pieces:
@@ -89,7 +87,7 @@ class Runner:
                 first, last = max(medium.start, piece.start), min(medium.start + medium.num_tokens, stop)
                 rows = slice(offset + first - piece.start, offset + last - piece.start)
                 embeddings[rows] = features[first - medium.start : last - medium.start]
-            offset += piece.length
+            offset += piece.length + len(piece.drafts)
         return embeddings
 
     def _encode_media(self, pieces: Sequence[Piece]) -> tuple[list[Piece], list[tuple[Row, Exception]]]:
@@ -105,10 +103,6 @@ class Runner:
                 errors.setdefault(piece.row, error)
         runnable = [piece for piece in pieces if piece.row not in errors]
         return runnable, list(errors.items())
-
-
-def _token_ids(piece: Piece) -> list[int]:
-    return piece.row.token_ids[piece.start : piece.start + piece.length]
 
 
 def _media_inside(piece: Piece) -> list[tuple[int, Medium]]:

@@ -67,21 +67,56 @@ def log_probabilities(logits: torch.Tensor, token_id: int, num_best: int) -> Log
     return LogProbabilities(float(logarithms[token_id]), best)
 
 
-def choose_tokens(samplers: Sequence[Sampler], logits: torch.Tensor) -> list[Choice | CheckpointError]:
-    """Chooses a token for each row; a row whose scores are not finite gets an error of its own.
+@dataclass(frozen=True, eq=False)
+class Question:
+    """What one row asks the scores of a step.
+
+    Attributes:
+        sampler: the row's.
+        drafts: guesses whose scores are there too.
+        num_places: places that are scored: 0, or 1 and as many as there are drafts.
+    """
+
+    sampler: Sampler
+    drafts: tuple[int, ...]
+    num_places: int
+
+
+def choose_tokens(questions: Sequence[Question], logits: torch.Tensor) -> list[list[Choice] | CheckpointError]:
+    """Chooses the next tokens of each row: one, and another one behind each guess that was right.
+
+    Each token is chosen from the scores that it would have been chosen from without guesses, and by the same draw.
 
     Args:
-        samplers: one for each row.
-        logits: fp32, [rows, vocabulary].
+        questions: one for each piece of the step.
+        logits: of all their places, fp32, [places, vocabulary].
+
+    Returns:
+        The tokens of each row; or, if its scores are not finite, its error.
     """
-    if not samplers:
-        return []
+    if not logits.numel():
+        return [[] for _ in questions]
     finite = torch.isfinite(logits).all(dim=-1).tolist()
     best = logits.argmax(dim=-1).tolist()
-    return [
-        sampler.choose(scores, first) if usable else _not_finite()
-        for sampler, scores, first, usable in zip(samplers, logits, best, finite, strict=True)
-    ]
+    answers: list[list[Choice] | CheckpointError] = []
+    start = 0
+    for question in questions:
+        stop = start + question.num_places
+        if all(finite[start:stop]):
+            answers.append(_choose_row(question, logits[start:stop], best[start:stop]))
+        else:
+            answers.append(_not_finite())
+        start = stop
+    return answers
+
+
+def _choose_row(question: Question, logits: torch.Tensor, best: Sequence[int]) -> list[Choice]:
+    choices: list[Choice] = []
+    for place, (scores, first) in enumerate(zip(logits, best, strict=True)):
+        choices.append(question.sampler.choose(scores, first))
+        if place < len(question.drafts) and choices[-1].token_id != question.drafts[place]:
+            break
+    return choices
 
 
 def _not_finite() -> CheckpointError:

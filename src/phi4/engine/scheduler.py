@@ -20,6 +20,7 @@ class SchedulerLimits:
         reuse_prefixes: whether blocks with the same content are shared.
         long_ahead: a row that will outgrow the short rotary table begins to be cached with the long one when this share
             of the original context is left: 1/7 of 4096 is at 3511 tokens. 0 never does so ahead of time.
+        max_draft_tokens: most tokens of a row that prompt lookup guesses and one step checks; 0 guesses none.
     """
 
     max_step_tokens: int = 1024
@@ -27,6 +28,7 @@ class SchedulerLimits:
     block_tokens: int = 32
     reuse_prefixes: bool = True
     long_ahead: float = 1 / 7
+    max_draft_tokens: int = 0
 
     def __post_init__(self) -> None:
         if not 1 <= self.max_rows <= self.max_step_tokens:
@@ -34,10 +36,10 @@ class SchedulerLimits:
                 f"max_rows is {self.max_rows} and max_step_tokens {self.max_step_tokens}: there must be at least one "
                 "row, and a step must have room for a token of each"
             )
-        if self.block_tokens < 1 or not 0 <= self.long_ahead <= 1:
+        if self.block_tokens < 1 or not 0 <= self.long_ahead <= 1 or self.max_draft_tokens < 0:
             raise ConfigError(
-                f"block_tokens must be at least 1, not {self.block_tokens}, "
-                f"and long_ahead from 0 to 1, not {self.long_ahead}"
+                f"block_tokens must be at least 1, not {self.block_tokens}, long_ahead from 0 to 1, not "
+                f"{self.long_ahead}, and max_draft_tokens at least 0, not {self.max_draft_tokens}"
             )
 
 
@@ -49,18 +51,26 @@ class Piece:
         row: whose they are.
         table: where their keys and values go: the row's own, or the one that is built ahead.
         start: position of the first.
-        length: how many.
+        length: how many, without drafts.
+        drafts: guesses of how the row goes on, which run behind its last token.
     """
 
     row: Row
     table: BlockTable
     start: int
     length: int
+    drafts: tuple[int, ...] = ()
 
     @property
-    def chooses(self) -> bool:
-        """Whether the row's next token is chosen from the scores of the last one."""
-        return self.table is self.row.table and self.start + self.length == len(self.row.token_ids)
+    def token_ids(self) -> list[int]:
+        """What runs."""
+        return [*self.row.token_ids[self.start : self.start + self.length], *self.drafts]
+
+    @property
+    def num_choices(self) -> int:
+        """How many places are scored: one if the row's last token is in the piece, and one for each draft."""
+        chooses = self.table is self.row.table and self.start + self.length == len(self.row.token_ids)
+        return 1 + len(self.drafts) if chooses else 0
 
 
 @dataclass
@@ -143,7 +153,6 @@ class Scheduler:
         usable = [row for row in self.running if row not in plan.outgrown]
         answering = [row for row in usable if row.num_missing == 1]
         prefilling = [row for row in usable if row.num_missing > 1]
-        plan.pieces += [Piece(row, row.table, row.table.num_cached, 1) for row in answering]
         budget = self.limits.max_step_tokens - len(answering)
         lengths = share_budget([row.num_missing for row in prefilling], budget)
         plan.pieces += [
@@ -152,20 +161,30 @@ class Scheduler:
             if length
         ]
         plan.pieces += self._plan_ahead(answering, budget - sum(lengths))
+        plan.pieces += self._plan_answers(
+            answering, self.limits.max_step_tokens - len(answering) - sum(piece.length for piece in plan.pieces)
+        )
         # Rows that share an adapter stand together: it is then applied once.
         plan.pieces.sort(key=lambda piece: piece.row.adapter or "")
         return plan
 
-    def commit(self, pieces: Sequence[Piece]) -> None:
-        """Notes that pieces have run: their tokens are cached, and full blocks may be shared."""
-        for piece in pieces:
-            table, end = piece.table, piece.start + piece.length
-            first, last = table.num_cached // self.limits.block_tokens, end // self.limits.block_tokens
-            table.num_cached = end
-            if self.limits.reuse_prefixes:
-                keys = piece.row.block_keys(table, last, self.limits.block_tokens)
-                for index in range(first, last):
-                    self.pool.register(table.blocks[index], keys[index])
+    def commit(self, piece: Piece, num_right: int = 0) -> None:
+        """Notes that a piece has run: its tokens are cached, and full blocks may be shared.
+
+        Args:
+            piece: of the last plan; its row was not removed since.
+            num_right: how many of its drafts are the row's next tokens, to which they were added by now. What is
+                cached of the others will be written over.
+        """
+        table, end = piece.table, piece.start + piece.length + num_right
+        first, last = table.num_cached // self.limits.block_tokens, end // self.limits.block_tokens
+        table.num_cached = end
+        if piece.drafts:
+            piece.row.draft_tokens = 2 * num_right + 1
+        if self.limits.reuse_prefixes:
+            keys = piece.row.block_keys(table, last, self.limits.block_tokens)
+            for index in range(first, last):
+                self.pool.register(table.blocks[index], keys[index])
 
     def too_long(self, num_tokens: int) -> CapacityError | None:
         """The error of a conversation that the cache cannot hold even if it is alone, or None; any thread may ask."""
@@ -278,6 +297,32 @@ class Scheduler:
         needed = self._num_blocks(len(row.token_ids)) - known
         available = self.pool.num_available - unreferenced - len(self.running)
         return len(self.running) < self.limits.max_rows and needed <= available
+
+    def _plan_answers(self, answering: Sequence[Row], budget: int) -> list[Piece]:
+        """The next token of each row, with guesses behind it as far as budget and free blocks allow."""
+        pieces = []
+        for row in answering:
+            drafts = self._draft(row, budget)
+            budget -= len(drafts)
+            pieces.append(Piece(row, row.table, row.table.num_cached, 1, drafts))
+        return pieces
+
+    def _draft(self, row: Row, budget: int) -> tuple[int, ...]:
+        """Guesses of how a row goes on; they never reach its end, nor the place where its rotary table changes."""
+        if not self.limits.max_draft_tokens:
+            return ()
+        length = len(row.token_ids)
+        room = row.max_length - length - 1
+        if row.original_context is not None and row.rotary == "short":
+            room = min(room, row.original_context - length)
+        drafts = row.lookup.propose(
+            row.token_ids, max(0, min(room, budget, row.draft_tokens, self.limits.max_draft_tokens))
+        )
+        needed = self._num_blocks(length + len(drafts)) - len(row.table.blocks)
+        if needed > self.pool.num_available - len(self.running):
+            return ()
+        self._extend(row.table, needed)
+        return drafts
 
     def _plan_ahead(self, answering: Sequence[Row], budget: int) -> list[Piece]:
         """Uses what is left of a step to cache rows with the long factors that will need them soon.
