@@ -1,6 +1,6 @@
 """The assistant: messages in, text out."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -10,6 +10,7 @@ import torch
 
 from phi4.checkpoint.hub import resolve, shipped_packs
 from phi4.checkpoint.weights import LoadedModel, load_model
+from phi4.engine.constraint import Constraint
 from phi4.engine.engine import Engine
 from phi4.engine.handle import Handle
 from phi4.engine.request import FinishReason, Request
@@ -18,6 +19,7 @@ from phi4.engine.whole_pass import score
 from phi4.errors import InputError
 from phi4.inputs import Rotary
 from phi4.modality import Modality
+from phi4.processing.grammar import Grammars
 from phi4.processing.messages import ImageSource, Message, SoundSource, read_messages, user_message
 from phi4.processing.processor import Processor
 from phi4.processing.stop import StopScanner
@@ -155,6 +157,17 @@ class Assistant:
         """What answers requests; it is made, with its cache, when it is first asked for."""
         return Engine(self.loaded.model, self.loaded.generation.eos_token_ids)
 
+    @cached_property
+    def grammars(self) -> Grammars:
+        """What answers can be held to.
+
+        Example:
+            >>> assistant.ask("Is Paris in France?", constrain=assistant.grammars.regex("Yes|No")).text
+            'Yes'
+        """
+        eos_token_ids = tuple(self.loaded.generation.eos_token_ids)
+        return Grammars(self.processor.tokenizer, self.processor.vocab_size, eos_token_ids)
+
     @classmethod
     def load(
         cls,
@@ -197,10 +210,18 @@ class Assistant:
         tools: Sequence[Mapping[str, Any]] | None = None,
         sampling: Sampling | None = None,
         stop: Sequence[str] = (),
+        constrain: Callable[[], Constraint] | None = None,
     ) -> Answer:
         """Answers one question; `stream` says what the arguments are."""
         return self.stream(
-            text, images=images, audios=audios, system=system, tools=tools, sampling=sampling, stop=stop
+            text,
+            images=images,
+            audios=audios,
+            system=system,
+            tools=tools,
+            sampling=sampling,
+            stop=stop,
+            constrain=constrain,
         ).answer
 
     def stream(
@@ -213,6 +234,7 @@ class Assistant:
         tools: Sequence[Mapping[str, Any]] | None = None,
         sampling: Sampling | None = None,
         stop: Sequence[str] = (),
+        constrain: Callable[[], Constraint] | None = None,
     ) -> AnswerStream:
         """Answers one question piece by piece.
 
@@ -224,6 +246,7 @@ class Assistant:
             tools: functions that the model may call.
             sampling: how tokens are chosen; greedy by default.
             stop: strings that end the answer and are not part of it.
+            constrain: a grammar from `grammars` that the answer is held to.
 
         Raises:
             InputError: something that was given cannot be used.
@@ -236,7 +259,7 @@ class Assistant:
                 raise InputError(f"{name} must be a list; write {name}=[{value!r}]")
         messages = [Message("system", system)] if system is not None else []
         messages.append(user_message(text, images, audios))
-        return self.reply(messages, tools=tools, sampling=sampling, stop=stop)
+        return self.reply(messages, tools=tools, sampling=sampling, stop=stop, constrain=constrain)
 
     def reply(
         self,
@@ -245,6 +268,7 @@ class Assistant:
         tools: Sequence[Mapping[str, Any]] | None = None,
         sampling: Sampling | None = None,
         stop: Sequence[str] = (),
+        constrain: Callable[[], Constraint] | None = None,
     ) -> AnswerStream:
         """Continues a conversation, given as messages or as OpenAI-style dicts; the rest is as for `stream`.
 
@@ -252,7 +276,9 @@ class Assistant:
         """
         conversation = [m if isinstance(m, Message) else read_messages([m])[0] for m in messages]
         inputs = self.processor.prepare(conversation, tools)
-        return AnswerStream(self.engine, self.processor, Request(inputs, sampling or Sampling()), stop)
+        return AnswerStream(
+            self.engine, self.processor, Request(inputs, sampling or Sampling(), constrain=constrain), stop
+        )
 
     def transcribe(self, audio: SoundSource, *, sampling: Sampling | None = None) -> Answer:
         """Writes down what is said in a sound."""

@@ -146,6 +146,39 @@ def test_guesses_save_steps_and_change_no_token(tiny: LoadedModel, temperature: 
     assert steps[1] < 0.9 * steps[0]
 
 
+class Alternating:
+    """Allows 40 and 41 by turns; breaks down after a number of tokens."""
+
+    def __init__(self, max_tokens: int) -> None:
+        self.seen: list[int] = []
+        self.max_tokens = max_tokens
+
+    def allowed(self) -> torch.Tensor:
+        if len(self.seen) == self.max_tokens:
+            raise InputError("the grammar is too complex")
+        return torch.arange(320) == 40 + len(self.seen) % 2
+
+    def advance(self, token_id: int) -> None:
+        self.seen.append(token_id)
+
+
+def test_each_of_n_answers_follows_a_constraint_of_its_own(tiny: LoadedModel) -> None:
+    engine = Engine(tiny.model, (), SchedulerLimits(max_draft_tokens=4))
+    inputs = conversation(tiny.config, "text", 9, seed=0)
+    sampling = Sampling(max_tokens=20, temperature=1.0, seed=0, n=2)
+    tokens = list(engine.submit(Request(inputs, sampling, constrain=lambda: Alternating(1000))))
+    assert by_choice(tokens, 2) == [[40, 41] * 10] * 2
+
+
+def test_a_constraint_that_fails_ends_its_own_request_alone(tiny: LoadedModel, engine: Engine) -> None:
+    inputs = conversation(tiny.config, "text", 9, seed=0)
+    constrained = engine.submit(Request(inputs, Sampling(max_tokens=9), constrain=lambda: Alternating(3)))
+    free = engine.submit(Request(inputs, Sampling(max_tokens=9)))
+    with pytest.raises(InputError, match="too complex"):
+        list(constrained)
+    assert len(list(free)) == 9
+
+
 def test_log_probabilities_are_the_models_own(tiny: LoadedModel, engine: Engine) -> None:
     inputs = conversation(tiny.config, "text", 9, seed=0)
     sampling = Sampling(max_tokens=1, logprobs=3, logit_bias={7: 100.0})

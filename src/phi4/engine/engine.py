@@ -20,7 +20,7 @@ from phi4.engine.runner import Runner, StepResult
 from phi4.engine.sampler import Choice, Question, Sampler, choose_tokens
 from phi4.engine.sampling import Sampling
 from phi4.engine.scheduler import Counts, Piece, Plan, Scheduler, SchedulerLimits
-from phi4.errors import CapacityError, Phi4Error
+from phi4.errors import CapacityError
 from phi4.model.paged_cache import PagedCache
 
 DEFAULT_FEATURE_BYTES = 256 * 2**20
@@ -205,15 +205,19 @@ class Engine:
             self._scheduler.add(row)
             self._num_rows += 1
             self._rows.setdefault(handle, []).append(row)
-            self._answers[row] = _Answer(handle, choice, Sampler(sampling, choice, inputs.token_ids))
+            self._answers[row] = _Answer(handle, choice, self._sampler(handle.request, choice))
             first = first or row
 
-    def _commit(self, plan: Plan, result: StepResult, chosen: Sequence[list[Choice] | Phi4Error]) -> None:
+    def _sampler(self, request: Request, choice: int) -> Sampler:
+        constraint = None if request.constrain is None else request.constrain()
+        return Sampler(request.sampling, choice, request.inputs.token_ids, constraint)
+
+    def _commit(self, plan: Plan, result: StepResult, chosen: Sequence[list[Choice] | Exception]) -> None:
         """Keeps what was computed, hands the tokens out, and ends what is finished or failed."""
         for piece, choices in zip(result.pieces, chosen, strict=True):
             if piece.row not in self._answers:  # another answer to the same request failed in this step
                 continue
-            if isinstance(choices, Phi4Error):
+            if isinstance(choices, Exception):
                 self._fail(piece.row, choices)
             else:
                 self._keep(piece, choices)

@@ -1,9 +1,11 @@
 """What the engine is given, and what it gives back."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
 from phi4.config import DecoderConfig
+from phi4.engine.constraint import Constraint
 from phi4.engine.sampler import LogProbabilities
 from phi4.engine.sampling import Sampling
 from phi4.errors import CapacityError, InputError
@@ -20,11 +22,13 @@ class Request:
         inputs: the conversation.
         sampling: how tokens are chosen, and how many answers there are.
         priority: requests with a greater one come first, and take the place of those with a smaller one.
+        constrain: makes what each answer is held to, or None for free answers.
     """
 
     inputs: ModelInputs
     sampling: Sampling
     priority: int = 0
+    constrain: Callable[[], Constraint] | None = None
 
 
 @dataclass(frozen=True)

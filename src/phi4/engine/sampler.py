@@ -1,11 +1,13 @@
 """Chooses the next token of every row of a step from the model's scores."""
 
+import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 
+from phi4.engine.constraint import Constraint
 from phi4.engine.sampling import Sampling, adjust_logits, sample
 from phi4.errors import CheckpointError
 
@@ -32,10 +34,13 @@ class Choice:
 
 
 class Sampler:
-    """The random stream of one answer, and what its penalties must know of the tokens so far."""
+    """The random stream of one answer, what its penalties must know of the tokens so far, and what it is held to."""
 
-    def __init__(self, sampling: Sampling, choice: int, prompt_token_ids: Sequence[int]) -> None:
+    def __init__(
+        self, sampling: Sampling, choice: int, prompt_token_ids: Sequence[int], constraint: Constraint | None
+    ) -> None:
         self.sampling = sampling
+        self.constraint = constraint
         self.generator = sampling.generator(choice)
         self.seen = set(prompt_token_ids)
         self.counts: Counter[int] = Counter()
@@ -48,15 +53,21 @@ class Sampler:
             best: the token with the highest score.
         """
         sampling, token_id = self.sampling, best
-        if sampling.changes_scores:
-            token_id = sample(adjust_logits(logits, sampling, self.seen, self.counts), sampling, self.generator)
-        elif sampling.temperature:
-            token_id = sample(logits, sampling, self.generator)
+        if self.constraint is not None or sampling.changes_scores or sampling.temperature:
+            adjusted = adjust_logits(logits, sampling, self.seen, self.counts)
+            token_id = sample(self._constrained(adjusted), sampling, self.generator)
+        if self.constraint is not None:
+            self.constraint.advance(token_id)
         self.seen.add(token_id)
         self.counts[token_id] += 1
         if sampling.logprobs is None:
             return Choice(token_id, None)
         return Choice(token_id, log_probabilities(logits, token_id, sampling.logprobs))
+
+    def _constrained(self, logits: torch.Tensor) -> torch.Tensor:
+        if self.constraint is None:
+            return logits
+        return logits.masked_fill(~self.constraint.allowed().to(logits.device), -math.inf)
 
 
 def log_probabilities(logits: torch.Tensor, token_id: int, num_best: int) -> LogProbabilities:
@@ -82,7 +93,7 @@ class Question:
     num_places: int
 
 
-def choose_tokens(questions: Sequence[Question], logits: torch.Tensor) -> list[list[Choice] | CheckpointError]:
+def choose_tokens(questions: Sequence[Question], logits: torch.Tensor) -> list[list[Choice] | Exception]:
     """Chooses the next tokens of each row: one, and another one behind each guess that was right.
 
     Each token is chosen from the scores that it would have been chosen from without guesses, and by the same draw.
@@ -92,35 +103,33 @@ def choose_tokens(questions: Sequence[Question], logits: torch.Tensor) -> list[l
         logits: of all their places, fp32, [places, vocabulary].
 
     Returns:
-        The tokens of each row; or, if its scores are not finite, its error.
+        The tokens of each row; or its error, if its scores are not finite or its constraint failed.
     """
     if not logits.numel():
         return [[] for _ in questions]
     finite = torch.isfinite(logits).all(dim=-1).tolist()
     best = logits.argmax(dim=-1).tolist()
-    answers: list[list[Choice] | CheckpointError] = []
+    answers: list[list[Choice] | Exception] = []
     start = 0
     for question in questions:
-        stop = start + question.num_places
-        if all(finite[start:stop]):
-            answers.append(_choose_row(question, logits[start:stop], best[start:stop]))
-        else:
-            answers.append(_not_finite())
-        start = stop
+        places = slice(start, start + question.num_places)
+        start = places.stop
+        try:
+            answers.append(_choose_row(question, logits[places], best[places], finite[places]))
+        except Exception as error:  # of this row alone: a constraint comes from outside
+            answers.append(error)
     return answers
 
 
-def _choose_row(question: Question, logits: torch.Tensor, best: Sequence[int]) -> list[Choice]:
+def _choose_row(question: Question, logits: torch.Tensor, best: Sequence[int], finite: Sequence[bool]) -> list[Choice]:
+    if not all(finite):
+        raise CheckpointError(
+            "the model's scores are not finite numbers: its weights are damaged, or overflow in their dtype; "
+            "check the files, or load them as bfloat16 or float32"
+        )
     choices: list[Choice] = []
     for place, (scores, first) in enumerate(zip(logits, best, strict=True)):
         choices.append(question.sampler.choose(scores, first))
         if place < len(question.drafts) and choices[-1].token_id != question.drafts[place]:
             break
     return choices
-
-
-def _not_finite() -> CheckpointError:
-    return CheckpointError(
-        "the model's scores are not finite numbers: its weights are damaged, or overflow in their dtype; "
-        "check the files, or load them as bfloat16 or float32"
-    )
