@@ -14,12 +14,14 @@ from phi4.engine.cache_size import default_cache_tokens
 from phi4.engine.feature_cache import FeatureCache
 from phi4.engine.handle import Event, Handle
 from phi4.engine.language_model import LanguageModel
+from phi4.engine.limits import SchedulerLimits
+from phi4.engine.plan import Piece, Plan
 from phi4.engine.request import FinishReason, GeneratedToken, Request, check_request
 from phi4.engine.row import Row
 from phi4.engine.runner import Runner, StepResult
 from phi4.engine.sampler import Choice, Question, Sampler, choose_tokens
 from phi4.engine.sampling import Sampling
-from phi4.engine.scheduler import Counts, Piece, Plan, Scheduler, SchedulerLimits
+from phi4.engine.scheduler import Counts, Scheduler
 from phi4.errors import CapacityError
 from phi4.model.paged_cache import PagedCache
 
@@ -65,7 +67,7 @@ class Engine:
         """Makes room for the cache.
 
         Args:
-            model: a language model, with or without modalities. Nobody else may run it while requests are answered.
+            model: a language model, with or without modalities. Others may run it too; both are slower then.
             eos_token_ids: ids that end an answer; the release has two, 200020 and 199999 (facts sheet 1.1).
             limits: what bounds a step.
             cache_tokens: tokens that the key/value cache holds; None takes `default_cache_tokens`.
