@@ -13,7 +13,7 @@ import torch
 from phi4 import Assistant, Message, Sampling
 from phi4.engine.engine import Engine
 from phi4.engine.limits import SchedulerLimits
-from phi4.engine.request import Request
+from phi4.engine.request import GeneratedToken, Request
 
 SUBJECTS = ("the sea", "a clock", "bread", "winter", "a bridge", "the moon", "a letter", "rice")
 WISHES = (
@@ -36,25 +36,32 @@ def main() -> None:
     arguments = parser.parse_args()
     assistant = Assistant.load(arguments.model, packs=(), device="cpu", dtype=torch.bfloat16)
     questions = [wish.format(subject) for wish in WISHES for subject in SUBJECTS][: arguments.rows]
-    sampling = Sampling(max_tokens=arguments.max_tokens)
+    sampling = Sampling(max_tokens=arguments.max_tokens, logprobs=0)
     requests = [Request(assistant.processor.prepare([Message("user", one)]), sampling) for one in questions]
     engine = Engine(
         assistant.loaded.model, assistant.loaded.generation.eos_token_ids, SchedulerLimits(reuse_prefixes=False)
     )
-    alone = [[token.token_id for token in engine.submit(request)] for request in requests]
-    together: list[list[int]] = [[] for _ in requests]
+    alone = [list(engine.submit(request)) for request in requests]
+    together: list[list[GeneratedToken]] = [[] for _ in requests]
     for index, token in engine.generate(requests):
-        together[index].append(token.token_id)
-    # Behind the first different token, the rows are different conversations.
-    comparable = different = 0
-    for one, other in zip(alone, together, strict=True):
-        equal = next((place for place, pair in enumerate(zip(one, other, strict=False)) if len(set(pair)) > 1), None)
-        comparable += len(one) if equal is None else equal + 1
-        different += equal is not None
-    print(
-        f"torch {torch.__version__}, {torch.get_num_threads()} threads: {different} of {len(requests)} answers differ, "
-        f"one token in {comparable / max(1, different):.0f} of {comparable} that follow equal beginnings"
-    )
+        together[index].append(token)
+    comparable, different, largest = 0, 0, 0.0
+    for rows in zip(alone, together, strict=True):
+        for one, other in zip(*rows, strict=False):
+            comparable += 1
+            if one.token_id != other.token_id:  # behind it, they are different conversations
+                different += 1
+                break
+            largest = max(largest, abs(log_probability(one) - log_probability(other)))
+    print(f"torch {torch.__version__}, {torch.get_num_threads()} threads")
+    print(f"{different} of {len(requests)} answers differ, {different} of {comparable} tokens behind equal beginnings")
+    print(f"log-probabilities of equal tokens differ by up to {largest:.3f}")
+
+
+def log_probability(token: GeneratedToken) -> float:
+    """Of the token that was chosen."""
+    assert token.log_probabilities is not None
+    return token.log_probabilities.chosen
 
 
 if __name__ == "__main__":

@@ -20,7 +20,6 @@ from phi4.engine.request import FinishReason, GeneratedToken, Request, check_req
 from phi4.engine.row import Row
 from phi4.engine.runner import Runner, StepResult
 from phi4.engine.sampler import Choice, Question, Sampler, choose_tokens
-from phi4.engine.sampling import Sampling
 from phi4.engine.scheduler import Counts, Scheduler
 from phi4.errors import CapacityError
 from phi4.model.paged_cache import PagedCache
@@ -37,13 +36,25 @@ class _Answer:
     sampler: Sampler
 
 
+# A request that was submitted, with a sampler for each of its answers.
+_Submission = tuple[Handle, list[Sampler]]
+
+
 @dataclass
 class _Inbox:
-    """What the callers' threads and the engine's share; to be touched under the lock only."""
+    """What the callers' threads and the engine's share; to be touched under the lock only.
+
+    Attributes:
+        submitted: what the engine's thread has not taken yet.
+        thread: the last one that was started.
+        is_working: whether it will look for submissions again.
+        closed: whether there will be no more of them.
+    """
 
     lock: threading.Lock = field(default_factory=threading.Lock)
-    submitted: list[Handle] = field(default_factory=list)
+    submitted: list[_Submission] = field(default_factory=list)
     thread: threading.Thread | None = None
+    is_working: bool = False
     closed: bool = False
 
 
@@ -117,7 +128,7 @@ class Engine:
             CapacityError: the conversation is longer than the context or the cache, or the engine is closed.
         """
         handle = Handle(request, self._check(request))
-        self._queue(handle)
+        self._queue([(handle, self._samplers(request))])
         return handle
 
     def generate(self, requests: Sequence[Request]) -> Iterator[tuple[int, GeneratedToken]]:
@@ -130,8 +141,7 @@ class Engine:
         """
         events: SimpleQueue[tuple[int, Event]] = SimpleQueue()
         handles = [Handle(one, self._check(one), index, events) for index, one in enumerate(requests)]
-        for handle in handles:
-            self._queue(handle)
+        self._queue([(handle, self._samplers(handle.request)) for handle in handles])
         return _read(handles, events)
 
     def close(self) -> None:
@@ -145,12 +155,28 @@ class Engine:
             raise error
         return self.model.adapter_for(request.inputs.modalities)
 
-    def _queue(self, handle: Handle) -> None:
+    def _samplers(self, request: Request) -> list[Sampler]:
+        """One for each answer. The caller's thread makes them: a constraint may take its time, or raise."""
+        return [
+            Sampler(
+                request.sampling,
+                request.inputs.token_ids,
+                choice=choice,
+                end_token_ids=self._eos_token_ids,
+                constraint=None if request.constrain is None else request.constrain(),
+            )
+            for choice in range(request.sampling.n)
+        ]
+
+    def _queue(self, submissions: Sequence[_Submission]) -> None:
         with self._inbox.lock:
             if self._inbox.closed:
                 raise CapacityError("the engine is closed and takes no more requests; make another one")
-            self._inbox.submitted.append(handle)
-            if self._inbox.thread is None:
+            self._inbox.submitted += submissions
+            if submissions and not self._inbox.is_working:
+                if self._inbox.thread is not None:
+                    self._inbox.thread.join()
+                self._inbox.is_working = True
                 # A daemon: it must not keep a program alive that has ended; `_close` waits for it.
                 self._inbox.thread = threading.Thread(target=self._work, name="phi4-engine", daemon=True)
                 self._inbox.thread.start()
@@ -177,27 +203,25 @@ class Engine:
         with self._inbox.lock:
             submitted, self._inbox.submitted = self._inbox.submitted, []
             closed = self._inbox.closed
-        for handle in submitted:
-            self._add(handle)
+        for handle, samplers in submitted:
+            self._add(handle, samplers)
         for handle in [handle for handle in self._rows if handle.is_cancelled]:
             self._remove(self._rows[handle])
         if closed:
             self._fail_all(CapacityError("the engine was closed before this request was finished"))
         with self._inbox.lock:
-            idle = not self._rows and not self._inbox.submitted
-            if idle:
-                self._inbox.thread = None
-        return not idle
+            self._inbox.is_working = bool(self._rows or self._inbox.submitted)
+            return self._inbox.is_working
 
-    def _add(self, handle: Handle) -> None:
+    def _add(self, handle: Handle, samplers: Sequence[Sampler]) -> None:
         """Queues a row for each of the answers to a request."""
-        config, inputs, sampling = self.model.decoder_config, handle.request.inputs, handle.request.sampling
+        config, inputs = self.model.decoder_config, handle.request.inputs
         first: Row | None = None
-        for choice in range(sampling.n):
+        for choice, sampler in enumerate(samplers):
             row = Row(
                 self._num_rows,
                 list(inputs.token_ids),
-                max_length=min(len(inputs.token_ids) + sampling.max_tokens, config.max_position_embeddings),
+                max_length=min(len(inputs.token_ids) + sampler.sampling.max_tokens, config.max_position_embeddings),
                 priority=handle.request.priority,
                 media=inputs.media,
                 adapter=handle.adapter,
@@ -207,12 +231,8 @@ class Engine:
             self._scheduler.add(row)
             self._num_rows += 1
             self._rows.setdefault(handle, []).append(row)
-            self._answers[row] = _Answer(handle, choice, self._sampler(handle.request, choice))
+            self._answers[row] = _Answer(handle, choice, sampler)
             first = first or row
-
-    def _sampler(self, request: Request, choice: int) -> Sampler:
-        constraint = None if request.constrain is None else request.constrain()
-        return Sampler(request.sampling, choice, request.inputs.token_ids, constraint)
 
     def _commit(self, plan: Plan, result: StepResult, chosen: Sequence[list[Choice] | Exception]) -> None:
         """Keeps what was computed, hands the tokens out, and ends what is finished or failed."""
@@ -237,7 +257,7 @@ class Engine:
         tokens: list[GeneratedToken] = []
         for choice in choices:
             row.token_ids.append(choice.token_id)
-            reason = self._finish_reason(row, answer.sampler.sampling)
+            reason = _finish_reason(row, answer.sampler.end_token_ids)
             tokens.append(
                 GeneratedToken(
                     choice=answer.choice,
@@ -257,12 +277,6 @@ class Engine:
             answer.handle.put(token)
         if answer.handle not in self._rows:
             answer.handle.put(None)
-
-    def _finish_reason(self, row: Row, sampling: Sampling) -> FinishReason | None:
-        token_id = row.token_ids[-1]
-        if token_id in self._eos_token_ids or token_id in sampling.stop_token_ids:
-            return "stop"
-        return "length" if row.is_full else None
 
     def _fail(self, row: Row, error: Exception) -> None:
         """Ends the request of a row, with all of its answers."""
@@ -291,6 +305,12 @@ class Engine:
             self._runner.forget(row)
 
 
+def _finish_reason(row: Row, end_token_ids: frozenset[int]) -> FinishReason | None:
+    if row.token_ids[-1] in end_token_ids:
+        return "stop"
+    return "length" if row.is_full else None
+
+
 def _read(handles: Sequence[Handle], events: SimpleQueue[tuple[int, Event]]) -> Iterator[tuple[int, GeneratedToken]]:
     """The tokens of several requests in the order in which they come."""
     num_open = len(handles)
@@ -309,7 +329,11 @@ def _read(handles: Sequence[Handle], events: SimpleQueue[tuple[int, Event]]) -> 
 
 
 def _close(inbox: _Inbox) -> None:
-    """Has the engine's thread end its requests, and waits for it."""
+    """Has the engine's thread end its requests, and waits for it.
+
+    One that has nothing left to do is waited for too: a thread that is still leaving torch when the interpreter ends
+    takes the process down with it.
+    """
     with inbox.lock:
         inbox.closed = True
         thread = inbox.thread
