@@ -1,10 +1,9 @@
 """The engine: many requests, of any mixture of modalities, advance together and each as if it were alone."""
 
-import threading
 import time
 import weakref
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from queue import SimpleQueue
 
 import torch
@@ -13,6 +12,7 @@ from phi4.engine.block_pool import BlockPool
 from phi4.engine.cache_size import default_cache_tokens
 from phi4.engine.feature_cache import FeatureCache
 from phi4.engine.handle import Event, Handle
+from phi4.engine.inbox import Inbox
 from phi4.engine.language_model import LanguageModel
 from phi4.engine.limits import SchedulerLimits
 from phi4.engine.plan import Piece, Plan
@@ -34,28 +34,6 @@ class _Answer:
     handle: Handle
     choice: int
     sampler: Sampler
-
-
-# A request that was submitted, with a sampler for each of its answers.
-_Submission = tuple[Handle, list[Sampler]]
-
-
-@dataclass
-class _Inbox:
-    """What the callers' threads and the engine's share; to be touched under the lock only.
-
-    Attributes:
-        submitted: what the engine's thread has not taken yet.
-        thread: the last one that was started.
-        is_working: whether it will look for submissions again.
-        closed: whether there will be no more of them.
-    """
-
-    lock: threading.Lock = field(default_factory=threading.Lock)
-    submitted: list[_Submission] = field(default_factory=list)
-    thread: threading.Thread | None = None
-    is_working: bool = False
-    closed: bool = False
 
 
 class Engine:
@@ -95,9 +73,9 @@ class Engine:
         self._answers: dict[Row, _Answer] = {}
         self._rows: dict[Handle, list[Row]] = {}
         self._num_rows = 0
-        self._inbox = _Inbox()
+        self._inbox = Inbox()
         # When nobody holds the engine any more, and before the interpreter ends.
-        self._close = weakref.finalize(self, _close, self._inbox)
+        weakref.finalize(self, self._inbox.close)
 
     @property
     def counts(self) -> Counts:
@@ -128,7 +106,7 @@ class Engine:
             CapacityError: the conversation is longer than the context or the cache, or the engine is closed.
         """
         handle = Handle(request, self._check(request))
-        self._queue([(handle, self._samplers(request))])
+        self._inbox.put([(handle, self._samplers(request))], self._work)
         return handle
 
     def generate(self, requests: Sequence[Request]) -> Iterator[tuple[int, GeneratedToken]]:
@@ -141,12 +119,12 @@ class Engine:
         """
         events: SimpleQueue[tuple[int, Event]] = SimpleQueue()
         handles = [Handle(one, self._check(one), index, events) for index, one in enumerate(requests)]
-        self._queue([(handle, self._samplers(handle.request)) for handle in handles])
+        self._inbox.put([(handle, self._samplers(handle.request)) for handle in handles], self._work)
         return _read(handles, events)
 
     def close(self) -> None:
         """Ends all requests with an error and waits for the thread; nothing can be submitted afterwards."""
-        self._close()
+        self._inbox.close()
 
     def _check(self, request: Request) -> str | None:
         """Refuses what cannot be answered; returns the adapter of the conversation."""
@@ -168,22 +146,9 @@ class Engine:
             for choice in range(request.sampling.n)
         ]
 
-    def _queue(self, submissions: Sequence[_Submission]) -> None:
-        with self._inbox.lock:
-            if self._inbox.closed:
-                raise CapacityError("the engine is closed and takes no more requests; make another one")
-            self._inbox.submitted += submissions
-            if submissions and not self._inbox.is_working:
-                if self._inbox.thread is not None:
-                    self._inbox.thread.join()
-                self._inbox.is_working = True
-                # A daemon: it must not keep a program alive that has ended; `_close` waits for it.
-                self._inbox.thread = threading.Thread(target=self._work, name="phi4-engine", daemon=True)
-                self._inbox.thread.start()
-
     def _work(self) -> None:
         with torch.inference_mode():
-            while self._receive():
+            while not self._is_done():
                 try:
                     self._step()
                 except Exception as error:  # a fault of the engine itself: nobody may wait for ever
@@ -198,20 +163,16 @@ class Engine:
     def _question(self, piece: Piece) -> Question:
         return Question(self._answers[piece.row].sampler, piece.drafts, piece.num_choices)
 
-    def _receive(self) -> bool:
-        """Takes new requests in and lets cancelled ones go; False, and the thread ends, if nothing is left to do."""
-        with self._inbox.lock:
-            submitted, self._inbox.submitted = self._inbox.submitted, []
-            closed = self._inbox.closed
+    def _is_done(self) -> bool:
+        """Takes new requests in and lets cancelled ones go; True, and the thread ends, if nothing is left to do."""
+        submitted, is_closed = self._inbox.take()
         for handle, samplers in submitted:
             self._add(handle, samplers)
         for handle in [handle for handle in self._rows if handle.is_cancelled]:
             self._remove(self._rows[handle])
-        if closed:
+        if is_closed:
             self._fail_all(CapacityError("the engine was closed before this request was finished"))
-        with self._inbox.lock:
-            self._inbox.is_working = bool(self._rows or self._inbox.submitted)
-            return self._inbox.is_working
+        return self._inbox.is_idle(has_rows=bool(self._rows))
 
     def _add(self, handle: Handle, samplers: Sequence[Sampler]) -> None:
         """Queues a row for each of the answers to a request."""
@@ -326,16 +287,3 @@ def _read(handles: Sequence[Handle], events: SimpleQueue[tuple[int, Event]]) -> 
     finally:
         for handle in handles:
             handle.cancel()
-
-
-def _close(inbox: _Inbox) -> None:
-    """Has the engine's thread end its requests, and waits for it.
-
-    One that has nothing left to do is waited for too: a thread that is still leaving torch when the interpreter ends
-    takes the process down with it.
-    """
-    with inbox.lock:
-        inbox.closed = True
-        thread = inbox.thread
-    if thread is not None and thread is not threading.current_thread():
-        thread.join()

@@ -1,6 +1,6 @@
 """What the scheduler decides: the pieces of one step."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from phi4.engine.row import BlockTable, Row
 
@@ -35,7 +35,7 @@ class Piece:
         return 1 + len(self.drafts) if chooses else 0
 
 
-@dataclass
+@dataclass(frozen=True)
 class Plan:
     """One step.
 
@@ -44,5 +44,5 @@ class Plan:
         outgrown: rows that outgrew the whole cache; they hold no blocks any more and must be removed.
     """
 
-    pieces: list[Piece] = field(default_factory=list)
-    outgrown: list[Row] = field(default_factory=list)
+    pieces: list[Piece]
+    outgrown: list[Row]

@@ -63,35 +63,17 @@ class Scheduler:
         self.waiting, self.running = [], []
 
     def schedule(self) -> Plan:
-        """Plans a step: first a token of every row that is being answered, then prompts, then the long tables."""
-        plan = Plan()
-        for row in self.running:
-            if row.rotary != row.table.rotary:
-                self._switch_rotary(row)
-        preempted = self.counts.preempted
-        for row in sorted(self.running, key=lambda running: running.rank):
-            if row in self.running and not self._grow(row):
-                plan.outgrown.append(row)
-        if preempted == self.counts.preempted:
-            self._admit()
-        self.running.sort(key=lambda row: row.rank)
-        usable = [row for row in self.running if row not in plan.outgrown]
+        """Plans a step: a token of every row that is being answered, then prompts, the long tables, and guesses."""
+        outgrown = self._place_rows()
+        usable = [row for row in self.running if row not in outgrown]
         answering = [row for row in usable if row.num_missing == 1]
-        prefilling = [row for row in usable if row.num_missing > 1]
         budget = self.limits.max_step_tokens - len(answering)
-        lengths = share_budget([row.num_missing for row in prefilling], budget)
-        plan.pieces += [
-            Piece(row, row.table, row.table.num_cached, length)
-            for row, length in zip(prefilling, lengths, strict=True)
-            if length
-        ]
-        plan.pieces += self._plan_ahead(answering, budget - sum(lengths))
-        plan.pieces += self._plan_answers(
-            answering, self.limits.max_step_tokens - len(answering) - sum(piece.length for piece in plan.pieces)
-        )
+        pieces = self._plan_prompts([row for row in usable if row.num_missing > 1], budget)
+        pieces += self._plan_ahead(answering, budget - _num_tokens(pieces))
+        pieces += self._plan_answers(answering, budget - _num_tokens(pieces))
         # Rows that share an adapter stand together: it is then applied once.
-        plan.pieces.sort(key=lambda piece: piece.row.adapter or "")
-        return plan
+        pieces.sort(key=lambda piece: piece.row.adapter or "")
+        return Plan(pieces, outgrown)
 
     def commit(self, piece: Piece, num_right: int = 0) -> None:
         """Notes that a piece has run: its tokens are cached, and full blocks may be shared.
@@ -122,6 +104,20 @@ class Scheduler:
 
     def _num_blocks(self, num_tokens: int) -> int:
         return -(-num_tokens // self.limits.block_tokens)
+
+    def _place_rows(self) -> list[Row]:
+        """Gives running rows their blocks and lets others in; returns the rows that outgrew the whole cache."""
+        for row in self.running:
+            if row.rotary != row.table.rotary:
+                self._switch_rotary(row)
+        preempted, outgrown = self.counts.preempted, []
+        for row in sorted(self.running, key=lambda running: running.rank):
+            if row in self.running and not self._grow(row):
+                outgrown.append(row)
+        if preempted == self.counts.preempted:
+            self._admit()
+        self.running.sort(key=lambda row: row.rank)
+        return outgrown
 
     def _switch_rotary(self, row: Row) -> None:
         """Starts a row over with the long factors: keys rotated with the short ones are of no use (facts sheet 1.5)."""
@@ -223,6 +219,15 @@ class Scheduler:
         available = self.pool.num_available - unreferenced - len(self.running)
         return len(self.running) < self.limits.max_rows and needed <= available
 
+    def _plan_prompts(self, prefilling: Sequence[Row], budget: int) -> list[Piece]:
+        """The next chunk of each prompt."""
+        lengths = share_budget([row.num_missing for row in prefilling], budget)
+        return [
+            Piece(row, row.table, row.table.num_cached, length)
+            for row, length in zip(prefilling, lengths, strict=True)
+            if length
+        ]
+
     def _plan_answers(self, answering: Sequence[Row], budget: int) -> list[Piece]:
         """The next token of each row, with guesses behind it as far as budget and free blocks allow."""
         pieces = []
@@ -278,6 +283,10 @@ class Scheduler:
             return None
         left = row.original_context - len(row.token_ids)
         return left if 0 <= left < self.limits.long_ahead * row.original_context else None
+
+
+def _num_tokens(pieces: Sequence[Piece]) -> int:
+    return sum(piece.length for piece in pieces)
 
 
 def share_budget(wanted: Sequence[int], budget: int) -> list[int]:
