@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 
 from phi4.engine.block_keys import block_key, root_key
+from phi4.engine.prompt_lookup import PromptLookup
 from phi4.inputs import Medium, Rotary
 
 
@@ -39,6 +40,8 @@ class Row:
         follows: a row with the same prompt; this one waits for its prefill and shares its blocks.
         table: what is cached.
         ahead: what is cached ahead of time with the long factors, for a row that will need them.
+        lookup: what guesses how the answer goes on.
+        draft_tokens: how many tokens may be guessed next; it follows how many guesses were right.
     """
 
     number: int
@@ -52,6 +55,8 @@ class Row:
     num_prompt_tokens: int = field(init=False)
     table: BlockTable = field(init=False)
     ahead: BlockTable | None = field(init=False, default=None)
+    lookup: PromptLookup = field(init=False, default_factory=PromptLookup)
+    draft_tokens: int = field(init=False, default=1)
 
     def __post_init__(self) -> None:
         self.num_prompt_tokens = len(self.token_ids)

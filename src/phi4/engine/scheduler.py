@@ -18,15 +18,17 @@ class SchedulerLimits:
         max_rows: most rows that hold blocks at a time.
         block_tokens: tokens in a block.
         reuse_prefixes: whether blocks with the same content are shared.
-        long_ahead_tokens: how many tokens before it outgrows the short rotary table a row begins to be cached with the
-            long one; 0 never does so ahead of time.
+        long_ahead: a row that will outgrow the short rotary table begins to be cached with the long one when this share
+            of the original context is left: 1/7 of 4096 is at 3511 tokens. 0 never does so ahead of time.
+        max_draft_tokens: most tokens of a row that prompt lookup guesses and one step checks; 0 guesses none.
     """
 
     max_step_tokens: int = 1024
     max_rows: int = 64
     block_tokens: int = 32
     reuse_prefixes: bool = True
-    long_ahead_tokens: int = 0
+    long_ahead: float = 1 / 7
+    max_draft_tokens: int = 0
 
     def __post_init__(self) -> None:
         if not 1 <= self.max_rows <= self.max_step_tokens:
@@ -34,10 +36,10 @@ class SchedulerLimits:
                 f"max_rows is {self.max_rows} and max_step_tokens {self.max_step_tokens}: there must be at least one "
                 "row, and a step must have room for a token of each"
             )
-        if self.block_tokens < 1 or self.long_ahead_tokens < 0:
+        if self.block_tokens < 1 or not 0 <= self.long_ahead <= 1 or self.max_draft_tokens < 0:
             raise ConfigError(
-                f"block_tokens must be at least 1, not {self.block_tokens}, "
-                f"and long_ahead_tokens at least 0, not {self.long_ahead_tokens}"
+                f"block_tokens must be at least 1, not {self.block_tokens}, long_ahead from 0 to 1, not "
+                f"{self.long_ahead}, and max_draft_tokens at least 0, not {self.max_draft_tokens}"
             )
 
 
@@ -49,23 +51,36 @@ class Piece:
         row: whose they are.
         table: where their keys and values go: the row's own, or the one that is built ahead.
         start: position of the first.
-        length: how many.
+        length: how many, without drafts.
+        drafts: guesses of how the row goes on, which run behind its last token.
     """
 
     row: Row
     table: BlockTable
     start: int
     length: int
+    drafts: tuple[int, ...] = ()
 
     @property
-    def chooses(self) -> bool:
-        """Whether the row's next token is chosen from the scores of the last one."""
-        return self.table is self.row.table and self.start + self.length == len(self.row.token_ids)
+    def token_ids(self) -> list[int]:
+        """What runs."""
+        return [*self.row.token_ids[self.start : self.start + self.length], *self.drafts]
+
+    @property
+    def num_choices(self) -> int:
+        """How many places are scored: one if the row's last token is in the piece, and one for each draft."""
+        chooses = self.table is self.row.table and self.start + self.length == len(self.row.token_ids)
+        return 1 + len(self.drafts) if chooses else 0
 
 
 @dataclass
 class Plan:
-    """One step: what runs, and which rows outgrew the whole cache and were removed."""
+    """One step.
+
+    Attributes:
+        pieces: what runs.
+        outgrown: rows that outgrew the whole cache; they hold no blocks any more and must be removed.
+    """
 
     pieces: list[Piece] = field(default_factory=list)
     outgrown: list[Row] = field(default_factory=list)
@@ -107,8 +122,8 @@ class Scheduler:
         Raises:
             CapacityError: its prompt is larger than the whole cache.
         """
-        if self._num_blocks(len(row.token_ids)) > self.pool.num_blocks:
-            raise self.too_long(row)
+        if error := self.too_long(len(row.token_ids)):
+            raise error
         insort(self.waiting, row, key=lambda waiting: waiting.rank)
 
     def remove(self, row: Row) -> None:
@@ -116,6 +131,11 @@ class Scheduler:
         self._release(row)
         rows = self.running if row in self.running else self.waiting
         rows.remove(row)
+
+    def reset(self) -> None:
+        """Forgets all rows and whatever is cached."""
+        self.pool = BlockPool(self.pool.num_blocks)
+        self.waiting, self.running = [], []
 
     def schedule(self) -> Plan:
         """Plans a step: first a token of every row that is being answered, then prompts, then the long tables."""
@@ -130,9 +150,9 @@ class Scheduler:
         if preempted == self.counts.preempted:
             self._admit()
         self.running.sort(key=lambda row: row.rank)
-        answering = [row for row in self.running if row.num_missing == 1]
-        prefilling = [row for row in self.running if row.num_missing > 1]
-        plan.pieces += [Piece(row, row.table, row.table.num_cached, 1) for row in answering]
+        usable = [row for row in self.running if row not in plan.outgrown]
+        answering = [row for row in usable if row.num_missing == 1]
+        prefilling = [row for row in usable if row.num_missing > 1]
         budget = self.limits.max_step_tokens - len(answering)
         lengths = share_budget([row.num_missing for row in prefilling], budget)
         plan.pieces += [
@@ -141,25 +161,37 @@ class Scheduler:
             if length
         ]
         plan.pieces += self._plan_ahead(answering, budget - sum(lengths))
+        plan.pieces += self._plan_answers(
+            answering, self.limits.max_step_tokens - len(answering) - sum(piece.length for piece in plan.pieces)
+        )
         # Rows that share an adapter stand together: it is then applied once.
         plan.pieces.sort(key=lambda piece: piece.row.adapter or "")
         return plan
 
-    def commit(self, pieces: Sequence[Piece]) -> None:
-        """Notes that pieces have run: their tokens are cached, and full blocks may be shared."""
-        for piece in pieces:
-            table, end = piece.table, piece.start + piece.length
-            first, last = table.num_cached // self.limits.block_tokens, end // self.limits.block_tokens
-            table.num_cached = end
-            if self.limits.reuse_prefixes:
-                keys = piece.row.block_keys(table, last, self.limits.block_tokens)
-                for index in range(first, last):
-                    self.pool.register(table.blocks[index], keys[index])
+    def commit(self, piece: Piece, num_right: int = 0) -> None:
+        """Notes that a piece has run: its tokens are cached, and full blocks may be shared.
 
-    def too_long(self, row: Row) -> CapacityError:
-        """The error of a row that the cache cannot hold even if it is alone."""
+        Args:
+            piece: of the last plan; its row was not removed since.
+            num_right: how many of its drafts are the row's next tokens, to which they were added by now. What is
+                cached of the others will be written over.
+        """
+        table, end = piece.table, piece.start + piece.length + num_right
+        first, last = table.num_cached // self.limits.block_tokens, end // self.limits.block_tokens
+        table.num_cached = end
+        if piece.drafts:
+            piece.row.draft_tokens = 2 * num_right + 1
+        if self.limits.reuse_prefixes:
+            keys = piece.row.block_keys(table, last, self.limits.block_tokens)
+            for index in range(first, last):
+                self.pool.register(table.blocks[index], keys[index])
+
+    def too_long(self, num_tokens: int) -> CapacityError | None:
+        """The error of a conversation that the cache cannot hold even if it is alone, or None; any thread may ask."""
+        if self._num_blocks(num_tokens) <= self.pool.num_blocks:
+            return None
         return CapacityError(
-            f"the conversation has {len(row.token_ids)} tokens, but the whole cache holds "
+            f"the conversation has {num_tokens} tokens, but the whole cache holds "
             f"{self.pool.num_blocks * self.limits.block_tokens}; shorten it, or give the engine a larger cache"
         )
 
@@ -192,10 +224,10 @@ class Scheduler:
         """Gives a running row blocks for all its tokens; others, or the row itself, may have to give theirs up.
 
         Returns:
-            False if the row is larger than the whole cache; it is removed then.
+            False if the row is larger than the whole cache.
         """
         if self._num_blocks(len(row.token_ids)) > self.pool.num_blocks:
-            self.remove(row)
+            self._release(row)
             return False
         while (needed := self._num_blocks(len(row.token_ids)) - len(row.table.blocks)) > self.pool.num_available:
             if not self._drop_ahead():
@@ -266,6 +298,32 @@ class Scheduler:
         available = self.pool.num_available - unreferenced - len(self.running)
         return len(self.running) < self.limits.max_rows and needed <= available
 
+    def _plan_answers(self, answering: Sequence[Row], budget: int) -> list[Piece]:
+        """The next token of each row, with guesses behind it as far as budget and free blocks allow."""
+        pieces = []
+        for row in answering:
+            drafts = self._draft(row, budget)
+            budget -= len(drafts)
+            pieces.append(Piece(row, row.table, row.table.num_cached, 1, drafts))
+        return pieces
+
+    def _draft(self, row: Row, budget: int) -> tuple[int, ...]:
+        """Guesses of how a row goes on; they never reach its end, nor the place where its rotary table changes."""
+        if not self.limits.max_draft_tokens:
+            return ()
+        length = len(row.token_ids)
+        room = row.max_length - length - 1
+        if row.original_context is not None and row.rotary == "short":
+            room = min(room, row.original_context - length)
+        drafts = row.lookup.propose(
+            row.token_ids, max(0, min(room, budget, row.draft_tokens, self.limits.max_draft_tokens))
+        )
+        needed = self._num_blocks(length + len(drafts)) - len(row.table.blocks)
+        if needed > self.pool.num_available - len(self.running):
+            return ()
+        self._extend(row.table, needed)
+        return drafts
+
     def _plan_ahead(self, answering: Sequence[Row], budget: int) -> list[Piece]:
         """Uses what is left of a step to cache rows with the long factors that will need them soon.
 
@@ -294,7 +352,7 @@ class Scheduler:
         if row.original_context is None or row.max_length <= row.original_context:
             return None
         left = row.original_context - len(row.token_ids)
-        return left if 0 <= left < self.limits.long_ahead_tokens else None
+        return left if 0 <= left < self.limits.long_ahead * row.original_context else None
 
 
 def share_budget(wanted: Sequence[int], budget: int) -> list[int]:
