@@ -40,9 +40,9 @@ def test_content_may_be_parts() -> None:
         ({"stream_options": {"include_usage": True}}, "stream is not true"),
         ({"top_logprobs": 2}, "logprobs is not true"),
         ({"tool_choice": "auto"}, "no tools"),
-        ({"tool_choice": "required", "tools": [TOOL]}, "cannot be forced"),
-        ({"tool_choice": {"type": "function", "function": {"name": "now"}}, "tools": [TOOL]}, "cannot be forced"),
-        ({"response_format": {"type": "json_object"}}, "json_object"),
+        ({"tool_choice": {"type": "function", "function": {"name": "now"}}}, "no tools"),
+        ({"response_format": {"type": "json_object"}, "tools": [TOOL]}, "cannot call"),
+        ({"response_format": {"type": "json_schema"}}, "belong together"),
     ],
 )
 def test_contradictions_and_what_cannot_be_done_are_refused(fields: dict[str, Any], complaint: str) -> None:

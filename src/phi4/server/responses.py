@@ -184,7 +184,6 @@ class ModelCard(msgspec.Struct, frozen=True):
     max_model_len: int
     parent: str | None
     modality: str | None
-    root: str
     object: str = "model"
     owned_by: str = "phi4"
 

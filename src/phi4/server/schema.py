@@ -68,17 +68,34 @@ class StreamOptions(msgspec.Struct, frozen=True):
     include_usage: bool = False
 
 
+class JsonSchema(msgspec.Struct, frozen=True):
+    """A JSON schema; answers always follow it, whether it is `strict` or not."""
+
+    schema: dict[str, Any]
+
+
 class ResponseFormat(msgspec.Struct, frozen=True):
     """The form that an answer must have."""
 
     type: Literal["text", "json_object", "json_schema"]
+    json_schema: JsonSchema | None = None
+
+    def __post_init__(self) -> None:
+        if (self.type == "json_schema") != (self.json_schema is not None):
+            raise ValueError('a schema in json_schema and the type "json_schema" belong together; give both or none')
+
+
+class FunctionName(msgspec.Struct, frozen=True):
+    """The name of a function."""
+
+    name: str
 
 
 class NamedTool(msgspec.Struct, frozen=True):
     """The choice of one function."""
 
     type: Literal["function"]
-    function: dict[str, Any]
+    function: FunctionName
 
 
 class SamplingFields(msgspec.Struct, frozen=True, kw_only=True):
@@ -125,12 +142,11 @@ class ChatRequest(SamplingFields, frozen=True, kw_only=True):
             raise ValueError("top_logprobs is given, but logprobs is not true; set logprobs, or leave top_logprobs out")
         if self.tool_choice not in (None, "none") and not self.tools:
             raise ValueError("tool_choice is given, but no tools are; give tools, or leave tool_choice out")
-        if self.tool_choice == "required" or isinstance(self.tool_choice, NamedTool):
-            raise ValueError('tool_choice can be "auto" or "none": a call cannot be forced here')
-        if self.response_format is not None and self.response_format.type != "text":
+        is_json = self.response_format is not None and self.response_format.type != "text"
+        if is_json and self.tools and self.tool_choice != "none":
             raise ValueError(
-                f'response_format can be of type "text" only, not "{self.response_format.type}": '
-                "answers cannot be constrained here; ask for JSON in the messages, and check what comes"
+                "response_format asks for JSON and tools are offered, but an answer that is all JSON cannot call; "
+                'give one of them, or set tool_choice to "none"'
             )
 
 
