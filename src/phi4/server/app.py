@@ -98,7 +98,8 @@ class Gate:
 def is_key(authorization: str, key: str) -> bool:
     """Whether a header holds the key; how long that takes tells nothing about it."""
     scheme, _, given = authorization.partition(" ")
-    digests = [hashlib.sha256(text.encode()).digest() for text in (given.strip(), key)]
+    # Headers arrive as Latin-1, whatever they are.
+    digests = [hashlib.sha256(text).digest() for text in (given.strip().encode("latin-1"), key.encode())]
     return hmac.compare_digest(*digests) and scheme.lower() == "bearer"
 
 
