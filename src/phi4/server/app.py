@@ -22,6 +22,7 @@ from phi4.server.http_io import HungUpError, bounded, error_response
 from phi4.server.listing import detokenize, list_models, show_model, tokenize
 from phi4.server.monitoring import health, metrics
 from phi4.server.service import Service
+from phi4.server.transcriptions import transcriptions, translations
 
 # What anybody may have, key or not.
 OPEN_PATHS = frozenset({"/health"})
@@ -39,6 +40,8 @@ def build_app(service: Service) -> Starlette:
         routes=[
             Route("/v1/chat/completions", chat_completions, methods=["POST"]),
             Route("/v1/completions", completions, methods=["POST"]),
+            Route("/v1/audio/transcriptions", transcriptions, methods=["POST"]),
+            Route("/v1/audio/translations", translations, methods=["POST"]),
             Route("/v1/models", list_models, methods=["GET"]),
             Route("/v1/models/{name:path}", show_model, methods=["GET"]),
             Route("/tokenize", tokenize, methods=["POST"]),

@@ -17,14 +17,19 @@ from urllib.parse import SplitResult, urljoin, urlsplit
 from phi4.errors import InputError
 
 MAX_REDIRECTS = 3
+# IPv6 addresses that stand for IPv4 ones, private ones too: NAT64, 6to4, Teredo (RFC 6052, 3056, 4380).
+_TRANSLATED = tuple(map(ipaddress.IPv6Network, ("64:ff9b::/96", "64:ff9b:1::/48", "2002::/16", "2001::/32")))
 _PORTS = {"http": 80, "https": 443}
 
 
 def is_public(address: str) -> bool:
     """Whether an IP address belongs to the public internet: not private, loopback, link-local or reserved."""
     parsed = ipaddress.ip_address(address)
-    embedded = parsed.ipv4_mapped or parsed.sixtofour if isinstance(parsed, ipaddress.IPv6Address) else None
-    return (embedded or parsed).is_global and not (embedded or parsed).is_multicast
+    if isinstance(parsed, ipaddress.IPv6Address):
+        if any(parsed in network for network in _TRANSLATED):
+            return False
+        parsed = parsed.ipv4_mapped or parsed
+    return parsed.is_global and not parsed.is_multicast
 
 
 def fetch(url: str, max_bytes: int, timeout_s: float, is_allowed: Callable[[str], bool] = is_public) -> bytes:

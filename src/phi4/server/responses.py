@@ -207,3 +207,41 @@ class DecodedText(msgspec.Struct, frozen=True):
     """The answer of `/detokenize`."""
 
     prompt: str
+
+
+class TranscriptionUsage(msgspec.Struct, frozen=True):
+    """Tokens of a transcription, all pieces of the sound together."""
+
+    input_tokens: int
+    output_tokens: int
+    total_tokens: int
+    type: str = "tokens"
+
+
+class Transcription(msgspec.Struct, frozen=True):
+    """The answer of `/v1/audio/transcriptions` as json."""
+
+    text: str
+    usage: TranscriptionUsage
+
+
+class TimedText(msgspec.Struct, frozen=True):
+    """What is said in one piece of a sound, from `start` to `end` in seconds."""
+
+    id: int
+    start: float
+    end: float
+    text: str
+    tokens: list[int]
+    avg_logprob: float
+
+
+class TimedTranscription(msgspec.Struct, frozen=True):
+    """The answer of `/v1/audio/transcriptions` as verbose_json; `duration` is in seconds."""
+
+    task: str
+    language: str
+    duration: float
+    text: str
+    segments: list[TimedText]
+    usage: TranscriptionUsage
