@@ -29,9 +29,9 @@ Timed = tuple[float, float]
 def load_ours(directory: Path) -> Callable[[], Timed]:
     from phi4.checkpoint.weights import load_model
     from phi4.engine.engine import Engine
+    from phi4.engine.limits import SchedulerLimits
     from phi4.engine.request import Request
     from phi4.engine.sampling import Sampling
-    from phi4.engine.scheduler import SchedulerLimits
     from phi4.inputs import ModelInputs
 
     engine = Engine(load_model(directory).model, (), SchedulerLimits(reuse_prefixes=False))

@@ -14,9 +14,9 @@ from conversations import MODES, conversation
 from phi4.checkpoint.weights import LoadedModel
 from phi4.engine.engine import Engine
 from phi4.engine.handle import Handle
+from phi4.engine.limits import SchedulerLimits
 from phi4.engine.request import Request
 from phi4.engine.sampling import Sampling
-from phi4.engine.scheduler import SchedulerLimits
 from phi4.engine.whole_pass import score
 from phi4.inputs import ModelInputs
 from phi4.model.decoder import Phi4Mini

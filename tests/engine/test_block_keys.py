@@ -3,7 +3,7 @@
 import pytest
 
 from phi4.engine.block_keys import block_key, root_key
-from phi4.inputs import Medium
+from phi4.inputs import Medium, Rotary
 
 ROOT = root_key("vision", "short")
 PICTURE = Medium("vision", None, start=3, num_tokens=6, digest="a")
@@ -13,8 +13,9 @@ def test_equal_content_has_equal_keys() -> None:
     assert block_key(ROOT, [1, 2, 3, 9], 0, [PICTURE]) == block_key(ROOT, (1, 2, 3, 9), 0, [PICTURE])
 
 
-@pytest.mark.parametrize("root", [root_key("vision", "long"), root_key("speech", "short"), root_key(None, "short")])
-def test_adapter_and_rotary_table_are_part_of_the_key(root: bytes) -> None:
+@pytest.mark.parametrize(("adapter", "rotary"), [("vision", "long"), ("speech", "short"), (None, "short")])
+def test_adapter_and_rotary_table_are_part_of_the_key(adapter: str | None, rotary: Rotary) -> None:
+    root = root_key(adapter, rotary)
     assert root != ROOT
     assert block_key(root, [1, 2], 0, []) != block_key(ROOT, [1, 2], 0, [])
 

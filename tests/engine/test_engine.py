@@ -10,9 +10,9 @@ import torch
 from conversations import MODES, conversation
 from phi4.checkpoint.weights import LoadedModel
 from phi4.engine.engine import Engine
+from phi4.engine.limits import SchedulerLimits
 from phi4.engine.request import GeneratedToken, Request
 from phi4.engine.sampling import Sampling
-from phi4.engine.scheduler import SchedulerLimits
 from phi4.engine.whole_pass import score
 from phi4.errors import CapacityError, CheckpointError, InputError
 from phi4.inputs import Medium, ModelInputs

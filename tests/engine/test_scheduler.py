@@ -7,8 +7,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from phi4.engine.block_pool import BlockPool
+from phi4.engine.limits import SchedulerLimits
+from phi4.engine.plan import Plan
 from phi4.engine.row import Row
-from phi4.engine.scheduler import Plan, Scheduler, SchedulerLimits, share_budget
+from phi4.engine.scheduler import Scheduler, share_budget
 from phi4.errors import CapacityError, ConfigError
 from phi4.inputs import Medium
 

@@ -7,13 +7,13 @@ import torch
 from phi4.config import DecoderConfig
 
 # Enough for many conversations of a small model; a large one is bounded by the memory of the machine.
-MIN_TOKENS_WANTED = 65_536
+MIN_TOKENS_WANTED = 32_768
 # The rest is for weights, activations and others.
 SHARE_OF_MEMORY = 0.25
 
 
 def default_cache_tokens(config: DecoderConfig, dtype: torch.dtype, device: torch.device) -> int:
-    """One whole context or 65,536 tokens, whichever is more, but no more than a quarter of the device's memory."""
+    """One whole context or 32,768 tokens, whichever is more, but no more than a quarter of the device's memory."""
     wanted = max(config.max_position_embeddings, MIN_TOKENS_WANTED)
     affordable = int(SHARE_OF_MEMORY * memory_bytes(device)) // (config.kv_values_per_token * dtype.itemsize)
     return min(wanted, affordable)

@@ -1,10 +1,9 @@
 """The engine: many requests, of any mixture of modalities, advance together and each as if it were alone."""
 
-import threading
 import time
 import weakref
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from queue import SimpleQueue
 
 import torch
@@ -13,13 +12,15 @@ from phi4.engine.block_pool import BlockPool
 from phi4.engine.cache_size import default_cache_tokens
 from phi4.engine.feature_cache import FeatureCache
 from phi4.engine.handle import Event, Handle
+from phi4.engine.inbox import Inbox
 from phi4.engine.language_model import LanguageModel
+from phi4.engine.limits import SchedulerLimits
+from phi4.engine.plan import Piece, Plan
 from phi4.engine.request import FinishReason, GeneratedToken, Request, check_request
 from phi4.engine.row import Row
 from phi4.engine.runner import Runner, StepResult
 from phi4.engine.sampler import Choice, Question, Sampler, choose_tokens
-from phi4.engine.sampling import Sampling
-from phi4.engine.scheduler import Counts, Piece, Plan, Scheduler, SchedulerLimits
+from phi4.engine.scheduler import Counts, Scheduler
 from phi4.errors import CapacityError
 from phi4.model.paged_cache import PagedCache
 
@@ -33,16 +34,6 @@ class _Answer:
     handle: Handle
     choice: int
     sampler: Sampler
-
-
-@dataclass
-class _Inbox:
-    """What the callers' threads and the engine's share; to be touched under the lock only."""
-
-    lock: threading.Lock = field(default_factory=threading.Lock)
-    submitted: list[Handle] = field(default_factory=list)
-    thread: threading.Thread | None = None
-    closed: bool = False
 
 
 class Engine:
@@ -65,7 +56,7 @@ class Engine:
         """Makes room for the cache.
 
         Args:
-            model: a language model, with or without modalities. Nobody else may run it while requests are answered.
+            model: a language model, with or without modalities. Others may run it too; both are slower then.
             eos_token_ids: ids that end an answer; the release has two, 200020 and 199999 (facts sheet 1.1).
             limits: what bounds a step.
             cache_tokens: tokens that the key/value cache holds; None takes `default_cache_tokens`.
@@ -82,9 +73,9 @@ class Engine:
         self._answers: dict[Row, _Answer] = {}
         self._rows: dict[Handle, list[Row]] = {}
         self._num_rows = 0
-        self._inbox = _Inbox()
+        self._inbox = Inbox()
         # When nobody holds the engine any more, and before the interpreter ends.
-        self._close = weakref.finalize(self, _close, self._inbox)
+        weakref.finalize(self, self._inbox.close)
 
     @property
     def counts(self) -> Counts:
@@ -115,7 +106,7 @@ class Engine:
             CapacityError: the conversation is longer than the context or the cache, or the engine is closed.
         """
         handle = Handle(request, self._check(request))
-        self._queue(handle)
+        self._inbox.put([(handle, self._samplers(request))], self._work)
         return handle
 
     def generate(self, requests: Sequence[Request]) -> Iterator[tuple[int, GeneratedToken]]:
@@ -128,13 +119,12 @@ class Engine:
         """
         events: SimpleQueue[tuple[int, Event]] = SimpleQueue()
         handles = [Handle(one, self._check(one), index, events) for index, one in enumerate(requests)]
-        for handle in handles:
-            self._queue(handle)
+        self._inbox.put([(handle, self._samplers(handle.request)) for handle in handles], self._work)
         return _read(handles, events)
 
     def close(self) -> None:
         """Ends all requests with an error and waits for the thread; nothing can be submitted afterwards."""
-        self._close()
+        self._inbox.close()
 
     def _check(self, request: Request) -> str | None:
         """Refuses what cannot be answered; returns the adapter of the conversation."""
@@ -143,19 +133,22 @@ class Engine:
             raise error
         return self.model.adapter_for(request.inputs.modalities)
 
-    def _queue(self, handle: Handle) -> None:
-        with self._inbox.lock:
-            if self._inbox.closed:
-                raise CapacityError("the engine is closed and takes no more requests; make another one")
-            self._inbox.submitted.append(handle)
-            if self._inbox.thread is None:
-                # A daemon: it must not keep a program alive that has ended; `_close` waits for it.
-                self._inbox.thread = threading.Thread(target=self._work, name="phi4-engine", daemon=True)
-                self._inbox.thread.start()
+    def _samplers(self, request: Request) -> list[Sampler]:
+        """One for each answer. The caller's thread makes them: a constraint may take its time, or raise."""
+        return [
+            Sampler(
+                request.sampling,
+                request.inputs.token_ids,
+                choice=choice,
+                end_token_ids=self._eos_token_ids,
+                constraint=None if request.constrain is None else request.constrain(),
+            )
+            for choice in range(request.sampling.n)
+        ]
 
     def _work(self) -> None:
         with torch.inference_mode():
-            while self._receive():
+            while not self._is_done():
                 try:
                     self._step()
                 except Exception as error:  # a fault of the engine itself: nobody may wait for ever
@@ -170,32 +163,26 @@ class Engine:
     def _question(self, piece: Piece) -> Question:
         return Question(self._answers[piece.row].sampler, piece.drafts, piece.num_choices)
 
-    def _receive(self) -> bool:
-        """Takes new requests in and lets cancelled ones go; False, and the thread ends, if nothing is left to do."""
-        with self._inbox.lock:
-            submitted, self._inbox.submitted = self._inbox.submitted, []
-            closed = self._inbox.closed
-        for handle in submitted:
-            self._add(handle)
+    def _is_done(self) -> bool:
+        """Takes new requests in and lets cancelled ones go; True, and the thread ends, if nothing is left to do."""
+        submitted, is_closed = self._inbox.take()
+        for handle, samplers in submitted:
+            self._add(handle, samplers)
         for handle in [handle for handle in self._rows if handle.is_cancelled]:
             self._remove(self._rows[handle])
-        if closed:
+        if is_closed:
             self._fail_all(CapacityError("the engine was closed before this request was finished"))
-        with self._inbox.lock:
-            idle = not self._rows and not self._inbox.submitted
-            if idle:
-                self._inbox.thread = None
-        return not idle
+        return self._inbox.is_idle(has_rows=bool(self._rows))
 
-    def _add(self, handle: Handle) -> None:
+    def _add(self, handle: Handle, samplers: Sequence[Sampler]) -> None:
         """Queues a row for each of the answers to a request."""
-        config, inputs, sampling = self.model.decoder_config, handle.request.inputs, handle.request.sampling
+        config, inputs = self.model.decoder_config, handle.request.inputs
         first: Row | None = None
-        for choice in range(sampling.n):
+        for choice, sampler in enumerate(samplers):
             row = Row(
                 self._num_rows,
                 list(inputs.token_ids),
-                max_length=min(len(inputs.token_ids) + sampling.max_tokens, config.max_position_embeddings),
+                max_length=min(len(inputs.token_ids) + sampler.sampling.max_tokens, config.max_position_embeddings),
                 priority=handle.request.priority,
                 media=inputs.media,
                 adapter=handle.adapter,
@@ -205,12 +192,8 @@ class Engine:
             self._scheduler.add(row)
             self._num_rows += 1
             self._rows.setdefault(handle, []).append(row)
-            self._answers[row] = _Answer(handle, choice, self._sampler(handle.request, choice))
+            self._answers[row] = _Answer(handle, choice, sampler)
             first = first or row
-
-    def _sampler(self, request: Request, choice: int) -> Sampler:
-        constraint = None if request.constrain is None else request.constrain()
-        return Sampler(request.sampling, choice, request.inputs.token_ids, constraint)
 
     def _commit(self, plan: Plan, result: StepResult, chosen: Sequence[list[Choice] | Exception]) -> None:
         """Keeps what was computed, hands the tokens out, and ends what is finished or failed."""
@@ -235,7 +218,7 @@ class Engine:
         tokens: list[GeneratedToken] = []
         for choice in choices:
             row.token_ids.append(choice.token_id)
-            reason = self._finish_reason(row, answer.sampler.sampling)
+            reason = _finish_reason(row, answer.sampler.end_token_ids)
             tokens.append(
                 GeneratedToken(
                     choice=answer.choice,
@@ -255,12 +238,6 @@ class Engine:
             answer.handle.put(token)
         if answer.handle not in self._rows:
             answer.handle.put(None)
-
-    def _finish_reason(self, row: Row, sampling: Sampling) -> FinishReason | None:
-        token_id = row.token_ids[-1]
-        if token_id in self._eos_token_ids or token_id in sampling.stop_token_ids:
-            return "stop"
-        return "length" if row.is_full else None
 
     def _fail(self, row: Row, error: Exception) -> None:
         """Ends the request of a row, with all of its answers."""
@@ -289,6 +266,12 @@ class Engine:
             self._runner.forget(row)
 
 
+def _finish_reason(row: Row, end_token_ids: frozenset[int]) -> FinishReason | None:
+    if row.token_ids[-1] in end_token_ids:
+        return "stop"
+    return "length" if row.is_full else None
+
+
 def _read(handles: Sequence[Handle], events: SimpleQueue[tuple[int, Event]]) -> Iterator[tuple[int, GeneratedToken]]:
     """The tokens of several requests in the order in which they come."""
     num_open = len(handles)
@@ -304,12 +287,3 @@ def _read(handles: Sequence[Handle], events: SimpleQueue[tuple[int, Event]]) -> 
     finally:
         for handle in handles:
             handle.cancel()
-
-
-def _close(inbox: _Inbox) -> None:
-    """Has the engine's thread end its requests, and waits for it."""
-    with inbox.lock:
-        inbox.closed = True
-        thread = inbox.thread
-    if thread is not None and thread is not threading.current_thread():
-        thread.join()

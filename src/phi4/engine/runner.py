@@ -8,8 +8,8 @@ import torch
 
 from phi4.engine.feature_cache import FeatureCache
 from phi4.engine.language_model import LanguageModel
+from phi4.engine.plan import Piece
 from phi4.engine.row import Row
-from phi4.engine.scheduler import Piece
 from phi4.inputs import Medium
 from phi4.model.paged_cache import PagedCache
 from phi4.model.step import Segment

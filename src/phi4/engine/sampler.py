@@ -34,12 +34,28 @@ class Choice:
 
 
 class Sampler:
-    """The random stream of one answer, what its penalties must know of the tokens so far, and what it is held to."""
+    """Chooses the tokens of one answer: its random stream, what its penalties must know of the tokens so far."""
 
     def __init__(
-        self, sampling: Sampling, choice: int, prompt_token_ids: Sequence[int], constraint: Constraint | None
+        self,
+        sampling: Sampling,
+        prompt_token_ids: Sequence[int],
+        *,
+        choice: int = 0,
+        end_token_ids: frozenset[int] = frozenset(),
+        constraint: Constraint | None = None,
     ) -> None:
+        """Starts an answer.
+
+        Args:
+            sampling: the settings.
+            prompt_token_ids: what the answer follows.
+            choice: which of the `n` answers it is.
+            end_token_ids: the model's own; with those of the settings they end the answer.
+            constraint: what the answer is held to.
+        """
         self.sampling = sampling
+        self.end_token_ids = end_token_ids | frozenset(sampling.stop_token_ids)
         self.constraint = constraint
         self.generator = sampling.generator(choice)
         self.seen = set(prompt_token_ids)
@@ -94,7 +110,7 @@ class Question:
 
 
 def choose_tokens(questions: Sequence[Question], logits: torch.Tensor) -> list[list[Choice] | Exception]:
-    """Chooses the next tokens of each row: one, and another one behind each guess that was right.
+    """Chooses the next tokens of each row: one, and another one behind each guess that was right and no end token.
 
     Each token is chosen from the scores that it would have been chosen from without guesses, and by the same draw.
 
@@ -130,6 +146,7 @@ def _choose_row(question: Question, logits: torch.Tensor, best: Sequence[int], f
     choices: list[Choice] = []
     for place, (scores, first) in enumerate(zip(logits, best, strict=True)):
         choices.append(question.sampler.choose(scores, first))
-        if place < len(question.drafts) and choices[-1].token_id != question.drafts[place]:
+        token_id = choices[-1].token_id
+        if question.drafts[place : place + 1] != (token_id,) or token_id in question.sampler.end_token_ids:
             break
     return choices

@@ -2,88 +2,13 @@
 
 from bisect import insort
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from phi4.engine.block_pool import BlockPool
+from phi4.engine.limits import SchedulerLimits
+from phi4.engine.plan import Piece, Plan
 from phi4.engine.row import BlockTable, Row
-from phi4.errors import CapacityError, ConfigError
-
-
-@dataclass(frozen=True)
-class SchedulerLimits:
-    """What bounds a step.
-
-    Attributes:
-        max_step_tokens: most tokens of one step; it bounds the memory of activations.
-        max_rows: most rows that hold blocks at a time.
-        block_tokens: tokens in a block.
-        reuse_prefixes: whether blocks with the same content are shared.
-        long_ahead: a row that will outgrow the short rotary table begins to be cached with the long one when this share
-            of the original context is left: 1/7 of 4096 is at 3511 tokens. 0 never does so ahead of time.
-        max_draft_tokens: most tokens of a row that prompt lookup guesses and one step checks; 0 guesses none.
-    """
-
-    max_step_tokens: int = 1024
-    max_rows: int = 64
-    block_tokens: int = 32
-    reuse_prefixes: bool = True
-    long_ahead: float = 1 / 7
-    max_draft_tokens: int = 0
-
-    def __post_init__(self) -> None:
-        if not 1 <= self.max_rows <= self.max_step_tokens:
-            raise ConfigError(
-                f"max_rows is {self.max_rows} and max_step_tokens {self.max_step_tokens}: there must be at least one "
-                "row, and a step must have room for a token of each"
-            )
-        if self.block_tokens < 1 or not 0 <= self.long_ahead <= 1 or self.max_draft_tokens < 0:
-            raise ConfigError(
-                f"block_tokens must be at least 1, not {self.block_tokens}, long_ahead from 0 to 1, not "
-                f"{self.long_ahead}, and max_draft_tokens at least 0, not {self.max_draft_tokens}"
-            )
-
-
-@dataclass(frozen=True, eq=False)
-class Piece:
-    """Tokens of one row that run in one step.
-
-    Attributes:
-        row: whose they are.
-        table: where their keys and values go: the row's own, or the one that is built ahead.
-        start: position of the first.
-        length: how many, without drafts.
-        drafts: guesses of how the row goes on, which run behind its last token.
-    """
-
-    row: Row
-    table: BlockTable
-    start: int
-    length: int
-    drafts: tuple[int, ...] = ()
-
-    @property
-    def token_ids(self) -> list[int]:
-        """What runs."""
-        return [*self.row.token_ids[self.start : self.start + self.length], *self.drafts]
-
-    @property
-    def num_choices(self) -> int:
-        """How many places are scored: one if the row's last token is in the piece, and one for each draft."""
-        chooses = self.table is self.row.table and self.start + self.length == len(self.row.token_ids)
-        return 1 + len(self.drafts) if chooses else 0
-
-
-@dataclass
-class Plan:
-    """One step.
-
-    Attributes:
-        pieces: what runs.
-        outgrown: rows that outgrew the whole cache; they hold no blocks any more and must be removed.
-    """
-
-    pieces: list[Piece] = field(default_factory=list)
-    outgrown: list[Row] = field(default_factory=list)
+from phi4.errors import CapacityError
 
 
 @dataclass
@@ -138,35 +63,17 @@ class Scheduler:
         self.waiting, self.running = [], []
 
     def schedule(self) -> Plan:
-        """Plans a step: first a token of every row that is being answered, then prompts, then the long tables."""
-        plan = Plan()
-        for row in self.running:
-            if row.rotary != row.table.rotary:
-                self._switch_rotary(row)
-        preempted = self.counts.preempted
-        for row in sorted(self.running, key=lambda running: running.rank):
-            if row in self.running and not self._grow(row):
-                plan.outgrown.append(row)
-        if preempted == self.counts.preempted:
-            self._admit()
-        self.running.sort(key=lambda row: row.rank)
-        usable = [row for row in self.running if row not in plan.outgrown]
+        """Plans a step: a token of every row that is being answered, then prompts, the long tables, and guesses."""
+        outgrown = self._place_rows()
+        usable = [row for row in self.running if row not in outgrown]
         answering = [row for row in usable if row.num_missing == 1]
-        prefilling = [row for row in usable if row.num_missing > 1]
         budget = self.limits.max_step_tokens - len(answering)
-        lengths = share_budget([row.num_missing for row in prefilling], budget)
-        plan.pieces += [
-            Piece(row, row.table, row.table.num_cached, length)
-            for row, length in zip(prefilling, lengths, strict=True)
-            if length
-        ]
-        plan.pieces += self._plan_ahead(answering, budget - sum(lengths))
-        plan.pieces += self._plan_answers(
-            answering, self.limits.max_step_tokens - len(answering) - sum(piece.length for piece in plan.pieces)
-        )
+        pieces = self._plan_prompts([row for row in usable if row.num_missing > 1], budget)
+        pieces += self._plan_ahead(answering, budget - _num_tokens(pieces))
+        pieces += self._plan_answers(answering, budget - _num_tokens(pieces))
         # Rows that share an adapter stand together: it is then applied once.
-        plan.pieces.sort(key=lambda piece: piece.row.adapter or "")
-        return plan
+        pieces.sort(key=lambda piece: piece.row.adapter or "")
+        return Plan(pieces, outgrown)
 
     def commit(self, piece: Piece, num_right: int = 0) -> None:
         """Notes that a piece has run: its tokens are cached, and full blocks may be shared.
@@ -197,6 +104,20 @@ class Scheduler:
 
     def _num_blocks(self, num_tokens: int) -> int:
         return -(-num_tokens // self.limits.block_tokens)
+
+    def _place_rows(self) -> list[Row]:
+        """Gives running rows their blocks and lets others in; returns the rows that outgrew the whole cache."""
+        for row in self.running:
+            if row.rotary != row.table.rotary:
+                self._switch_rotary(row)
+        preempted, outgrown = self.counts.preempted, []
+        for row in sorted(self.running, key=lambda running: running.rank):
+            if row in self.running and not self._grow(row):
+                outgrown.append(row)
+        if preempted == self.counts.preempted:
+            self._admit()
+        self.running.sort(key=lambda row: row.rank)
+        return outgrown
 
     def _switch_rotary(self, row: Row) -> None:
         """Starts a row over with the long factors: keys rotated with the short ones are of no use (facts sheet 1.5)."""
@@ -298,6 +219,15 @@ class Scheduler:
         available = self.pool.num_available - unreferenced - len(self.running)
         return len(self.running) < self.limits.max_rows and needed <= available
 
+    def _plan_prompts(self, prefilling: Sequence[Row], budget: int) -> list[Piece]:
+        """The next chunk of each prompt."""
+        lengths = share_budget([row.num_missing for row in prefilling], budget)
+        return [
+            Piece(row, row.table, row.table.num_cached, length)
+            for row, length in zip(prefilling, lengths, strict=True)
+            if length
+        ]
+
     def _plan_answers(self, answering: Sequence[Row], budget: int) -> list[Piece]:
         """The next token of each row, with guesses behind it as far as budget and free blocks allow."""
         pieces = []
@@ -353,6 +283,10 @@ class Scheduler:
             return None
         left = row.original_context - len(row.token_ids)
         return left if 0 <= left < self.limits.long_ahead * row.original_context else None
+
+
+def _num_tokens(pieces: Sequence[Piece]) -> int:
+    return sum(piece.length for piece in pieces)
 
 
 def share_budget(wanted: Sequence[int], budget: int) -> list[int]:
