@@ -18,7 +18,7 @@ import soundfile
 
 from phi4 import Assistant
 from phi4.engine.engine import Engine
-from phi4.engine.scheduler import SchedulerLimits
+from phi4.engine.limits import SchedulerLimits
 from phi4.server.limits import ServerLimits
 from phi4.server.run import Server
 from phi4.server.service import Service

@@ -58,7 +58,7 @@ def serve(
         PHI4_API_KEY=secret phi4 serve --allow-remote-media
     """
     from phi4.engine.engine import Engine
-    from phi4.engine.scheduler import SchedulerLimits
+    from phi4.engine.limits import SchedulerLimits
     from phi4.server.limits import ServerLimits
     from phi4.server.run import Server
     from phi4.server.service import Service

@@ -2,7 +2,6 @@
 
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
-from types import TracebackType
 from typing import Literal
 
 from phi4.engine.engine import Engine
@@ -32,7 +31,7 @@ class AnswerPiece:
 
 
 class Answers:
-    """The answers to one request, on their way; iterate once, inside of a `with` statement, whose end cancels them.
+    """The answers to one request, on their way; iterate once, and call `cancel` in the end, whatever happened.
 
     Attributes:
         num_tokens: generated so far, all answers together, end tokens included.
@@ -42,7 +41,7 @@ class Answers:
     def __init__(
         self, engine: Engine, tokenizer: Tokenizer, request: Request, stop: Sequence[str], metrics: Metrics
     ) -> None:
-        """Hands the request to the engine.
+        """Hands the request to the engine; a grammar is compiled on the way, so this belongs into a thread.
 
         Raises:
             InputError: the conversation or a stop string cannot be used.
@@ -86,12 +85,8 @@ class Answers:
             if not open_choices:
                 return
 
-    def __enter__(self) -> "Answers":
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    def cancel(self) -> None:
+        """Ends what is still running."""
         self._handle.cancel()
 
     def _count(self, token: GeneratedToken, previous_seconds: float | None) -> None:

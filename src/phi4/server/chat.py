@@ -21,7 +21,7 @@ from phi4.server.responses import ChatChoice, ChatChunk, ChatCompletion, ChatLog
 from phi4.server.sampling import read_sampling
 from phi4.server.schema import ChatRequest, read_request
 from phi4.server.service import Service, service_of
-from phi4.server.tool_choice import ForcedCall, forced_call
+from phi4.server.tool_choice import forced_call
 
 
 async def chat_completions(http_request: HttpRequest) -> Response:
@@ -30,17 +30,10 @@ async def chat_completions(http_request: HttpRequest) -> Response:
     service = service_of(http_request)
     asked = read_request(ChatRequest, await read_json_body(http_request))
     service.check_model(asked.model)
-    forced = forced_call(asked, service.processor.tokenizer, service.assistant.grammars)
-    opening = open_answers(
-        service,
-        lambda: [_prepare(service, asked, forced)],
-        stop=asked.stop_strings,
-        model=asked.model,
-        arrived=arrived,
-    )
+    chat = _Chat(service, asked)
+    opening = open_answers(service, chat.prepare, stop=asked.stop_strings, model=asked.model, arrived=arrived)
     # The headers of a stream wait for its first token: until then an error still has a status of its own.
     opened = await until_hung_up(http_request, opening)
-    chat = _Chat(service, asked, forced.opener if forced else "")
     headers = usage_headers(opened.answers[0].usage)
     if asked.stream:
         return EventStream(chat.stream(opened), headers, opened.close)
@@ -49,22 +42,6 @@ async def chat_completions(http_request: HttpRequest) -> Response:
     finally:
         opened.close()
     return json_response(completion, headers=usage_headers(completion.usage))
-
-
-def _prepare(service: Service, asked: ChatRequest, forced: ForcedCall | None) -> Request:
-    """Reads messages and media, and makes a request for the engine of them."""
-    tools = asked.tools if _has_tools(asked) else None
-    inputs = service.processor.prepare(read_conversation(asked.messages, service.limits), tools)
-    if forced is not None:
-        inputs = replace(inputs, token_ids=(*inputs.token_ids, *forced.token_ids))
-    sampling = read_sampling(
-        asked,
-        max_tokens=asked.max_tokens if asked.max_completion_tokens is None else asked.max_completion_tokens,
-        logprobs=(asked.top_logprobs or 0) if asked.logprobs else None,
-        num_prompt_tokens=len(inputs.token_ids),
-        max_context=service.processor.max_tokens,
-    )
-    return Request(inputs, sampling, constrain=forced.constrain if forced else _response_grammar(service, asked))
 
 
 def _response_grammar(service: Service, asked: ChatRequest) -> Callable[[], Constraint] | None:
@@ -83,15 +60,34 @@ def _has_tools(asked: ChatRequest) -> bool:
 
 
 class _Chat:
-    """Writes the answers to one request in OpenAI's shapes."""
+    """Reads one request, and writes the answers to it in OpenAI's shapes."""
 
-    def __init__(self, service: Service, asked: ChatRequest, opener: str) -> None:
+    def __init__(self, service: Service, asked: ChatRequest) -> None:
+        self._service = service
         self._tokenizer = service.processor.tokenizer
         self._model = asked.model or service.model_id
         self._asked = asked
-        self._opener = opener
+        self._opener = ""
         self._id = f"chatcmpl-{uuid.uuid4().hex}"
         self._created = int(time.time())
+
+    def prepare(self) -> list[Request]:
+        """Reads messages and media, and makes a request for the engine; that takes time, so it belongs into a thread."""
+        service, asked = self._service, self._asked
+        forced = forced_call(asked, self._tokenizer, service.assistant.grammars)
+        tools = asked.tools if _has_tools(asked) else None
+        inputs = service.processor.prepare(read_conversation(asked.messages, service.limits), tools)
+        if forced is not None:
+            self._opener = forced.opener
+            inputs = replace(inputs, token_ids=(*inputs.token_ids, *forced.token_ids))
+        sampling = read_sampling(
+            asked,
+            max_tokens=asked.max_tokens if asked.max_completion_tokens is None else asked.max_completion_tokens,
+            logprobs=(asked.top_logprobs or 0) if asked.logprobs else None,
+            num_prompt_tokens=len(inputs.token_ids),
+            max_context=service.processor.max_tokens,
+        )
+        return [Request(inputs, sampling, constrain=forced.constrain if forced else _response_grammar(service, asked))]
 
     async def complete(self, opened: Opened) -> ChatCompletion:
         """The whole answers."""

@@ -50,14 +50,42 @@ async def open_answers(
     """
     with ExitStack() as stack:
         ticket = stack.enter_context(service.admission.enter())
-        requests = await service.prepare(prepare)
-        answers = [stack.enter_context(service.answer(request, stop, model)) for request in requests]
+        starting = _Starting(service, stop, model)
+        stack.callback(starting.cancel)
+        answers = await service.prepare(lambda: starting.start(prepare))
         pieces = _one_after_the_other(answers, service.admission)
         first = await anext(pieces)
         ticket.begin()
         service.metrics.first_token_seconds.observe(time.perf_counter() - arrived)
         return Opened(answers, _put_in_front(first, pieces), stack.pop_all())
-    raise AssertionError("an exit stack without callbacks hides no error")
+    raise AssertionError("an exit stack with these callbacks hides no error")
+
+
+class _Starting:
+    """Requests that a thread hands to the engine, while the client may hang up at any moment."""
+
+    def __init__(self, service: Service, stop: Sequence[str], model: str | None) -> None:
+        self._service = service
+        self._stop = stop
+        self._model = model
+        self._answers: list[Answers] = []
+        self._is_cancelled = False
+
+    def start(self, prepare: Callable[[], Sequence[Request]]) -> list[Answers]:
+        """Prepares requests and hands them over."""
+        for request in prepare():
+            self._answers.append(self._service.answer(request, self._stop, self._model))
+            # Looked at after the answer is in the list, and set before the list is read: one of the two sees it.
+            if self._is_cancelled:
+                self.cancel()
+                break
+        return self._answers
+
+    def cancel(self) -> None:
+        """Ends what was handed over, and what will yet be."""
+        self._is_cancelled = True
+        for one in self._answers:
+            one.cancel()
 
 
 async def _one_after_the_other(
