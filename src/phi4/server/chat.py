@@ -72,7 +72,7 @@ class _Chat:
         self._created = int(time.time())
 
     def prepare(self) -> list[Request]:
-        """Reads messages and media, and makes a request for the engine; that takes time, so it belongs into a thread."""
+        """Reads messages and media, and makes a request for the engine; this belongs into a thread."""
         service, asked = self._service, self._asked
         forced = forced_call(asked, self._tokenizer, service.assistant.grammars)
         tools = asked.tools if _has_tools(asked) else None
