@@ -1,9 +1,11 @@
 """Messages in, text out: streaming, stop strings, what an answer reports, and what is refused."""
 
+import gc
 import json
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -42,12 +44,23 @@ def test_an_answer_follows_its_grammar(nano: Assistant) -> None:
     assert answer.finish_reason == "stop"
 
 
-def test_who_stops_reading_ends_the_answer(assistant: Assistant) -> None:
-    stream = assistant.stream("Go on.", sampling=Sampling(max_tokens=100_000))
-    next(iter(stream))
-    assert assistant.engine.num_running == 1
+@pytest.mark.parametrize("num_pieces", [0, 2])
+def test_who_stops_reading_ends_the_answer(assistant: Assistant, num_pieces: int) -> None:
+    endless = Sampling(max_tokens=100_000, logit_bias={256: -100.0, 261: -100.0})  # neither of the end tokens
+    stream = assistant.stream("Go on.", sampling=endless)
+    for _ in range(num_pieces):
+        next(iter(stream))
+    wait_for(lambda: assistant.engine.num_running > 0)
+    gc.disable()  # the last reference is enough
     del stream
-    while assistant.engine.num_running:
+    wait_for(lambda: assistant.engine.num_running == 0)
+    gc.enable()
+
+
+def wait_for(condition: Callable[[], bool]) -> None:
+    started = time.monotonic()
+    while not condition():
+        assert time.monotonic() < started + 30
         time.sleep(0.01)
 
 
@@ -55,7 +68,8 @@ def test_a_program_that_ends_in_the_middle_of_an_answer_ends_cleanly(tiny_direct
     program = (
         "from phi4 import Assistant, Sampling\n"
         f"assistant = Assistant.load({str(tiny_directory)!r}, device='cpu')\n"
-        "stream = assistant.stream('Go on.', sampling=Sampling(max_tokens=100_000))\n"
+        "endless = Sampling(max_tokens=100_000, logit_bias={256: -100.0, 261: -100.0})\n"
+        "stream = assistant.stream('Go on.', sampling=endless)\n"
         "print(len(next(iter(stream))) >= 0)"
     )
     result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False)

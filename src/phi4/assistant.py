@@ -1,5 +1,6 @@
 """The assistant: messages in, text out."""
 
+import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -89,10 +90,12 @@ class AnswerStream:
         """Checks the request and hands it to the engine; raises what `Assistant.stream` lists."""
         if request.sampling.n > 1:
             raise InputError(f"a stream is one answer, but n is {request.sampling.n}; ask once for each answer")
-        self._text_stream = TextStream(processor.tokenizer)
-        self._scanner = StopScanner(stop)
-        self._answer: Answer | None = None
-        self._pieces = self._read(engine.submit(request))
+        text_stream, scanner = TextStream(processor.tokenizer), StopScanner(stop)
+        self._finished: list[Answer] = []
+        handle = engine.submit(request)
+        # Nothing here refers back to this object: when nobody holds it any more, the answer ends.
+        weakref.finalize(self, handle.cancel)
+        self._pieces = _read(handle, text_stream, scanner, self._finished)
 
     def __iter__(self) -> Iterator[str]:
         return self._pieces
@@ -102,40 +105,42 @@ class AnswerStream:
         """The finished answer; reads what is left of the stream first."""
         for _ in self._pieces:
             pass
-        if self._answer is None:
+        if not self._finished:
             raise RuntimeError("the answer was interrupted by an error and cannot be finished")
-        return self._answer
+        return self._finished[0]
 
-    def _read(self, handle: Handle) -> Iterator[str]:
-        """Yields text as it becomes certain; whoever stops reading ends the answer."""
-        text, token_ids = "", []
-        try:
-            for token in handle:
-                if token.finish_reason != "stop":
-                    token_ids.append(token.token_id)
-                    piece = self._scanner.feed(self._text_stream.push(token.token_id))
-                    text += piece
-                    yield piece
-                if token.finish_reason is not None or self._scanner.stopped:
-                    break
-        finally:
-            handle.cancel()
-        if not self._scanner.stopped:
-            # Bytes that never became a character, where a limit cut the answer, are no text.
-            piece = self._scanner.flush()
-            text += piece
-            yield piece
-        inputs = handle.request.inputs
-        self._answer = Answer(
-            text=text,
-            token_ids=tuple(token_ids),
-            prompt_token_ids=inputs.token_ids,
-            finish_reason="stop" if self._scanner.stopped else token.finish_reason or "stop",
-            adapter=handle.adapter,
-            rotary=token.rotary,
-            media=tuple((medium.modality, medium.num_tokens) for medium in inputs.media),
-            seconds=token.seconds,
-        )
+
+def _read(handle: Handle, text_stream: TextStream, scanner: StopScanner, finished: list[Answer]) -> Iterator[str]:
+    """Yields text as it becomes certain, then adds the answer to `finished`; whoever stops reading ends the answer."""
+    text, token_ids = "", []
+    try:
+        for token in handle:
+            if token.finish_reason != "stop":
+                token_ids.append(token.token_id)
+                piece = scanner.feed(text_stream.push(token.token_id))
+                text += piece
+                yield piece
+            if token.finish_reason is not None or scanner.stopped:
+                break
+    finally:
+        handle.cancel()
+    if not scanner.stopped:
+        # Bytes that never became a character, where a limit cut the answer, are no text.
+        piece = scanner.flush()
+        text += piece
+        yield piece
+    inputs = handle.request.inputs
+    answer = Answer(
+        text=text,
+        token_ids=tuple(token_ids),
+        prompt_token_ids=inputs.token_ids,
+        finish_reason="stop" if scanner.stopped else token.finish_reason or "stop",
+        adapter=handle.adapter,
+        rotary=token.rotary,
+        media=tuple((medium.modality, medium.num_tokens) for medium in inputs.media),
+        seconds=token.seconds,
+    )
+    finished.append(answer)
 
 
 @dataclass(frozen=True)
