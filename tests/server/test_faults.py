@@ -16,6 +16,7 @@ import pytest
 from phi4.server import http_io
 from phi4.server.limits import ServerLimits
 from server.running import (
+    WAIT_S,
     Running,
     num_rows,
     picture_bytes,
@@ -45,7 +46,7 @@ def png_of(width: int, height: int) -> bytes:
 def open_request(server: Running, body: Any) -> socket.socket:
     """Sends a request by hand, so that the connection can be treated badly."""
     content = json.dumps(body).encode()
-    connection = socket.create_connection(("127.0.0.1", server.port), timeout=60)
+    connection = socket.create_connection(("127.0.0.1", server.port), timeout=WAIT_S)
     head = ["POST /v1/chat/completions HTTP/1.1", "Host: x", "Content-Type: application/json"]
     connection.sendall("\r\n".join([*head, f"Content-Length: {len(content)}", "", ""]).encode() + content)
     return connection
@@ -104,7 +105,7 @@ def test_a_body_that_does_not_arrive_is_not_waited_for_for_ever(
     server: Running, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(http_io, "BODY_S", 0.2)
-    connection = socket.create_connection(("127.0.0.1", server.port), timeout=60)
+    connection = socket.create_connection(("127.0.0.1", server.port), timeout=WAIT_S)
     head = ["POST /v1/chat/completions HTTP/1.1", "Host: x", "Content-Type: application/json", "Content-Length: 10"]
     connection.sendall("\r\n".join([*head, "", "{"]).encode())
     assert connection.recv(100).startswith(b"HTTP/1.1 408")
