@@ -44,6 +44,13 @@ def test_an_answer_follows_its_grammar(nano: Assistant) -> None:
     assert answer.finish_reason == "stop"
 
 
+def test_a_stream_need_not_be_held_while_it_is_read(assistant: Assistant) -> None:
+    text = ""
+    for piece in assistant.stream("Go on.", sampling=Sampling(max_tokens=30)):
+        text += piece
+    assert text == assistant.ask("Go on.", sampling=Sampling(max_tokens=30)).text
+
+
 @pytest.mark.parametrize("num_pieces", [0, 2])
 def test_who_stops_reading_ends_the_answer(assistant: Assistant, num_pieces: int) -> None:
     endless = Sampling(max_tokens=100_000, logit_bias={256: -100.0, 261: -100.0})  # neither of the end tokens
@@ -68,6 +75,7 @@ def test_a_program_that_ends_in_the_middle_of_an_answer_ends_cleanly(tiny_direct
     program = (
         "from phi4 import Assistant, Sampling\n"
         f"assistant = Assistant.load({str(tiny_directory)!r}, device='cpu')\n"
+        "assistant.ask('Hi.', sampling=Sampling(max_tokens=2))\n"
         "endless = Sampling(max_tokens=100_000, logit_bias={256: -100.0, 261: -100.0})\n"
         "stream = assistant.stream('Go on.', sampling=endless)\n"
         "print(len(next(iter(stream))) >= 0)"

@@ -93,9 +93,9 @@ class AnswerStream:
         text_stream, scanner = TextStream(processor.tokenizer), StopScanner(stop)
         self._finished: list[Answer] = []
         handle = engine.submit(request)
-        # Nothing here refers back to this object: when nobody holds it any more, the answer ends.
-        weakref.finalize(self, handle.cancel)
         self._pieces = _read(handle, text_stream, scanner, self._finished)
+        # It holds no reference to this object, and may outlive it: when nobody can read any more, the answer ends.
+        weakref.finalize(self._pieces, handle.cancel)
 
     def __iter__(self) -> Iterator[str]:
         return self._pieces

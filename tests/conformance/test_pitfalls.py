@@ -1,6 +1,8 @@
 """Where servers of these models have gone wrong (facts sheet, sections 7 and 10)."""
 
 import json
+import random
+import string
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -67,7 +69,10 @@ def test_an_answer_stops_at_the_end_token(api: Api) -> None:
 def test_the_long_rotary_table_is_taken_when_an_answer_grows_past_4096(api: Api) -> None:
     """Behind the crossing, log-probabilities are those of one pass over the whole text."""
     (token_id,) = api.tokenize("Z")
-    prompt = [token_id] * 4091
+    letters = "".join(
+        random.Random(0).choices(string.ascii_letters, k=20_000)
+    )  # where all is equal, places do not matter
+    prompt = api.tokenize(letters)[:4091]
     create = api.client.completions.create
     bias: Any = {str(token_id): 100}
     grown = create(model=api.model, prompt=[prompt], max_tokens=10, temperature=0, logprobs=1, logit_bias=bias)

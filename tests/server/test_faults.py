@@ -13,8 +13,10 @@ from typing import Any
 import PIL.Image
 import pytest
 
+from phi4.server import http_io
 from phi4.server.limits import ServerLimits
 from server.running import (
+    WAIT_S,
     Running,
     num_rows,
     picture_bytes,
@@ -44,7 +46,7 @@ def png_of(width: int, height: int) -> bytes:
 def open_request(server: Running, body: Any) -> socket.socket:
     """Sends a request by hand, so that the connection can be treated badly."""
     content = json.dumps(body).encode()
-    connection = socket.create_connection(("127.0.0.1", server.port), timeout=60)
+    connection = socket.create_connection(("127.0.0.1", server.port), timeout=WAIT_S)
     head = ["POST /v1/chat/completions HTTP/1.1", "Host: x", "Content-Type: application/json"]
     connection.sendall("\r\n".join([*head, f"Content-Length: {len(content)}", "", ""]).encode() + content)
     return connection
@@ -97,6 +99,52 @@ def test_a_body_of_100_megabytes_is_refused_and_others_go_on(server: Running) ->
     reply = server.send("/v1/chat/completions", body)
     assert (reply.status, reply.json["error"]["code"]) == (413, "request_too_large")
     assert server.send("/v1/chat/completions", LONG | {"max_tokens": 2}).status == 200
+
+
+def test_a_body_that_does_not_arrive_is_not_waited_for_for_ever(
+    server: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(http_io, "BODY_S", 0.2)
+    connection = socket.create_connection(("127.0.0.1", server.port), timeout=WAIT_S)
+    head = ["POST /v1/chat/completions HTTP/1.1", "Host: x", "Content-Type: application/json", "Content-Length: 10"]
+    connection.sendall("\r\n".join([*head, "", "{"]).encode())
+    assert connection.recv(100).startswith(b"HTTP/1.1 408")
+    connection.close()
+
+
+TOOL_OF_DEPTH = '"tools": [{"name": "f", "parameters": DEPTH}]'
+SCHEMA = '"response_format": {"type": "json_schema", "json_schema": {"schema": DEPTH}}'
+CALL = '"messages": [{"role": "assistant", "tool_calls": [{"name": "f", "arguments": DEPTH}]}]'
+
+
+@pytest.mark.parametrize(
+    ("field", "depth"),
+    [
+        ('"messages": DEPTH', 50_000),
+        (TOOL_OF_DEPTH, 50_000),
+        (TOOL_OF_DEPTH, 480),
+        (TOOL_OF_DEPTH, 200),
+        (SCHEMA, 400),
+        (SCHEMA, 20),
+        (CALL, 480),
+        (CALL.replace("DEPTH", '"{"'), 0),
+        ('"messages": [{"role": "user", "content": "\\ud800"}]', 0),
+        (SCHEMA.replace("DEPTH", '{"type": "no such type"}'), 0),
+        ('"seed": 99999999999999999999', 0),
+        ('"temperature": 1e308', 0),
+        ('"logit_bias": {"999999999999": 1}', 0),
+        ('"stop_token_ids": [-5]', 0),
+        ('"max_tokens": 0', 0),
+        ('"messages": [{"role": "tool", "content": null}, {"role": "system", "content": []}]', 0),
+    ],
+)
+def test_hostile_requests_are_answered_or_refused_but_break_nothing(server: Running, field: str, depth: int) -> None:
+    value = '{"a": [' * depth + "1" + "]}" * depth
+    # Of fields that are given twice, the last one counts.
+    body = '{"max_tokens": 2, "messages": [{"role": "user", "content": "x"}], FIELD}'.replace("FIELD", field)
+    reply = server.send("/v1/chat/completions", body.replace("DEPTH", value).encode())
+    assert reply.status in (200, 400), reply.body
+    server.wait_until_idle()
 
 
 @pytest.mark.parametrize(

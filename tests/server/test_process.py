@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from phi4.checkpoint.presets import load_preset
-from server.running import user, wait_until
+from server.running import WAIT_S, user, wait_until
 
 ENVIRONMENT = os.environ | {"PYTHONUNBUFFERED": "1", "OMP_NUM_THREADS": "1"}
 # The end tokens of the tiny model, which would end its noise anywhere.
@@ -43,7 +43,7 @@ class Process:
 
     def ask(self, body: Any = None, path: str = "/v1/chat/completions") -> HTTPResponse:
         """Sends a request; its answer may be read later."""
-        connection = HTTPConnection("127.0.0.1", self.port, timeout=60)
+        connection = HTTPConnection("127.0.0.1", self.port, timeout=WAIT_S)
         content = None if body is None else json.dumps(body)
         connection.request("GET" if body is None else "POST", path, content, {"content-type": "application/json"})
         response = connection.getresponse()
@@ -90,7 +90,7 @@ def test_it_drains_at_the_first_signal(launch: Launch) -> None:
     wait_until(lambda: status(server.ask(path="/health")) == 503)
     assert status(server.ask(LONG)) == 503
     assert stream.read().endswith(b"data: [DONE]\n\n")
-    assert server.process.wait(60) == 0
+    assert server.process.wait(WAIT_S) == 0
     assert "Traceback" not in server.log.read_text()
 
 
@@ -99,7 +99,7 @@ def test_it_waits_no_longer_than_it_was_told(launch: Launch) -> None:
     stream = begin_stream(server, max_tokens=7000)
     server.process.send_signal(signal.SIGTERM)
     assert b"is about to stop" in stream.read()
-    assert server.process.wait(60) == 0
+    assert server.process.wait(WAIT_S) == 0
 
 
 def test_it_stops_at_the_second_signal(launch: Launch) -> None:
@@ -108,15 +108,15 @@ def test_it_stops_at_the_second_signal(launch: Launch) -> None:
     server.process.send_signal(signal.SIGTERM)
     wait_until(lambda: status(server.ask(path="/health")) == 503)
     server.process.send_signal(signal.SIGTERM)
-    server.process.wait(60)
+    server.process.wait(WAIT_S)
 
 
 def test_it_can_be_killed_and_started_again(launch: Launch) -> None:
     first = launch()
     begin_stream(first)
     first.process.kill()
-    first.process.wait(60)
+    first.process.wait(WAIT_S)
     second = launch("--port", str(first.port))
     assert status(second.ask(LONG)) == 200
     second.process.send_signal(signal.SIGTERM)
-    assert second.process.wait(60) == 0
+    assert second.process.wait(WAIT_S) == 0

@@ -1,7 +1,6 @@
 """The engine: many requests, of any mixture of modalities, advance together and each as if it were alone."""
 
 import time
-import weakref
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from queue import SimpleQueue
@@ -74,8 +73,6 @@ class Engine:
         self._rows: dict[Handle, list[Row]] = {}
         self._num_rows = 0
         self._inbox = Inbox()
-        # When nobody holds the engine any more, and before the interpreter ends.
-        weakref.finalize(self, self._inbox.close)
 
     @property
     def counts(self) -> Counts:

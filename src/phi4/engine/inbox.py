@@ -39,13 +39,17 @@ class Inbox:
                 if self._thread is not None:
                     self._thread.join()
                 self._is_working = True
-                # A daemon: it must not keep a program alive that has ended; `close` waits for it.
-                self._thread = threading.Thread(target=work, name="phi4-engine", daemon=True)
+                # No daemon: the interpreter would not wait until it has left torch, which takes the process down.
+                self._thread = threading.Thread(target=work, name="phi4-engine", daemon=False)
                 self._thread.start()
 
     def take(self) -> tuple[list[Submission], bool]:
-        """What was left since the last time, and whether the inbox was closed; for the thread."""
+        """What was left since the last time, and whether the inbox is closed; for the thread.
+
+        It is closed when the program's main thread has ended, too: the interpreter waits for this one by then.
+        """
         with self._lock:
+            self._is_closed |= not threading.main_thread().is_alive()
             submitted, self._submitted = self._submitted, []
             return submitted, self._is_closed
 
@@ -56,11 +60,7 @@ class Inbox:
             return not self._is_working
 
     def close(self) -> None:
-        """Takes no more requests, and waits until the thread has ended those that are there.
-
-        One that has nothing left to do is waited for too: a thread that is still leaving torch when the interpreter
-        ends takes the process down with it.
-        """
+        """Takes no more requests, and waits until the thread has ended those that are there."""
         with self._lock:
             self._is_closed = True
             thread = self._thread

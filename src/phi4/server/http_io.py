@@ -18,6 +18,8 @@ DONE = b"data: [DONE]\n\n"
 # How long the rest of a body that is too large is read and dropped: a client that is still sending would not see why it
 # was refused.
 DROP_S = 20.0
+# How long a body may take to arrive.
+BODY_S = 60.0
 
 
 class HungUpError(Exception):
@@ -50,12 +52,20 @@ async def read_json_body(request: Request) -> bytes:
 
 
 def bounded(receive: Receive, max_bytes: int) -> Receive:
-    """A way to receive a body that refuses one with more bytes, with status 413."""
+    """A way to receive a body that refuses one with more bytes, with status 413, or a slow one, with status 408."""
     num_bytes = 0
+    deadline: float | None = asyncio.get_running_loop().time() + BODY_S
 
     async def receive_bounded() -> Message:
-        nonlocal num_bytes
-        message = await receive()
+        nonlocal num_bytes, deadline
+        try:
+            async with asyncio.timeout_at(deadline):
+                message = await receive()
+        except TimeoutError:
+            text = f"the request was not there within {BODY_S:g} s"
+            raise RefusedError(408, ErrorBody(text, "invalid_request_error")) from None
+        if not message.get("more_body"):
+            deadline = None  # what comes now is at most a client that hangs up
         num_bytes += len(message.get("body", b""))
         if num_bytes > max_bytes:
             await _drop_rest(receive, message)

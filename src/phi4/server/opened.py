@@ -1,8 +1,8 @@
 """From a request that came in to answers that are on their way, the first token there."""
 
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import ExitStack
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 
 from phi4.engine.request import Request
 from phi4.errors import CapacityError
@@ -48,7 +48,7 @@ async def open_answers(
         InputError: something in the request cannot be used.
         CapacityError: it is too large.
     """
-    with ExitStack() as stack:
+    with _told_of_stopping(service.admission), ExitStack() as stack:
         ticket = stack.enter_context(service.admission.enter())
         starting = _Starting(service, stop, model)
         stack.callback(starting.cancel)
@@ -58,7 +58,7 @@ async def open_answers(
         ticket.begin()
         service.metrics.first_token_seconds.observe(time.perf_counter() - arrived)
         return Opened(answers, _put_in_front(first, pieces), stack.pop_all())
-    raise AssertionError("an exit stack with these callbacks hides no error")
+    raise AssertionError("neither context hides an error")
 
 
 class _Starting:
@@ -93,13 +93,20 @@ async def _one_after_the_other(
 ) -> AsyncIterator[tuple[int, AnswerPiece]]:
     """All pieces, each with its place among all choices of all prompts. The engine runs all prompts meanwhile."""
     begin = 0
-    try:
+    with _told_of_stopping(admission):
         for one in answers:
             async for piece in one:
                 yield begin + piece.choice, piece
             begin += one.num_choices
+
+
+@contextmanager
+def _told_of_stopping(admission: Admission) -> Iterator[None]:
+    """A server that stops closes its engine on those who are late; what the engine says then is not their fault."""
+    try:
+        yield
     except CapacityError:
-        if admission.is_draining:  # the engine was closed on them
+        if admission.is_draining:
             raise stopping_error() from None
         raise
 

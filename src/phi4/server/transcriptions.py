@@ -30,6 +30,8 @@ from phi4.server.subtitles import Segment, to_srt, to_vtt
 TRANSLATE_PROMPT = "Translate the audio to English."
 SAMPLE_RATE_HZ = 16_000
 MAX_FIELDS = 20
+# Nobody says this much in 30 s; a model that repeats itself would fill the context.
+MAX_PIECE_TOKENS = 512
 
 TextFormat = Literal["json", "text", "verbose_json", "srt", "vtt"]
 Task = Literal["transcribe", "translate"]
@@ -125,7 +127,7 @@ class _Pieces:
         inputs = self._service.processor.prepare([user_message(self._prompt, sounds=[(samples, SAMPLE_RATE_HZ)])])
         sampling = read_sampling(
             SamplingFields(temperature=self._upload.temperature),
-            max_tokens=None,
+            max_tokens=MAX_PIECE_TOKENS,
             logprobs=0,
             num_prompt_tokens=len(inputs.token_ids),
             max_context=self._service.processor.max_tokens,
