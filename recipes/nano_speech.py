@@ -130,7 +130,7 @@ def instruct() -> Stage:
         about="transcription",
         trains=("speech.adapter", "speech.projectors.speech"),
         sources=(Source("speech", 1),),
-        steps=600,
+        steps=420,
         rows_per_step=1,
         tokens_per_row=1024,
         learning_rate=1e-4,

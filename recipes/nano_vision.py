@@ -169,7 +169,7 @@ def tune() -> Stage:
         about="one answer, or several, about one picture",
         trains=("vision.adapter", "vision.projector", "vision.separator", "vision.row_separator", "vision.encoder"),
         sources=(Source("emoji", 4), Source("easy_vqa", 1), Source("text_line", 2)),
-        steps=400,
+        steps=300,
         rows_per_step=1,
         tokens_per_row=1024,
         learning_rate=1e-4,
