@@ -84,12 +84,13 @@ def begin_stream(server: Process, **fields: Any) -> HTTPResponse:
 
 
 def test_it_drains_at_the_first_signal(launch: Launch) -> None:
-    server = launch()
-    stream = begin_stream(server)
+    server = launch("--drain-seconds", "600")
+    short, long = begin_stream(server), begin_stream(server, max_tokens=7000)
     server.process.send_signal(signal.SIGTERM)
     wait_until(lambda: status(server.ask(path="/health")) == 503)
     assert status(server.ask(LONG)) == 503
-    assert stream.read().endswith(b"data: [DONE]\n\n")
+    assert short.read().endswith(b"data: [DONE]\n\n")
+    long.close()  # a client that hangs up is not waited for
     assert server.process.wait(WAIT_S) == 0
     assert "Traceback" not in server.log.read_text()
 
