@@ -28,16 +28,18 @@ Timed = tuple[float, float]
 
 def load_ours(directory: Path) -> Callable[[], Timed]:
     from phi4.checkpoint.weights import load_model
-    from phi4.engine.generate import Request, generate
+    from phi4.engine.engine import Engine
+    from phi4.engine.limits import SchedulerLimits
+    from phi4.engine.request import Request
     from phi4.engine.sampling import Sampling
     from phi4.inputs import ModelInputs
 
-    model = load_model(directory).model
+    engine = Engine(load_model(directory).model, (), SchedulerLimits(reuse_prefixes=False))
     request = Request(ModelInputs(prompt()), Sampling(max_tokens=NEW_TOKENS + 1))
 
     def run() -> Timed:
         started = time.perf_counter()
-        tokens = generate(model, [request], eos_token_ids=())
+        tokens = iter(engine.submit(request))
         next(tokens)
         first = time.perf_counter()
         assert sum(1 for _ in tokens) == NEW_TOKENS

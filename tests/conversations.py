@@ -4,6 +4,7 @@ import torch
 
 from phi4.config import ModelConfig
 from phi4.inputs import AudioFrames, ImageCrops, Medium, ModelInputs
+from phi4.processing.placeholders import digest_data
 
 MODES = ("text", "vision", "speech", "vision and speech")
 
@@ -33,11 +34,11 @@ def conversation(config: ModelConfig, mode: str, num_text_tokens: int, seed: int
         image = picture(config.vision.image_size, config.vision.patches_per_side, seed)
         side = config.vision.tokens_per_side
         length = side * (2 * side + 1) + 1 + side * (side + 1)
-        media.append(Medium("vision", image, len(ids), length, ""))
+        media.append(Medium("vision", image, len(ids), length, digest_data(image)))
         ids += [config.vision.image_token_id] * length
     if "speech" in mode:
         audio = sound(40 + seed % 60, seed)
         length = -(-audio.frames.shape[0] // config.speech.time_reduction)
-        media.append(Medium("speech", audio, len(ids), length, ""))
+        media.append(Medium("speech", audio, len(ids), length, digest_data(audio)))
         ids += [config.speech.audio_token_id] * length
     return ModelInputs((*ids, *text[half:]), tuple(media))

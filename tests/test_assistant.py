@@ -1,5 +1,11 @@
 """Messages in, text out: streaming, stop strings, what an answer reports, and what is refused."""
 
+import gc
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +34,54 @@ def test_nano_knows_the_capital_of_france(nano: Assistant) -> None:
     answer = nano.ask("What is the capital of France?")
     assert "Paris" in answer.text
     assert (answer.finish_reason, answer.adapter, answer.rotary) == ("stop", None, "short")
+
+
+def test_an_answer_follows_its_grammar(nano: Assistant) -> None:
+    schema = {"type": "object", "properties": {"city": {"type": "string", "maxLength": 20}}, "required": ["city"]}
+    constrain = nano.grammars.json_schema(schema | {"additionalProperties": False})
+    answer = nano.ask("Name the capital of France, as JSON.", constrain=constrain)
+    assert json.loads(answer.text).keys() == {"city"}
+    assert answer.finish_reason == "stop"
+
+
+def test_a_stream_need_not_be_held_while_it_is_read(assistant: Assistant) -> None:
+    text = ""
+    for piece in assistant.stream("Go on.", sampling=Sampling(max_tokens=30)):
+        text += piece
+    assert text == assistant.ask("Go on.", sampling=Sampling(max_tokens=30)).text
+
+
+@pytest.mark.parametrize("num_pieces", [0, 2])
+def test_who_stops_reading_ends_the_answer(assistant: Assistant, num_pieces: int) -> None:
+    endless = Sampling(max_tokens=100_000, logit_bias={256: -100.0, 261: -100.0})  # neither of the end tokens
+    stream = assistant.stream("Go on.", sampling=endless)
+    for _ in range(num_pieces):
+        next(iter(stream))
+    wait_for(lambda: assistant.engine.num_running > 0)
+    gc.disable()  # the last reference is enough
+    del stream
+    wait_for(lambda: assistant.engine.num_running == 0)
+    gc.enable()
+
+
+def wait_for(condition: Callable[[], bool]) -> None:
+    started = time.monotonic()
+    while not condition():
+        assert time.monotonic() < started + 30
+        time.sleep(0.01)
+
+
+def test_a_program_that_ends_in_the_middle_of_an_answer_ends_cleanly(tiny_directory: Path) -> None:
+    program = (
+        "from phi4 import Assistant, Sampling\n"
+        f"assistant = Assistant.load({str(tiny_directory)!r}, device='cpu')\n"
+        "assistant.ask('Hi.', sampling=Sampling(max_tokens=2))\n"
+        "endless = Sampling(max_tokens=100_000, logit_bias={256: -100.0, 261: -100.0})\n"
+        "stream = assistant.stream('Go on.', sampling=endless)\n"
+        "print(len(next(iter(stream))) >= 0)"
+    )
+    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False)
+    assert (result.returncode, result.stdout, result.stderr) == (0, "True\n", "")
 
 
 def test_the_pieces_of_a_stream_are_the_answer(nano: Assistant) -> None:

@@ -37,6 +37,7 @@ ALLOWED = {
     "score": {"errors", "inputs", "processing", "data", "engine", "assistant"},
     "text_logits": {"errors", "inputs", "model", "processing", "engine", "assistant"},
     "verify": {"config", "errors", "modality", "processing", "checkpoint", "assistant", "score", "text_logits"},
+    "server": {"errors", "inputs", "processing", "engine", "assistant"},
     "cli": {
         "config",
         "errors",
@@ -49,6 +50,7 @@ ALLOWED = {
         "assistant",
         "train",
         "verify",
+        "server",
     },
     "__init__": {"errors", "modality", "processing", "engine", "assistant"},
     "__main__": {"cli"},

@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch import nn
 
+from cached_pass import cached_logits
 from phi4 import (
     Assistant,
     CheckpointError,
@@ -33,8 +34,7 @@ from phi4.checkpoint.new_pack import write_new_pack
 from phi4.checkpoint.packs import read_pack, save_pack
 from phi4.checkpoint.weights import LoadedModel, load_model, save_model
 from phi4.config import AdapterConfig
-from phi4.engine.generate import score
-from phi4.engine.row import Row
+from phi4.engine.whole_pass import score
 from phi4.model.multimodal import Phi4Multimodal
 from phi4.processing.messages import read_messages
 from phi4.processing.processor import Processor
@@ -227,15 +227,8 @@ def test_cached_pieces_give_the_logits_of_the_whole(split: Path, packs: list[Pat
     loaded = load_model(split / "base", torch.float32, packs=packs, modalities=[SENSOR])
     inputs = assistant_of(loaded).processor.prepare([Message("user", ("Look: ", Signal("sensor", SAMPLES), "What?"))])
     (whole,) = score(loaded.model, [inputs])
-    pieces = []
-    with torch.inference_mode():
-        row = Row(loaded.model, inputs, Sampling())
-        while row.num_cached < len(row.token_ids):
-            segment = row.next_segment(piece)
-            embeddings = row.embed(loaded.model, segment.cached, segment.cached + segment.length)
-            pieces.append(loaded.model.logits(loaded.model(embeddings, loaded.model.step([segment]))))
-            row.num_cached += segment.length
-    assert float((torch.cat(pieces) - whole).abs().max()) <= 1e-5 * float(whole.abs().max())
+    cached = cached_logits(loaded.model, inputs, piece)
+    assert float((cached - whole).abs().max()) <= 1e-5 * float(whole.abs().max())
 
 
 def test_an_untrained_encoder_starts_as_its_constructor_leaves_it(split: Path, tmp_path: Path) -> None:

@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from phi4.assistant import Answer, AnswerStream, Assistant
+    from phi4.engine.engine import Engine
+    from phi4.engine.request import Request
     from phi4.engine.sampling import Sampling
     from phi4.errors import CapacityError, CheckpointError, ConfigError, InputError, Phi4Error
     from phi4.modality import Modality
@@ -19,11 +21,13 @@ __all__ = [
     "CapacityError",
     "CheckpointError",
     "ConfigError",
+    "Engine",
     "Image",
     "InputError",
     "Message",
     "Modality",
     "Phi4Error",
+    "Request",
     "Sampling",
     "Signal",
     "Sound",
@@ -31,6 +35,8 @@ __all__ = [
 
 _HOMES = {
     "phi4.assistant": ("Answer", "AnswerStream", "Assistant"),
+    "phi4.engine.engine": ("Engine",),
+    "phi4.engine.request": ("Request",),
     "phi4.engine.sampling": ("Sampling",),
     "phi4.errors": ("CapacityError", "CheckpointError", "ConfigError", "InputError", "Phi4Error"),
     "phi4.modality": ("Modality",),

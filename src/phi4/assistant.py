@@ -1,8 +1,9 @@
 """The assistant: messages in, text out."""
 
-import time
-from collections.abc import Iterator, Mapping, Sequence
+import weakref
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
@@ -10,11 +11,16 @@ import torch
 
 from phi4.checkpoint.hub import resolve, shipped_packs
 from phi4.checkpoint.weights import LoadedModel, load_model
-from phi4.engine.generate import FinishReason, GeneratedToken, Request, generate, score
+from phi4.engine.constraint import Constraint
+from phi4.engine.engine import Engine
+from phi4.engine.handle import Handle
+from phi4.engine.request import FinishReason, Request
 from phi4.engine.sampling import Sampling
+from phi4.engine.whole_pass import score
 from phi4.errors import InputError
 from phi4.inputs import Rotary
 from phi4.modality import Modality
+from phi4.processing.grammar import Grammars
 from phi4.processing.messages import ImageSource, Message, SoundSource, read_messages, user_message
 from phi4.processing.processor import Processor
 from phi4.processing.stop import StopScanner
@@ -40,7 +46,7 @@ class Answer:
         adapter: the LoRA that was active, None for the bare language model.
         rotary: the LongRoPE table that the last token was computed with.
         media: modality and token count of each medium, in order.
-        seconds: time from the prepared prompt to the last token; what the reader of a stream takes is left out.
+        seconds: time from the prepared prompt to the last token; the engine does not wait for the reader of a stream.
     """
 
     text: str
@@ -80,16 +86,16 @@ class AnswerStream:
     on where it was left.
     """
 
-    def __init__(self, loaded: LoadedModel, processor: Processor, request: Request, stop: Sequence[str]) -> None:
-        """Checks the request and encodes its media; raises what `Assistant.stream` lists."""
-        self._loaded = loaded
-        self._inputs = request.inputs
-        self._text_stream = TextStream(processor.tokenizer)
-        self._scanner = StopScanner(stop)
-        self._answer: Answer | None = None
-        started = time.perf_counter()
-        tokens = generate(loaded.model, [request], loaded.generation.eos_token_ids)
-        self._pieces = self._read(tokens, time.perf_counter() - started)
+    def __init__(self, engine: Engine, processor: Processor, request: Request, stop: Sequence[str]) -> None:
+        """Checks the request and hands it to the engine; raises what `Assistant.stream` lists."""
+        if request.sampling.n > 1:
+            raise InputError(f"a stream is one answer, but n is {request.sampling.n}; ask once for each answer")
+        text_stream, scanner = TextStream(processor.tokenizer), StopScanner(stop)
+        self._finished: list[Answer] = []
+        handle = engine.submit(request)
+        self._pieces = _read(handle, text_stream, scanner, self._finished)
+        # It holds no reference to this object, and may outlive it: when nobody can read any more, the answer ends.
+        weakref.finalize(self._pieces, handle.cancel)
 
     def __iter__(self) -> Iterator[str]:
         return self._pieces
@@ -99,39 +105,42 @@ class AnswerStream:
         """The finished answer; reads what is left of the stream first."""
         for _ in self._pieces:
             pass
-        if self._answer is None:
+        if not self._finished:
             raise RuntimeError("the answer was interrupted by an error and cannot be finished")
-        return self._answer
+        return self._finished[0]
 
-    def _read(self, tokens: Iterator[GeneratedToken], seconds: float) -> Iterator[str]:
-        """Yields text as it becomes certain; time that the reader takes between pieces does not count."""
-        text, token_ids = "", []
-        while True:
-            started = time.perf_counter()
-            token = next(tokens)
-            seconds += time.perf_counter() - started
+
+def _read(handle: Handle, text_stream: TextStream, scanner: StopScanner, finished: list[Answer]) -> Iterator[str]:
+    """Yields text as it becomes certain, then adds the answer to `finished`; whoever stops reading ends the answer."""
+    text, token_ids = "", []
+    try:
+        for token in handle:
             if token.finish_reason != "stop":
                 token_ids.append(token.token_id)
-                piece = self._scanner.feed(self._text_stream.push(token.token_id))
+                piece = scanner.feed(text_stream.push(token.token_id))
                 text += piece
                 yield piece
-            if token.finish_reason is not None or self._scanner.stopped:
+            if token.finish_reason is not None or scanner.stopped:
                 break
-        if not self._scanner.stopped:
-            # Bytes that never became a character, where a limit cut the answer, are no text.
-            piece = self._scanner.flush()
-            text += piece
-            yield piece
-        self._answer = Answer(
-            text=text,
-            token_ids=tuple(token_ids),
-            prompt_token_ids=self._inputs.token_ids,
-            finish_reason="stop" if self._scanner.stopped else token.finish_reason or "stop",
-            adapter=self._loaded.model.adapter_for(self._inputs.modalities),
-            rotary=token.rotary,
-            media=tuple((medium.modality, medium.num_tokens) for medium in self._inputs.media),
-            seconds=seconds,
-        )
+    finally:
+        handle.cancel()
+    if not scanner.stopped:
+        # Bytes that never became a character, where a limit cut the answer, are no text.
+        piece = scanner.flush()
+        text += piece
+        yield piece
+    inputs = handle.request.inputs
+    answer = Answer(
+        text=text,
+        token_ids=tuple(token_ids),
+        prompt_token_ids=inputs.token_ids,
+        finish_reason="stop" if scanner.stopped else token.finish_reason or "stop",
+        adapter=handle.adapter,
+        rotary=token.rotary,
+        media=tuple((medium.modality, medium.num_tokens) for medium in inputs.media),
+        seconds=token.seconds,
+    )
+    finished.append(answer)
 
 
 @dataclass(frozen=True)
@@ -147,6 +156,22 @@ class Assistant:
 
     loaded: LoadedModel
     processor: Processor
+
+    @cached_property
+    def engine(self) -> Engine:
+        """What answers requests; it is made, with its cache, when it is first asked for."""
+        return Engine(self.loaded.model, self.loaded.generation.eos_token_ids)
+
+    @cached_property
+    def grammars(self) -> Grammars:
+        """What answers can be held to.
+
+        Example:
+            >>> assistant.ask("Is Paris in France?", constrain=assistant.grammars.regex("Yes|No")).text
+            'Yes'
+        """
+        eos_token_ids = tuple(self.loaded.generation.eos_token_ids)
+        return Grammars(self.processor.tokenizer, self.processor.vocab_size, eos_token_ids)
 
     @classmethod
     def load(
@@ -190,10 +215,18 @@ class Assistant:
         tools: Sequence[Mapping[str, Any]] | None = None,
         sampling: Sampling | None = None,
         stop: Sequence[str] = (),
+        constrain: Callable[[], Constraint] | None = None,
     ) -> Answer:
         """Answers one question; `stream` says what the arguments are."""
         return self.stream(
-            text, images=images, audios=audios, system=system, tools=tools, sampling=sampling, stop=stop
+            text,
+            images=images,
+            audios=audios,
+            system=system,
+            tools=tools,
+            sampling=sampling,
+            stop=stop,
+            constrain=constrain,
         ).answer
 
     def stream(
@@ -206,6 +239,7 @@ class Assistant:
         tools: Sequence[Mapping[str, Any]] | None = None,
         sampling: Sampling | None = None,
         stop: Sequence[str] = (),
+        constrain: Callable[[], Constraint] | None = None,
     ) -> AnswerStream:
         """Answers one question piece by piece.
 
@@ -217,6 +251,7 @@ class Assistant:
             tools: functions that the model may call.
             sampling: how tokens are chosen; greedy by default.
             stop: strings that end the answer and are not part of it.
+            constrain: a grammar from `grammars` that the answer is held to.
 
         Raises:
             InputError: something that was given cannot be used.
@@ -229,7 +264,7 @@ class Assistant:
                 raise InputError(f"{name} must be a list; write {name}=[{value!r}]")
         messages = [Message("system", system)] if system is not None else []
         messages.append(user_message(text, images, audios))
-        return self.reply(messages, tools=tools, sampling=sampling, stop=stop)
+        return self.reply(messages, tools=tools, sampling=sampling, stop=stop, constrain=constrain)
 
     def reply(
         self,
@@ -238,6 +273,7 @@ class Assistant:
         tools: Sequence[Mapping[str, Any]] | None = None,
         sampling: Sampling | None = None,
         stop: Sequence[str] = (),
+        constrain: Callable[[], Constraint] | None = None,
     ) -> AnswerStream:
         """Continues a conversation, given as messages or as OpenAI-style dicts; the rest is as for `stream`.
 
@@ -245,7 +281,9 @@ class Assistant:
         """
         conversation = [m if isinstance(m, Message) else read_messages([m])[0] for m in messages]
         inputs = self.processor.prepare(conversation, tools)
-        return AnswerStream(self.loaded, self.processor, Request(inputs, sampling or Sampling()), stop)
+        return AnswerStream(
+            self.engine, self.processor, Request(inputs, sampling or Sampling(), constrain=constrain), stop
+        )
 
     def transcribe(self, audio: SoundSource, *, sampling: Sampling | None = None) -> Answer:
         """Writes down what is said in a sound."""

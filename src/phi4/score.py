@@ -13,7 +13,7 @@ from phi4.assistant import Assistant
 from phi4.data.manifest import MANIFEST_FILE
 from phi4.data.record import Record
 from phi4.data.shards import Selection, ShardedRecords
-from phi4.engine.generate import Request, generate
+from phi4.engine.request import Request
 from phi4.engine.sampling import Sampling
 from phi4.errors import CapacityError, DataError, InputError
 from phi4.inputs import ModelInputs
@@ -136,11 +136,11 @@ def answer_records(assistant: Assistant, records: Sequence[Record], max_tokens: 
         requests = [Request(prepare_question(records[place], assistant.processor), sampling) for place in group]
         streams = [TextStream(tokenizer) for _ in group]
         texts = [""] * len(group)
-        for token in generate(assistant.loaded.model, requests, assistant.loaded.generation.eos_token_ids):
+        for index, token in assistant.engine.generate(requests):
             if token.finish_reason != "stop":
-                texts[token.request] += streams[token.request].push(token.token_id)
+                texts[index] += streams[index].push(token.token_id)
             if token.finish_reason is not None:
-                yield group[token.request], texts[token.request]
+                yield group[index], texts[index]
 
 
 def group_by_length(lengths: Sequence[int], max_records: int) -> list[list[int]]:

@@ -9,10 +9,8 @@ import PIL.Image
 import torch
 
 from phi4.assistant import Assistant
-from phi4.engine.generate import score
 from phi4.engine.language_model import LanguageModel
-from phi4.engine.row import Row
-from phi4.engine.sampling import Sampling
+from phi4.engine.whole_pass import embed_whole, score, whole_segment
 from phi4.errors import CheckpointError
 from phi4.inputs import ModelInputs
 from phi4.model.step import Segment
@@ -110,9 +108,7 @@ class _Conversation:
 
 
 def _conversation(model: LanguageModel, media: str, inputs: ModelInputs) -> _Conversation:
-    row = Row(model, inputs, Sampling())
-    segment = replace(row.next_segment(row.num_prompt_tokens), cache=None)
-    return _Conversation(media, row.embed(model, 0, row.num_prompt_tokens), segment)
+    return _Conversation(media, embed_whole(model, inputs), whole_segment(model, inputs))
 
 
 @torch.inference_mode()

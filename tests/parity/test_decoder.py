@@ -4,8 +4,10 @@ import pytest
 import torch
 
 from parity.reference import VOCABULARY, Pair, assert_parity
-from phi4.engine.generate import Request, generate, score
+from phi4.engine.engine import Engine
+from phi4.engine.request import Request
 from phi4.engine.sampling import Sampling
+from phi4.engine.whole_pass import score
 from phi4.inputs import ModelInputs
 
 
@@ -31,5 +33,5 @@ def test_64_greedy_tokens_agree(text: Pair, length: int) -> None:
         torch.tensor([ids]), max_new_tokens=64, do_sample=False, eos_token_id=None, pad_token_id=0
     )[0, length:]
     request = Request(ModelInputs(ids), Sampling(max_tokens=64))
-    ours = [token.token_id for token in generate(text.ours, [request], eos_token_ids=())]
+    ours = [token.token_id for token in Engine(text.ours, eos_token_ids=()).submit(request)]
     assert ours == theirs.tolist()

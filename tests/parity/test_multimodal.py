@@ -4,8 +4,10 @@ import pytest
 import torch
 
 from parity.reference import AUDIO_TOKEN, CROP_PX, IMAGE_TOKEN, PATCH_PX, Pair, assert_parity
-from phi4.engine.generate import Request, generate, score
+from phi4.engine.engine import Engine
+from phi4.engine.request import Request
 from phi4.engine.sampling import Sampling
+from phi4.engine.whole_pass import score
 from phi4.inputs import AudioFrames, ImageCrops, Medium, ModelInputs
 
 SIDE = CROP_PX // PATCH_PX
@@ -148,7 +150,7 @@ def test_64_greedy_tokens_agree_in_every_mode(multimodal: Pair, mode: str) -> No
         pad_token_id=0,
     )[0, len(inputs.token_ids) :]
     request = Request(inputs, Sampling(max_tokens=64))
-    ours = [token.token_id for token in generate(multimodal.ours, [request], eos_token_ids=())]
+    ours = [token.token_id for token in Engine(multimodal.ours, eos_token_ids=()).submit(request)]
     assert ours == theirs.tolist()
 
 

@@ -8,8 +8,10 @@ from transformers.models.phi4_multimodal.modeling_phi4_multimodal import Phi4Mul
 
 from parity.reference import Pair, decoder_sizes, native_config, randomise
 from phi4.checkpoint.weights import load_model
-from phi4.engine.generate import Request, generate, score
+from phi4.engine.engine import Engine
+from phi4.engine.request import Request
 from phi4.engine.sampling import Sampling
+from phi4.engine.whole_pass import score
 from phi4.inputs import AudioFrames, ModelInputs
 
 
@@ -59,7 +61,7 @@ def test_trap_3b_an_answer_grows_past_the_original_context(tmp_path: Path) -> No
     prompt = tuple(range(20, 32))
 
     request = Request(ModelInputs(prompt), Sampling(max_tokens=12))
-    answer = [token.token_id for token in generate(ours, [request], eos_token_ids=())]
+    answer = [token.token_id for token in Engine(ours, eos_token_ids=()).submit(request)]
     so_far = prompt
     for token_id in answer:
         (logits,) = score(ours, [ModelInputs(so_far)])

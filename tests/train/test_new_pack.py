@@ -14,7 +14,7 @@ from phi4.checkpoint.packs import read_pack
 from phi4.checkpoint.presets import load_preset
 from phi4.checkpoint.weights import load_model
 from phi4.data.record import Record
-from phi4.engine.generate import score
+from phi4.engine.whole_pass import score
 from phi4.inputs import ModelInputs
 from phi4.model.multimodal import Phi4Multimodal
 from phi4.processing.messages import Message

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 import typer
 
 from phi4.cli import conversation, models
+from phi4.cli import serve as serving
 from phi4.cli import train as training
 from phi4.cli import verify as verification
 from phi4.errors import Phi4Error
@@ -28,6 +29,7 @@ for needs_arguments, command in (
     (False, models.inspect),
     (True, training.train),
     (True, verification.verify),
+    (False, serving.serve),
 ):
     app.command(no_args_is_help=needs_arguments)(command)
 

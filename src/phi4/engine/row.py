@@ -1,35 +1,82 @@
-"""The state of one conversation while its answer is generated."""
+"""The state of one answer while it is generated, as far as the scheduler knows it: ids, blocks and limits."""
 
-import torch
+from dataclasses import dataclass, field
 
-from phi4.config import DecoderConfig
-from phi4.engine.language_model import LanguageModel
-from phi4.engine.sampling import Sampling, sample
-from phi4.errors import CapacityError, CheckpointError, InputError
-from phi4.inputs import ModelInputs
-from phi4.model.kv_cache import KVCache
-from phi4.model.step import Segment, rotary_for
+from phi4.engine.block_keys import block_key, root_key
+from phi4.engine.prompt_lookup import PromptLookup
+from phi4.inputs import Medium, Rotary
 
 
-class Row:
-    """Token ids so far, how many of them are cached, and the features of the media.
+@dataclass(eq=False)
+class BlockTable:
+    """Where the keys and values of a row are kept under one rotary table.
 
-    Encoders run once, when the row is made; later passes only look features up.
+    Attributes:
+        rotary: the table that keys are rotated with.
+        blocks: of the cache, in the order of the row's tokens.
+        num_cached: tokens whose keys and values are there.
+        keys: what full blocks hold, for as many as were asked for.
     """
 
-    def __init__(self, model: LanguageModel, inputs: ModelInputs, sampling: Sampling) -> None:
-        check_inputs(model.decoder_config, inputs)
-        self.config = model.decoder_config
-        self.media = inputs.media
-        self.sampling = sampling
-        self.adapter = model.adapter_for(inputs.modalities)
-        self.features = [model.encode(medium, self.adapter) for medium in inputs.media]
-        self.token_ids = list(inputs.token_ids)
+    rotary: Rotary
+    blocks: list[int] = field(default_factory=list)
+    num_cached: int = 0
+    keys: list[bytes] = field(default_factory=list)
+
+
+@dataclass(eq=False)
+class Row:
+    """One answer on its way.
+
+    Attributes:
+        number: order of arrival; the smaller one comes first.
+        priority: the greater one comes first.
+        token_ids: prompt and answer so far.
+        num_prompt_tokens: how many of them are the prompt.
+        media: of the prompt.
+        adapter: the LoRA of the conversation.
+        max_length: tokens of prompt and answer together at which the answer ends.
+        original_context: tokens up to which the short rotary table holds, or None if the model has one table.
+        follows: a row with the same prompt; this one waits for its prefill and shares its blocks.
+        table: what is cached.
+        ahead: what is cached ahead of time with the long factors, for a row that will need them.
+        lookup: what guesses how the answer goes on.
+        draft_tokens: how many tokens may be guessed next; it follows how many guesses were right.
+    """
+
+    number: int
+    token_ids: list[int]
+    max_length: int
+    priority: int = 0
+    media: tuple[Medium, ...] = ()
+    adapter: str | None = None
+    original_context: int | None = None
+    follows: "Row | None" = None
+    num_prompt_tokens: int = field(init=False)
+    table: BlockTable = field(init=False)
+    ahead: BlockTable | None = field(init=False, default=None)
+    lookup: PromptLookup = field(init=False, default_factory=PromptLookup)
+    draft_tokens: int = field(init=False, default=1)
+
+    def __post_init__(self) -> None:
         self.num_prompt_tokens = len(self.token_ids)
-        self.num_cached = 0
-        self.rotary = rotary_for(self.config, self.num_prompt_tokens)
-        self.cache = KVCache(self.config, model.dtype, model.device)
-        self.generator = sampling.generator()
+        self.table = BlockTable(self.rotary)
+
+    @property
+    def rank(self) -> tuple[int, int]:
+        """Rows are served in this order: by priority, then by arrival."""
+        return (-self.priority, self.number)
+
+    @property
+    def rotary(self) -> Rotary:
+        """The LongRoPE table of the conversation at its present length (facts sheet 1.5)."""
+        is_long = self.original_context is not None and len(self.token_ids) > self.original_context
+        return "long" if is_long else "short"
+
+    @property
+    def num_missing(self) -> int:
+        """Tokens that must run before the next one can be chosen."""
+        return len(self.token_ids) - self.table.num_cached
 
     @property
     def num_answer_tokens(self) -> int:
@@ -39,68 +86,12 @@ class Row:
     @property
     def is_full(self) -> bool:
         """Whether the answer has all the tokens that it may have."""
-        return (
-            self.num_answer_tokens >= self.sampling.max_tokens
-            or len(self.token_ids) >= self.config.max_position_embeddings
-        )
+        return len(self.token_ids) >= self.max_length
 
-    def next_segment(self, max_tokens: int) -> Segment:
-        """The next tokens to run, at most `max_tokens`.
-
-        A row that grew past the original context starts over with the long factors: keys rotated with the short ones
-        are of no use to it (facts sheet 1.5).
-        """
-        rotary = rotary_for(self.config, len(self.token_ids))
-        if rotary != self.rotary:
-            self.rotary = rotary
-            self.num_cached = 0
-        return Segment(
-            length=min(len(self.token_ids) - self.num_cached, max_tokens),
-            cached=self.num_cached,
-            adapter=self.adapter,
-            rotary=self.rotary,
-            cache=self.cache,
-        )
-
-    def embed(self, model: LanguageModel, start: int, stop: int) -> torch.Tensor:
-        """Embeds tokens start <= i < stop, features in the places of placeholders: [tokens, hidden]."""
-        embeddings = model.embed(torch.tensor(self.token_ids[start:stop], device=model.device))
-        for medium, features in zip(self.media, self.features, strict=True):
-            first, last = max(medium.start, start), min(medium.start + medium.num_tokens, stop)
-            if first < last:
-                embeddings[first - start : last - start] = features[first - medium.start : last - medium.start]
-        return embeddings
-
-    def append(self, logits: torch.Tensor) -> int:
-        """Chooses the next token from [vocabulary] scores and adds it.
-
-        Raises:
-            CheckpointError: the scores are not finite.
-        """
-        if not bool(torch.isfinite(logits).all()):
-            raise CheckpointError(
-                "the model's scores are not finite numbers: its weights are damaged, or overflow in their dtype; "
-                "check the files, or load them as bfloat16 or float32"
-            )
-        token_id = sample(logits, self.sampling, self.token_ids, self.generator)
-        self.token_ids.append(token_id)
-        return token_id
-
-
-def check_inputs(config: DecoderConfig, inputs: ModelInputs) -> None:
-    """Refuses a conversation that the model cannot hold.
-
-    Raises:
-        InputError: it is empty, or an id is outside the vocabulary.
-        CapacityError: it is longer than the context.
-    """
-    if not inputs.token_ids:
-        raise InputError("the prompt is empty: there is nothing to answer")
-    outside = [token_id for token_id in inputs.token_ids if not 0 <= token_id < config.vocab_size]
-    if outside:
-        raise InputError(f"token id {outside[0]} is outside the vocabulary of {config.vocab_size} tokens")
-    if len(inputs.token_ids) > config.max_position_embeddings:
-        raise CapacityError(
-            f"the prompt has {len(inputs.token_ids)} tokens, more than the context of "
-            f"{config.max_position_embeddings}; shorten the text, or use fewer or smaller media"
-        )
+    def block_keys(self, table: BlockTable, count: int, block_tokens: int) -> list[bytes]:
+        """The keys of the first `count` blocks, which must be full."""
+        while len(table.keys) < count:
+            parent = table.keys[-1] if table.keys else root_key(self.adapter, table.rotary)
+            start = len(table.keys) * block_tokens
+            table.keys.append(block_key(parent, self.token_ids[start : start + block_tokens], start, self.media))
+        return table.keys[:count]

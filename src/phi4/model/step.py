@@ -8,7 +8,7 @@ import torch
 
 from phi4.config import DecoderConfig
 from phi4.inputs import Rotary
-from phi4.model.kv_cache import KVCache
+from phi4.model.paged_cache import CacheRow
 from phi4.model.rope import RotaryTables
 
 
@@ -30,7 +30,7 @@ class Segment:
     cached: int = 0
     adapter: str | None = None
     rotary: Rotary = "short"
-    cache: KVCache | None = None
+    cache: CacheRow | None = None
     prefix: int | None = None
 
 
@@ -86,10 +86,7 @@ def build_step(
     output_rows: Sequence[int] | None,
     recompute: bool = False,
 ) -> Step:
-    """Lays segments end to end and makes room in their caches."""
-    for segment in segments:
-        if segment.cache is not None:
-            segment.cache.reserve(segment.cached + segment.length)
+    """Lays segments end to end."""
     lengths = [segment.length for segment in segments]
     positions = torch.cat([torch.arange(s.cached, s.cached + s.length, device=device) for s in segments])
     cos, sin = tables.cos_sin(positions, [segment.rotary for segment in segments], lengths, dtype)

@@ -12,7 +12,7 @@ from data.samples import record as text_record
 from phi4.data.example import Example
 from phi4.data.record import Record
 from phi4.data.shards import ShardedRecords
-from phi4.engine.generate import score
+from phi4.engine.whole_pass import score
 from phi4.model.multimodal import Phi4Multimodal
 from phi4.train.objectives.answers import AnswerLoss
 from train.conftest import Setting, read_metrics

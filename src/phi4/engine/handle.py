@@ -1,0 +1,84 @@
+"""A request on its way: how its tokens reach the one who asked."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from queue import SimpleQueue
+
+from phi4.engine.request import GeneratedToken, Request
+
+# A token, the error that ended the request, or None at its end.
+Event = GeneratedToken | Exception | None
+
+
+class Handle:
+    """Iterate for the tokens as they come, from any thread or with `async for`; all `n` answers come mixed.
+
+    Iterating ends when all answers are finished or the request is cancelled, and raises the error that ended it. Each
+    token is handed out once.
+
+    Attributes:
+        request: what was asked.
+        adapter: the LoRA of the conversation.
+        submitted: when, as `time.perf_counter` tells it.
+    """
+
+    def __init__(
+        self,
+        request: Request,
+        adapter: str | None,
+        index: int = 0,
+        events: SimpleQueue[tuple[int, Event]] | None = None,
+    ) -> None:
+        """Makes a queue, unless events shall go with an index to one that several handles share."""
+        self.request = request
+        self.adapter = adapter
+        self.submitted = time.perf_counter()
+        self._index = index
+        self._events: SimpleQueue[tuple[int, Event]] = SimpleQueue() if events is None else events
+        self._notify: Callable[[], object] | None = None
+        self._cancelled = False
+
+    @property
+    def is_cancelled(self) -> bool:
+        """Whether `cancel` was called."""
+        return self._cancelled
+
+    def cancel(self) -> None:
+        """Ends the request; its rows leave before the next step. Does nothing if it has ended."""
+        self._cancelled = True
+        self.put(None)
+
+    def put(self, event: Event) -> None:
+        """Hands an event out; the engine calls this."""
+        self._events.put((self._index, event))
+        if self._notify is not None:
+            self._notify()
+
+    def __iter__(self) -> Iterator[GeneratedToken]:
+        while (event := self._events.get()[1]) is not None:
+            if isinstance(event, Exception):
+                raise event
+            yield event
+
+    async def __aiter__(self) -> AsyncIterator[GeneratedToken]:
+        loop = asyncio.get_running_loop()
+        arrived = asyncio.Event()
+
+        def notify() -> None:
+            try:
+                loop.call_soon_threadsafe(arrived.set)
+            except RuntimeError:  # the loop is closed: nobody is there to read the rest
+                self._cancelled = True
+
+        self._notify = notify
+        while True:
+            arrived.clear()
+            while not self._events.empty():
+                _, event = self._events.get()
+                if event is None:
+                    return
+                if isinstance(event, Exception):
+                    raise event
+                yield event
+            await arrived.wait()

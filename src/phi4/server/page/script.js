@@ -1,0 +1,266 @@
+"use strict";
+// A chat with one model. The conversation lives in this page and nowhere else.
+
+const $ = (id) => document.getElementById(id);
+const READABLE_SOUNDS = ["audio/wav", "audio/x-wav", "audio/wave", "audio/flac", "audio/x-flac", "audio/ogg", "audio/mpeg"];
+const SAMPLE_RATE_HZ = 16000;
+
+let messages = [];
+let attachments = [];
+let running = null; // what stops the answer that is being written
+let recorder = null;
+
+function element(tag, properties, ...children) {
+  const made = Object.assign(document.createElement(tag), properties);
+  made.append(...children);
+  return made;
+}
+
+function headers() {
+  const key = $("key").value;
+  return { "Content-Type": "application/json", ...(key && { Authorization: `Bearer ${key}` }) };
+}
+
+// Media
+
+function asDataUri(blob) {
+  return new Promise((resolve, reject) => {
+    const reader = new FileReader();
+    reader.onload = () => resolve(reader.result);
+    reader.onerror = () => reject(reader.error);
+    reader.readAsDataURL(blob);
+  });
+}
+
+// The server reads wav, flac, ogg and mp3; what only the browser can read becomes wav.
+async function asReadableSound(blob) {
+  if (READABLE_SOUNDS.includes(blob.type.split(";")[0])) return blob;
+  const context = new AudioContext();
+  const decoded = await context.decodeAudioData(await blob.arrayBuffer());
+  await context.close();
+  const length = Math.max(1, Math.ceil(decoded.duration * SAMPLE_RATE_HZ));
+  const offline = new OfflineAudioContext(1, length, SAMPLE_RATE_HZ);
+  const source = offline.createBufferSource();
+  source.buffer = decoded;
+  source.connect(offline.destination);
+  source.start();
+  return asWav((await offline.startRendering()).getChannelData(0));
+}
+
+function asWav(samples) {
+  const view = new DataView(new ArrayBuffer(44 + 2 * samples.length));
+  const text = (at, value) => [...value].forEach((letter, index) => view.setUint8(at + index, letter.charCodeAt(0)));
+  text(0, "RIFF"); view.setUint32(4, 36 + 2 * samples.length, true); text(8, "WAVEfmt ");
+  view.setUint32(16, 16, true); view.setUint16(20, 1, true); view.setUint16(22, 1, true);
+  view.setUint32(24, SAMPLE_RATE_HZ, true); view.setUint32(28, 2 * SAMPLE_RATE_HZ, true);
+  view.setUint16(32, 2, true); view.setUint16(34, 16, true);
+  text(36, "data"); view.setUint32(40, 2 * samples.length, true);
+  samples.forEach((value, index) => view.setInt16(44 + 2 * index, Math.max(-1, Math.min(1, value)) * 32767, true));
+  return new Blob([view], { type: "audio/wav" });
+}
+
+async function attach(files) {
+  for (const file of files) {
+    try {
+      if (file.type.startsWith("image/")) {
+        attachments.push({ kind: "image", uri: await asDataUri(file), name: file.name || "picture" });
+      } else if (file.type.startsWith("audio/") || file.type.startsWith("video/webm")) {
+        attachments.push({ kind: "audio", uri: await asDataUri(await asReadableSound(file)), name: file.name || "sound" });
+      } else {
+        throw new Error("it is neither a picture nor a sound");
+      }
+    } catch (error) {
+      show("error", `${file.name || "The file"} cannot be attached: ${error.message || error}`);
+    }
+  }
+  showAttachments();
+}
+
+function showAttachments() {
+  $("attachments").replaceChildren(...attachments.map((one, index) => {
+    const remove = element("button", { type: "button", textContent: "Remove", ariaLabel: `Remove ${one.name}` });
+    remove.onclick = () => { attachments.splice(index, 1); showAttachments(); $("text").focus(); };
+    return element("li", {}, medium(one), remove);
+  }));
+}
+
+function medium(one) {
+  return one.kind === "image"
+    ? element("img", { src: one.uri, alt: one.name })
+    : element("audio", { src: one.uri, controls: true, title: one.name });
+}
+
+function part(one) {
+  return one.kind === "image"
+    ? { type: "image_url", image_url: { url: one.uri } }
+    : { type: "audio_url", audio_url: { url: one.uri } };
+}
+
+async function record() {
+  if (recorder) { recorder.stop(); return; }
+  try {
+    const microphone = await navigator.mediaDevices.getUserMedia({ audio: true });
+    const pieces = [];
+    recorder = new MediaRecorder(microphone);
+    recorder.ondataavailable = (event) => pieces.push(event.data);
+    recorder.onstop = async () => {
+      microphone.getTracks().forEach((track) => track.stop());
+      const type = recorder.mimeType || "audio/webm";
+      recorder = null;
+      $("record").setAttribute("aria-pressed", "false");
+      $("record").textContent = "Record";
+      await attach([new File(pieces, "recording", { type })]);
+    };
+    recorder.start();
+    $("record").setAttribute("aria-pressed", "true");
+    $("record").textContent = "Stop recording";
+  } catch (error) {
+    recorder = null;
+    show("error", `The microphone cannot be used: ${error.message || error}`);
+  }
+}
+
+// Conversation
+
+function show(role, text, media = []) {
+  const body = element("p", { textContent: text });
+  const note = element("footer");
+  $("chat").append(element("article", { className: role }, ...media.map(medium), body, note));
+  $("chat").scrollTop = $("chat").scrollHeight;
+  return { body, note };
+}
+
+function request() {
+  const system = $("system").value.trim();
+  const seed = $("seed").value;
+  return {
+    messages: [...(system ? [{ role: "system", content: system }] : []), ...messages],
+    temperature: Number($("temperature").value),
+    top_p: Number($("top_p").value),
+    max_tokens: Number($("max_tokens").value),
+    ...(seed !== "" && { seed: Number(seed) }),
+    stream: true,
+    stream_options: { include_usage: true },
+  };
+}
+
+async function* events(response) {
+  const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
+  let held = "";
+  for (;;) {
+    const { value, done } = await reader.read();
+    if (done) return;
+    held += value;
+    const lines = held.split("\n\n");
+    held = lines.pop();
+    for (const line of lines) {
+      if (line === "data: [DONE]") return;
+      yield JSON.parse(line.slice("data: ".length));
+    }
+  }
+}
+
+function describe(usage, seconds) {
+  const used = usage.phi4;
+  const speed = seconds > 0 ? ` · ${((usage.completion_tokens - 1) / seconds).toFixed(1)} tokens/s` : "";
+  const media = used.media.map((one) => ` · ${one.modality} ${one.tokens} tokens`).join("");
+  return `adapter ${used.adapter ?? "none"} · ${usage.prompt_tokens} + ${usage.completion_tokens} tokens${media}`
+    + ` · rotary ${used.rotary}${speed}`;
+}
+
+async function answer() {
+  const shown = show("assistant", "");
+  running = new AbortController();
+  let text = "";
+  let usage = null;
+  let first = 0;
+  let last = 0;
+  toggle(true);
+  try {
+    const response = await fetch("v1/chat/completions", {
+      method: "POST", headers: headers(), body: JSON.stringify(request()), signal: running.signal,
+    });
+    if (!response.ok) throw new Error((await response.json()).error.message);
+    for await (const event of events(response)) {
+      if (event.error) throw new Error(event.error.message);
+      usage = event.usage ?? usage;
+      const piece = event.choices[0]?.delta.content;
+      if (!piece) continue;
+      last = performance.now();
+      first ||= last;
+      text += piece;
+      shown.body.textContent = text;
+      $("chat").scrollTop = $("chat").scrollHeight;
+    }
+    shown.note.textContent = usage ? describe(usage, (last - first) / 1000) : "";
+  } catch (error) {
+    const stopped = error.name === "AbortError";
+    shown.note.textContent = stopped ? "stopped" : "failed";
+    if (!stopped) show("error", error.message || String(error));
+  }
+  // A question without an answer is forgotten: what was wrong with it would fail again and again.
+  if (text) messages.push({ role: "assistant", content: text });
+  else messages.pop();
+  running = null;
+  toggle(false);
+}
+
+function toggle(isRunning) {
+  $("stop").hidden = !isRunning;
+  $("send").hidden = isRunning;
+  (isRunning ? $("stop") : $("text")).focus();
+}
+
+async function send() {
+  const text = $("text").value.trim();
+  if (running || (!text && !attachments.length)) return;
+  // Media stand in front of the text, as the model was trained: pictures, then sounds.
+  const media = [...attachments].sort((a, b) => (a.kind === b.kind ? 0 : a.kind === "image" ? -1 : 1));
+  messages.push({ role: "user", content: [...media.map(part), ...(text ? [{ type: "text", text }] : [])] });
+  show("user", text, media);
+  $("text").value = "";
+  attachments = [];
+  showAttachments();
+  await answer();
+}
+
+function reset() {
+  running?.abort();
+  messages = [];
+  $("chat").replaceChildren();
+  $("text").focus();
+}
+
+async function nameModel() {
+  try {
+    const response = await fetch("v1/models", { headers: headers() });
+    $("model").textContent = response.ok ? (await response.json()).data[0].id : "";
+  } catch {
+    $("model").textContent = "";
+  }
+}
+
+$("composer").onsubmit = (event) => { event.preventDefault(); send(); };
+$("text").onkeydown = (event) => {
+  if (event.key === "Enter" && !event.shiftKey && !event.isComposing) { event.preventDefault(); send(); }
+};
+document.onkeydown = (event) => { if (event.key === "Escape") running?.abort(); };
+document.onpaste = (event) => {
+  if (event.clipboardData.files.length) { event.preventDefault(); attach([...event.clipboardData.files]); }
+};
+document.ondragover = (event) => { event.preventDefault(); $("composer").classList.add("over"); };
+document.ondragleave = () => $("composer").classList.remove("over");
+document.ondrop = (event) => {
+  event.preventDefault();
+  $("composer").classList.remove("over");
+  attach([...event.dataTransfer.files]);
+};
+$("file").onchange = async () => { await attach([...$("file").files]); $("file").value = ""; };
+$("attach").onkeydown = (event) => { if (event.key === "Enter" || event.key === " ") $("file").click(); };
+$("record").onclick = record;
+$("stop").onclick = () => running?.abort();
+$("reset").onclick = reset;
+$("key").onchange = () => { sessionStorage.setItem("key", $("key").value); nameModel(); };
+$("key").value = sessionStorage.getItem("key") ?? "";
+nameModel();
+$("text").focus();

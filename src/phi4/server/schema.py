@@ -1,0 +1,232 @@
+"""What clients send, in OpenAI's shapes: unknown fields are ignored, contradictions are refused."""
+
+from typing import Any, Literal, TypeVar
+
+import msgspec
+
+from phi4.server.errors import invalid_field
+
+_Request = TypeVar("_Request")
+
+
+class ImageUrl(msgspec.Struct, frozen=True):
+    """Where a picture is: a data URI, or an http address. `detail` is ignored: pictures are cut as they need it."""
+
+    url: str
+
+
+class InputAudio(msgspec.Struct, frozen=True):
+    """A sound in base64. Its own header says its format; `format` is not needed."""
+
+    data: str
+
+
+class AudioUrl(msgspec.Struct, frozen=True):
+    """Where a sound is: a data URI, or an http address."""
+
+    url: str
+
+
+class TextPart(msgspec.Struct, frozen=True, tag_field="type", tag="text"):
+    """Text in a message."""
+
+    text: str
+
+
+class ImagePart(msgspec.Struct, frozen=True, tag_field="type", tag="image_url"):
+    """A picture in a message."""
+
+    image_url: ImageUrl
+
+
+class InputAudioPart(msgspec.Struct, frozen=True, tag_field="type", tag="input_audio"):
+    """A sound in a message, sent along."""
+
+    input_audio: InputAudio
+
+
+class AudioUrlPart(msgspec.Struct, frozen=True, tag_field="type", tag="audio_url"):
+    """A sound in a message, by its address."""
+
+    audio_url: AudioUrl
+
+
+ContentPart = TextPart | ImagePart | InputAudioPart | AudioUrlPart
+
+
+class ChatMessage(msgspec.Struct, frozen=True):
+    """One turn of a conversation. "developer" is another word for "system"."""
+
+    role: Literal["system", "developer", "user", "assistant", "tool"]
+    content: str | list[ContentPart] | None = None
+    tool_calls: list[dict[str, Any]] | None = None
+
+
+class StreamOptions(msgspec.Struct, frozen=True):
+    """What a stream holds besides the answer."""
+
+    include_usage: bool = False
+
+
+class JsonSchema(msgspec.Struct, frozen=True):
+    """A JSON schema; answers always follow it, whether it is `strict` or not."""
+
+    schema: dict[str, Any]
+
+
+class ResponseFormat(msgspec.Struct, frozen=True):
+    """The form that an answer must have."""
+
+    type: Literal["text", "json_object", "json_schema"]
+    json_schema: JsonSchema | None = None
+
+    def __post_init__(self) -> None:
+        if (self.type == "json_schema") != (self.json_schema is not None):
+            raise ValueError('a schema in json_schema and the type "json_schema" belong together; give both or none')
+
+
+class FunctionName(msgspec.Struct, frozen=True):
+    """The name of a function."""
+
+    name: str
+
+
+class NamedTool(msgspec.Struct, frozen=True):
+    """The choice of one function."""
+
+    type: Literal["function"]
+    function: FunctionName
+
+
+class SamplingFields(msgspec.Struct, frozen=True, kw_only=True):
+    """How tokens are chosen, the same for chats and completions. The last four go beyond OpenAI's interface."""
+
+    max_tokens: int | None = None
+    temperature: float | None = None
+    top_p: float | None = None
+    n: int | None = None
+    stop: str | list[str] | None = None
+    seed: int | None = None
+    presence_penalty: float | None = None
+    frequency_penalty: float | None = None
+    logit_bias: dict[str, float] | None = None
+    top_k: int | None = None
+    min_p: float | None = None
+    repetition_penalty: float | None = None
+    stop_token_ids: list[int] | None = None
+
+    @property
+    def stop_strings(self) -> tuple[str, ...]:
+        """The strings that end an answer, one or several."""
+        return (self.stop,) if isinstance(self.stop, str) else tuple(self.stop or ())
+
+
+class ChatRequest(SamplingFields, frozen=True, kw_only=True):
+    """`POST /v1/chat/completions`."""
+
+    messages: list[ChatMessage]
+    model: str | None = None
+    max_completion_tokens: int | None = None
+    logprobs: bool | None = None
+    top_logprobs: int | None = None
+    stream: bool | None = None
+    stream_options: StreamOptions | None = None
+    tools: list[dict[str, Any]] | None = None
+    tool_choice: Literal["none", "auto", "required"] | NamedTool | None = None
+    response_format: ResponseFormat | None = None
+
+    def __post_init__(self) -> None:
+        _check_limits(self.max_tokens, self.max_completion_tokens)
+        _check_stream(self.stream, self.stream_options)
+        if self.top_logprobs is not None and not self.logprobs:
+            raise ValueError("top_logprobs is given, but logprobs is not true; set logprobs, or leave top_logprobs out")
+        if self.tool_choice not in (None, "none") and not self.tools:
+            raise ValueError("tool_choice is given, but no tools are; give tools, or leave tool_choice out")
+        is_json = self.response_format is not None and self.response_format.type != "text"
+        if is_json and self.tools and self.tool_choice != "none":
+            raise ValueError(
+                "response_format asks for JSON and tools are offered, but an answer that is all JSON cannot call; "
+                'give one of them, or set tool_choice to "none"'
+            )
+
+
+class CompletionRequest(SamplingFields, frozen=True, kw_only=True):
+    """`POST /v1/completions`."""
+
+    prompt: str | list[str | int | list[int]]
+    model: str | None = None
+    logprobs: int | None = None
+    echo: bool | None = None
+    stream: bool | None = None
+    stream_options: StreamOptions | None = None
+    suffix: str | None = None
+    best_of: int | None = None
+
+    def __post_init__(self) -> None:
+        _check_stream(self.stream, self.stream_options)
+        if self.suffix:
+            raise ValueError("suffix is given, but this model writes at the end of a prompt only; leave suffix out")
+        if self.best_of is not None and self.best_of != (self.n or 1):
+            raise ValueError(f"best_of is {self.best_of}, but n is {self.n or 1}: all answers are returned here")
+        if self.echo and self.stream:
+            raise ValueError("echo and stream are both true; a prompt is echoed in whole answers only")
+        if not isinstance(self.prompt, str) and len({type(member) for member in self.prompt}) != 1:
+            raise ValueError(
+                "prompt must be text, token ids, or a list of texts or of lists of token ids, and not empty"
+            )
+
+    @property
+    def prompts(self) -> list[str | list[int]]:
+        """The prompts, whether one or several were given."""
+        if isinstance(self.prompt, str):
+            return [self.prompt]
+        token_ids = [member for member in self.prompt if isinstance(member, int)]
+        return [token_ids] if token_ids else [member for member in self.prompt if not isinstance(member, int)]
+
+
+class TokenizeRequest(msgspec.Struct, frozen=True):
+    """`POST /tokenize`: a prompt as in completions, or messages as in a chat."""
+
+    model: str | None = None
+    prompt: str | None = None
+    messages: list[ChatMessage] | None = None
+    tools: list[dict[str, Any]] | None = None
+
+    def __post_init__(self) -> None:
+        if (self.prompt is None) == (self.messages is None):
+            raise ValueError("give either a prompt or messages")
+
+
+class DetokenizeRequest(msgspec.Struct, frozen=True):
+    """`POST /detokenize`."""
+
+    tokens: list[int]
+    model: str | None = None
+
+
+def read_request(kind: type[_Request], body: bytes) -> _Request:
+    """Reads the JSON body of a request.
+
+    Raises:
+        RefusedError: with status 400; it is no JSON, or a field is missing, of the wrong kind or contradicts another.
+    """
+    try:
+        return msgspec.json.decode(body, type=kind)
+    except msgspec.ValidationError as error:
+        _, _, path = str(error).partition(" - at `$")
+        raise invalid_field(f"the request cannot be used: {error}", path.strip("`.") or None) from error
+    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
+        raise invalid_field(f"the request is not valid JSON: {error}", None) from error
+
+
+def _check_limits(max_tokens: int | None, max_completion_tokens: int | None) -> None:
+    if None not in (max_tokens, max_completion_tokens) and max_tokens != max_completion_tokens:
+        raise ValueError(
+            f"max_tokens is {max_tokens} and max_completion_tokens {max_completion_tokens}; "
+            "they mean the same, so give one of them"
+        )
+
+
+def _check_stream(stream: bool | None, options: StreamOptions | None) -> None:
+    if options is not None and not stream:
+        raise ValueError("stream_options are given, but stream is not true; set stream, or leave stream_options out")

@@ -1,0 +1,169 @@
+"""`POST /v1/audio/transcriptions` and `/v1/audio/translations`: an uploaded sound becomes text."""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import numpy as np
+from starlette.datastructures import FormData, UploadFile
+from starlette.requests import Request as HttpRequest
+from starlette.responses import PlainTextResponse, Response
+
+from phi4.assistant import TRANSCRIBE_PROMPT
+from phi4.engine.request import Request
+from phi4.processing.audio_file import load_audio
+from phi4.processing.messages import user_message
+from phi4.server.answers import AnswerPiece, usage_headers
+from phi4.server.errors import invalid_field
+from phi4.server.http_io import json_response, until_hung_up
+from phi4.server.media import check_sound
+from phi4.server.opened import Opened, open_answers
+from phi4.server.responses import TimedText, TimedTranscription, Transcription, TranscriptionUsage
+from phi4.server.sampling import read_sampling
+from phi4.server.schema import SamplingFields
+from phi4.server.service import Service, service_of
+from phi4.server.sound_pieces import cut_where_quiet
+from phi4.server.subtitles import Segment, to_srt, to_vtt
+
+# The prompt that the release was trained to translate with (facts sheet 3.2).
+TRANSLATE_PROMPT = "Translate the audio to English."
+SAMPLE_RATE_HZ = 16_000
+MAX_FIELDS = 20
+# Nobody says this much in 30 s; a model that repeats itself would fill the context.
+MAX_PIECE_TOKENS = 512
+
+TextFormat = Literal["json", "text", "verbose_json", "srt", "vtt"]
+Task = Literal["transcribe", "translate"]
+
+
+@dataclass(frozen=True)
+class _Upload:
+    """A form with a sound, read."""
+
+    content: bytes
+    model: str | None
+    language: str | None
+    response_format: TextFormat
+    temperature: float
+
+
+async def transcriptions(http_request: HttpRequest) -> Response:
+    """Writes down what is said."""
+    return await _answer(http_request, "transcribe")
+
+
+async def translations(http_request: HttpRequest) -> Response:
+    """Writes down in English what is said."""
+    return await _answer(http_request, "translate")
+
+
+async def _answer(http_request: HttpRequest, task: Task) -> Response:
+    arrived = time.perf_counter()
+    service = service_of(http_request)
+    async with http_request.form(max_files=1, max_fields=MAX_FIELDS) as form:
+        upload = await _read_form(form)
+    service.check_model(upload.model)
+    pieces = _Pieces(service, upload, TRANSCRIBE_PROMPT if task == "transcribe" else TRANSLATE_PROMPT)
+    opening = open_answers(service, pieces.prepare, stop=(), model=upload.model, arrived=arrived)
+    opened = await until_hung_up(http_request, opening)
+    try:
+        segments = await until_hung_up(http_request, pieces.read(opened))
+    finally:
+        opened.close()
+    usages = [one.usage for one in opened.answers]
+    tokens = (sum(one.prompt_tokens for one in usages), sum(one.completion_tokens for one in usages))
+    return _write(upload, task, segments, TranscriptionUsage(*tokens, sum(tokens)), usage_headers(usages[-1]))
+
+
+async def _read_form(form: FormData) -> _Upload:
+    """Reads the fields; those that OpenAI has and this model has no use for are refused if they would matter."""
+    file = form.get("file")
+    if not isinstance(file, UploadFile):
+        raise invalid_field("the form has no file; send the sound as multipart/form-data in the field file", "file")
+    texts = {name: value for name, value in form.multi_items() if isinstance(value, str)}
+    wanted = texts.get("response_format", "json")
+    response_format: TextFormat | None = next((one for one in get_args(TextFormat) if one == wanted), None)
+    if response_format is None:
+        known = ", ".join(get_args(TextFormat))
+        raise invalid_field(f"response_format is {wanted!r}; it must be one of {known}", "response_format")
+    if texts.get("prompt"):
+        raise invalid_field("a prompt is given, but the model was trained without one; leave it out", "prompt")
+    if texts.get("stream", "false").lower() not in ("false", "0"):
+        raise invalid_field("transcriptions are not streamed here; ask for a chat about the sound instead", "stream")
+    if "word" in form.getlist("timestamp_granularities[]"):
+        raise invalid_field("the model gives no times of words; ask for segments", "timestamp_granularities[]")
+    try:
+        temperature = float(texts.get("temperature") or 0)
+    except ValueError:
+        raise invalid_field(f"temperature is {texts['temperature']!r}, not a number", "temperature") from None
+    return _Upload(await file.read(), texts.get("model"), texts.get("language"), response_format, temperature)
+
+
+class _Pieces:
+    """A sound in pieces of at most 30 s, each a conversation of its own; all are answered together."""
+
+    def __init__(self, service: Service, upload: _Upload, prompt: str) -> None:
+        self._service = service
+        self._upload = upload
+        self._prompt = prompt
+        self._places: list[tuple[int, int]] = []
+
+    def prepare(self) -> list[Request]:
+        """Decodes and cuts the sound, and makes a request for the engine of each piece."""
+        check_sound(self._upload.content, self._service.limits)
+        samples = load_audio(self._upload.content, SAMPLE_RATE_HZ)
+        self._places = cut_where_quiet(samples, SAMPLE_RATE_HZ)
+        return [self._request(samples[start:end]) for start, end in self._places]
+
+    async def read(self, opened: Opened) -> list[Segment]:
+        """What is said in each piece."""
+        said: list[list[AnswerPiece]] = [[] for _ in self._places]
+        async for index, piece in opened.pieces:
+            said[index].append(piece)
+        return [self._segment(start, end, own) for (start, end), own in zip(self._places, said, strict=True)]
+
+    def _request(self, samples: np.ndarray) -> Request:
+        inputs = self._service.processor.prepare([user_message(self._prompt, sounds=[(samples, SAMPLE_RATE_HZ)])])
+        sampling = read_sampling(
+            SamplingFields(temperature=self._upload.temperature),
+            max_tokens=MAX_PIECE_TOKENS,
+            logprobs=0,
+            num_prompt_tokens=len(inputs.token_ids),
+            max_context=self._service.processor.max_tokens,
+        )
+        return Request(inputs, sampling)
+
+    def _segment(self, start: int, end: int, pieces: Sequence[AnswerPiece]) -> Segment:
+        tokens = [piece.token for piece in pieces if piece.token.finish_reason != "stop"]
+        logprobs = [token.log_probabilities.chosen for token in tokens if token.log_probabilities is not None]
+        return Segment(
+            start / SAMPLE_RATE_HZ,
+            end / SAMPLE_RATE_HZ,
+            "".join(piece.text for piece in pieces).strip(),
+            tuple(token.token_id for token in tokens),
+            sum(logprobs) / max(1, len(logprobs)),
+        )
+
+
+def _write(
+    upload: _Upload, task: Task, segments: Sequence[Segment], usage: TranscriptionUsage, headers: dict[str, str]
+) -> Response:
+    text = " ".join(segment.text for segment in segments if segment.text)
+    match upload.response_format:
+        case "text":
+            return PlainTextResponse(text + "\n", headers=headers)
+        case "srt":
+            return PlainTextResponse(to_srt(segments), headers=headers)
+        case "vtt":
+            return PlainTextResponse(to_vtt(segments), headers=headers, media_type="text/vtt")
+        case "json":
+            return json_response(Transcription(text, usage), headers=headers)
+        case "verbose_json":
+            timed = [
+                TimedText(number, one.start_s, one.end_s, one.text, list(one.token_ids), one.average_logprob)
+                for number, one in enumerate(segments)
+            ]
+            language = "english" if task == "translate" else upload.language or "unknown"
+            whole = TimedTranscription(task, language, segments[-1].end_s, text, timed, usage)
+            return json_response(whole, headers=headers)

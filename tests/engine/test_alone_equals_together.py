@@ -1,0 +1,182 @@
+"""The engine's first promise: an answer does not depend on who shares the engine, when, or in what pieces."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from functools import cache, partial
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import event, given, settings
+from hypothesis import strategies as st
+
+from conversations import MODES, conversation
+from phi4.checkpoint.weights import LoadedModel
+from phi4.engine.engine import Engine
+from phi4.engine.handle import Handle
+from phi4.engine.limits import SchedulerLimits
+from phi4.engine.request import Request
+from phi4.engine.sampling import Sampling
+from phi4.engine.whole_pass import score
+from phi4.inputs import ModelInputs
+from phi4.model.decoder import Phi4Mini
+from phi4.model.multimodal import Phi4Multimodal
+
+# The conversations below have 2 to 60 tokens: they cross this context in their prompts and in their answers.
+ORIGINAL_CONTEXT = 40
+
+Description = tuple[str, int, int]
+Answerer = Callable[[Description, int], list[int]]
+
+
+class Conducted:
+    """A model that does something else before certain steps: requests come and go at the same place every time."""
+
+    def __init__(self, model: Phi4Multimodal) -> None:
+        self.model = model
+        self.step_number = 0
+        self.actions: dict[int, list[Callable[[], None]]] = {}
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.model, name)
+
+    def __call__(self, embeddings: torch.Tensor, step: Any) -> torch.Tensor:
+        for action in self.actions.pop(self.step_number, []):
+            action()
+        self.step_number += 1
+        return self.model(embeddings, step)
+
+
+@pytest.fixture(scope="module")
+def short(tiny: LoadedModel) -> Phi4Multimodal:
+    """The tiny model with an original context of 40 tokens."""
+    decoder = replace(tiny.config.decoder, original_max_position_embeddings=ORIGINAL_CONTEXT)
+    model = Phi4Multimodal(replace(tiny.config, decoder=decoder)).eval()
+    model.load_state_dict(tiny.model.state_dict())
+    return model
+
+
+@pytest.fixture(scope="module")
+def alone(short: Phi4Multimodal) -> Answerer:
+    """Greedy tokens of one conversation without cache, engine or company; of text, by the bare base model."""
+    bare = Phi4Mini(short.decoder_config)
+    state = short.language.state_dict()
+    bare.load_state_dict({name: state[name] for name in bare.state_dict()})
+
+    @cache
+    def answer(description: Description, max_tokens: int) -> list[int]:
+        inputs = conversation(short.config, *description)
+        token_ids = list(inputs.token_ids)
+        for _ in range(max_tokens):
+            so_far = ModelInputs(tuple(token_ids), inputs.media)
+            (logits,) = score(bare if description[0] == "text" else short, [so_far])
+            token_ids.append(int(logits[-1].argmax()))
+        return token_ids[len(inputs.token_ids) :]
+
+    return answer
+
+
+descriptions = st.tuples(st.sampled_from(MODES), st.integers(2, 24), st.integers(0, 1))
+arrivals = st.tuples(descriptions, st.integers(1, 10), st.integers(0, 20), st.integers(0, 1))
+limits = st.builds(
+    SchedulerLimits,
+    max_step_tokens=st.integers(5, 60),
+    max_rows=st.integers(1, 5),
+    block_tokens=st.sampled_from([1, 4, 7]),
+    reuse_prefixes=st.booleans(),
+    long_ahead=st.sampled_from([0.0, 1 / 7, 0.5]),
+    max_draft_tokens=st.sampled_from([0, 3]),
+)
+# The first row: its answer takes longer than the last arrival.
+FIRST, FIRST_TOKENS = ("text", 12, 0), 32
+
+
+@settings(max_examples=80, deadline=None)
+@given(
+    st.lists(arrivals, max_size=6),
+    limits,
+    st.integers(0, 80),
+    st.lists(st.tuples(st.integers(0, 5), st.integers(1, 20)), max_size=2),
+)
+def test_every_row_of_a_mixture_gets_the_tokens_that_it_gets_alone(
+    short: Phi4Multimodal,
+    alone: Answerer,
+    mixture: list[tuple[Description, int, int, int]],
+    bounds: SchedulerLimits,
+    spare_tokens: int,
+    cancellations: list[tuple[int, int]],
+) -> None:
+    """Rows arrive at their steps and some are cancelled; the cache holds the longest of them and not much more."""
+    model = Conducted(short)
+    conversations = [conversation(short.config, *description) for description, _, _, _ in mixture]
+    lengths = [len(inputs.token_ids) + row[1] for inputs, row in zip(conversations, mixture, strict=True)]
+    longest = max([FIRST[1] + FIRST_TOKENS, *lengths])
+    engine = Engine(model, (), bounds, cache_tokens=longest + bounds.block_tokens + spare_tokens)
+    handles: dict[int, Handle] = {}
+
+    def submit(place: int) -> None:
+        _, max_tokens, _, priority = mixture[place]
+        handles[place] = engine.submit(Request(conversations[place], Sampling(max_tokens=max_tokens), priority))
+
+    def cancel(place: int) -> None:
+        if place in handles:
+            handles[place].cancel()
+
+    for place, (_, _, step_number, _) in enumerate(mixture):
+        model.actions.setdefault(step_number, []).append(partial(submit, place))
+    for place, step_number in cancellations:
+        model.actions.setdefault(step_number, []).append(partial(cancel, place))
+    first = engine.submit(Request(conversation(short.config, *FIRST), Sampling(max_tokens=FIRST_TOKENS)))
+    assert [token.token_id for token in first] == alone(FIRST, FIRST_TOKENS)
+    for place, (description, max_tokens, _, _) in enumerate(mixture):
+        tokens = [token.token_id for token in handles[place]]
+        expected = alone(description, max_tokens)
+        assert tokens == (expected[: len(tokens)] if handles[place].is_cancelled else expected)
+    engine.close()
+    assert engine.cache_use == 0
+    for name, count in vars(engine.counts).items():
+        event(f"{name}: {count > 0}")
+
+
+@pytest.mark.parametrize("reuse_prefixes", [True, False])
+@pytest.mark.parametrize("long_ahead", [0.0, 0.5])
+@pytest.mark.parametrize("mode", MODES)
+def test_a_row_crosses_the_original_context_in_its_prompt_and_in_its_answer(
+    short: Phi4Multimodal, alone: Answerer, mode: str, long_ahead: float, reuse_prefixes: bool
+) -> None:
+    media_tokens = len(conversation(short.config, mode, 2, seed=1).token_ids) - 2
+    lengths = [ORIGINAL_CONTEXT - media_tokens + offset for offset in (-8, -2, -1, 0, 1)]
+    bounds = SchedulerLimits(32, max_rows=8, block_tokens=4, reuse_prefixes=reuse_prefixes, long_ahead=long_ahead)
+    engine = Engine(short, (), bounds)
+    inputs = [conversation(short.config, mode, length, seed=1) for length in lengths]
+    for _ in range(2):  # the second time, everything is known already
+        tokens: list[list[int]] = [[] for _ in lengths]
+        for index, token in engine.generate([Request(one, Sampling(max_tokens=12)) for one in inputs]):
+            tokens[index].append(token.token_id)
+        assert tokens == [alone((mode, length, 1), 12) for length in lengths]
+    assert engine.counts.switched == 8
+    assert (engine.counts.reused_tokens > 0) == reuse_prefixes
+
+
+def test_rows_that_preempt_each_other_get_the_tokens_that_they_get_alone(
+    short: Phi4Multimodal, alone: Answerer
+) -> None:
+    descriptions = [(mode, 10, 2) for mode in MODES]
+    inputs = [conversation(short.config, *description) for description in descriptions]
+    engine = Engine(short, (), SchedulerLimits(block_tokens=4), cache_tokens=100)
+    tokens: list[list[int]] = [[] for _ in inputs]
+    for index, token in engine.generate([Request(one, Sampling(max_tokens=20)) for one in inputs]):
+        tokens[index].append(token.token_id)
+    assert tokens == [alone(description, 20) for description in descriptions]
+    assert engine.counts.preempted > 0
+
+
+def test_the_same_text_under_another_picture_is_not_reused(short: Phi4Multimodal) -> None:
+    engine = Engine(short, (), SchedulerLimits(block_tokens=4))
+    inputs = conversation(short.config, "vision", 30, seed=1)
+    other = ModelInputs(inputs.token_ids, conversation(short.config, "vision", 30, seed=2).media)
+    before_picture = inputs.media[0].start // 4 * 4
+    for one, reused in ((inputs, 0), (other, before_picture), (inputs, len(inputs.token_ids) // 4 * 4)):
+        before = engine.counts.reused_tokens
+        list(engine.submit(Request(one, Sampling(max_tokens=2))))
+        assert engine.counts.reused_tokens - before == reused

@@ -1,0 +1,29 @@
+"""The cache is as large as it is useful, and no larger than the machine."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from phi4.checkpoint.presets import load_preset
+from phi4.engine import cache_size
+from phi4.engine.cache_size import default_cache_tokens
+
+CPU = torch.device("cpu")
+
+
+@pytest.mark.parametrize(("memory_bytes", "expected"), [(2**30, 2048), (16 * 2**30, 32_768), (1024 * 2**30, 131_072)])
+def test_mini_takes_a_quarter_of_the_memory_or_its_context(
+    monkeypatch: pytest.MonkeyPatch, memory_bytes: int, expected: int
+) -> None:
+    monkeypatch.setattr(cache_size, "memory_bytes", lambda device: memory_bytes)
+    assert default_cache_tokens(load_preset("mini").config.decoder, torch.bfloat16, CPU) == expected
+
+
+def test_a_model_with_a_short_context_has_room_for_many_conversations() -> None:
+    config = replace(load_preset("tiny").config.decoder, max_position_embeddings=100)
+    assert default_cache_tokens(config, torch.float32, CPU) == 32_768
+
+
+def test_this_machine_has_memory() -> None:
+    assert cache_size.memory_bytes(CPU) > 2**28

@@ -1,0 +1,124 @@
+"""The page in a real browser: typing, uploads, the microphone, stopping, by keyboard alone and on a narrow screen."""
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from phi4.checkpoint.presets import load_preset
+from server.chromium import Page
+from server.running import Running, picture_bytes, sound_bytes
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium here")
+
+LAST = "[...document.querySelectorAll('article.assistant')].at(-1)"
+IS_DONE = f"{LAST}?.querySelector('footer').textContent !== '' && document.getElementById('stop').hidden"
+NOTE = f"{LAST}.querySelector('footer').textContent"
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Page]:
+    assert CHROMIUM is not None
+    page = Page(CHROMIUM, tmp_path_factory.mktemp("profile"))
+    yield page
+    page.close()
+
+
+@pytest.fixture
+def page(browser: Page, server: Running) -> Page:
+    """The page, with answers that are short."""
+    browser.open("about:blank")
+    browser.open(f"http://127.0.0.1:{server.port}/")
+    browser.wait("document.getElementById('model').textContent === 'tiny'")
+    browser.run("document.getElementById('max_tokens').value = 12")
+    return browser
+
+
+def say(page: Page, text: str) -> None:
+    """Types into whatever has the focus, which must be the message, and sends it."""
+    assert page.run("document.activeElement.id") == "text"
+    page.call("Input.insertText", text=text)
+    page.press("Enter", "\r", 13)
+
+
+def test_a_question_is_answered_by_keyboard_alone(page: Page) -> None:
+    say(page, "Hello <b>you</b>")
+    page.wait(IS_DONE)
+    assert page.run("document.querySelector('article.user p').textContent") == "Hello <b>you</b>"
+    assert page.run(f"{LAST}.querySelector('p').textContent") != ""
+    assert page.run(NOTE).startswith("adapter none · ")
+    assert "tokens/s" in page.run(NOTE)
+    say(page, "And then?")
+    page.wait(f"document.querySelectorAll('article.assistant').length === 2 && {IS_DONE}")
+
+
+def test_pictures_and_sounds_are_uploaded(page: Page, tmp_path: Path) -> None:
+    (tmp_path / "picture.png").write_bytes(picture_bytes())
+    (tmp_path / "sound.wav").write_bytes(sound_bytes())
+    page.choose_files("#file", tmp_path / "sound.wav", tmp_path / "picture.png")
+    page.wait("document.querySelectorAll('#attachments li').length === 2")
+    page.run("document.getElementById('text').focus()")
+    say(page, "What is this?")
+    page.wait(IS_DONE)
+    assert page.run(NOTE).startswith("adapter vision · ")
+    assert " · vision " in page.run(NOTE)
+    assert " · speech 13 tokens" in page.run(NOTE)
+    assert page.run("document.querySelectorAll('article.user img, article.user audio').length") == 2
+
+
+def test_a_picture_is_dropped_or_pasted(page: Page) -> None:
+    for event, field in (("DragEvent('drop'", "dataTransfer"), ("ClipboardEvent('paste'", "clipboardData")):
+        page.run(
+            "new Promise((done) => document.createElement('canvas').toBlob((blob) => {"
+            "  const data = new DataTransfer(); data.items.add(new File([blob], 'canvas.png', {type: 'image/png'}));"
+            f"  document.body.dispatchEvent(new {event}, {{{field}: data, bubbles: true, cancelable: true}})); done();"
+            "}))"
+        )
+    page.wait("document.querySelectorAll('#attachments img').length === 2")
+    page.run("document.querySelector('#attachments button').click()")
+    assert page.run("document.querySelectorAll('#attachments li').length") == 1
+
+
+def test_the_microphone_is_recorded_as_a_sound_that_the_server_reads(page: Page) -> None:
+    page.run("document.getElementById('record').click()")
+    page.wait("document.getElementById('record').getAttribute('aria-pressed') === 'true'")
+    page.run("new Promise((done) => setTimeout(done, 700))")
+    page.run("document.getElementById('record').click()")
+    page.wait("document.querySelectorAll('#attachments audio').length === 1")
+    page.run("document.getElementById('text').focus()")
+    say(page, "What do you hear?")
+    page.wait(IS_DONE)
+    assert page.run(NOTE).startswith("adapter speech · ")
+
+
+def test_escape_stops_an_answer(page: Page, server: Running) -> None:
+    # The tiny model would end its noise anywhere; a page has no logit_bias, so the request is changed on its way.
+    ends = ", ".join(f"{token_id}: -100" for token_id in load_preset("tiny").generation["eos_token_id"])
+    page.run(
+        "window.original ??= window.fetch; window.fetch = (url, options) => window.original(url, options?.body"
+        f" ? {{...options, body: JSON.stringify({{...JSON.parse(options.body), logit_bias: {{{ends}}}}})}} : options)"
+    )
+    page.run("document.getElementById('max_tokens').value = 9000")
+    say(page, "Hello")
+    page.wait(f"{LAST}.querySelector('p').textContent.length > 3")
+    page.press("Escape", code=27)
+    page.wait(f"{NOTE} === 'stopped'")
+    server.wait_until_idle()
+
+
+def test_an_error_is_shown_and_forgotten(page: Page) -> None:
+    page.run("document.getElementById('temperature').value = -1")
+    say(page, "Hello")
+    page.wait("document.querySelector('article.error')?.textContent.includes('temperature')")
+    page.run("document.getElementById('temperature').value = 0")
+    page.wait("document.activeElement.id === 'text'")
+    say(page, "Hello")
+    page.wait(f"{IS_DONE} && {NOTE}.startsWith('adapter none')")
+
+
+def test_nothing_is_wider_than_a_phone(page: Page) -> None:
+    say(page, "A" * 300)
+    page.wait(IS_DONE)
+    assert page.run("document.documentElement.scrollWidth <= window.innerWidth")
