@@ -92,10 +92,7 @@ class _Chat:
     async def complete(self, opened: Opened) -> ChatCompletion:
         """The whole answers."""
         (answers,) = opened.answers
-        pieces: list[list[AnswerPiece]] = [[] for _ in range(answers.num_choices)]
-        async for choice, piece in opened.pieces:
-            pieces[choice].append(piece)
-        choices = [self._whole_choice(index, own) for index, own in enumerate(pieces)]
+        choices = [self._whole_choice(index, own) for index, own in enumerate(await opened.collect())]
         return ChatCompletion(self._id, self._created, self._model, choices, answers.usage)
 
     async def stream(self, opened: Opened) -> AsyncGenerator[bytes, None]:

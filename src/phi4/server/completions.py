@@ -99,9 +99,7 @@ class _Writer:
     async def complete(self, opened: Opened) -> Completion:
         """The whole completions."""
         n = opened.answers[0].num_choices
-        pieces: list[list[AnswerPiece]] = [[] for _ in range(n * len(self._prompts))]
-        async for index, piece in opened.pieces:
-            pieces[index].append(piece)
+        pieces = await opened.collect()
         choices = [self._whole_choice(index, own, self._prompts[index // n]) for index, own in enumerate(pieces)]
         return Completion(self._id, self._created, self._model, choices, usage=_total(opened.answers))
 

@@ -25,6 +25,13 @@ class Opened:
         self.pieces = pieces
         self.close = resources.close
 
+    async def collect(self) -> list[list[AnswerPiece]]:
+        """Reads everything: the pieces of each choice, those of the first prompt before those of the next."""
+        collected: list[list[AnswerPiece]] = [[] for one in self.answers for _ in range(one.num_choices)]
+        async for index, piece in self.pieces:
+            collected[index].append(piece)
+        return collected
+
 
 async def open_answers(
     service: Service,

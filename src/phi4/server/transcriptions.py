@@ -118,9 +118,7 @@ class _Pieces:
 
     async def read(self, opened: Opened) -> list[Segment]:
         """What is said in each piece."""
-        said: list[list[AnswerPiece]] = [[] for _ in self._places]
-        async for index, piece in opened.pieces:
-            said[index].append(piece)
+        said = await opened.collect()
         return [self._segment(start, end, own) for (start, end), own in zip(self._places, said, strict=True)]
 
     def _request(self, samples: np.ndarray) -> Request:
