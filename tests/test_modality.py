@@ -107,7 +107,7 @@ def load_untrained(
 def save_sensor(extended: LoadedModel, path: Path) -> Path:
     assert isinstance(extended.model, Phi4Multimodal)
     digest = base_digest(open_checkpoint(extended.directory).tensors)
-    save_pack(extended.model, "sensor", path, digest, {"sequences": 1}, extended.preprocessor)
+    save_pack(extended.model, "sensor", path, torch.float32, digest, {"sequences": 1}, extended.preprocessor)
     return path
 
 

@@ -113,11 +113,15 @@ def test_a_directory_with_its_modalities_inside_is_compared_with_its_language_mo
     assert [proof.found for proof in result.digests] == [result.base_digest] * 2
 
 
-def test_in_another_dtype_memory_is_compared_with_memory(split: Path, packs: list[Path]) -> None:
-    result = verify(split / "base", packs[:1], dtype=torch.float32)
-    assert result.passed
-    recorded, before, after = (proof.found for proof in result.digests)
-    assert recorded != before == after
+def test_a_wider_dtype_holds_what_the_files_do_and_a_narrower_one_is_compared_with_memory(
+    split: Path, packs: list[Path]
+) -> None:
+    for dtype, same in ((torch.float32, True), (torch.float16, False)):
+        result = verify(split / "base", packs[:1], dtype=dtype)
+        assert result.passed
+        recorded, before, after = (proof.found for proof in result.digests)
+        assert (recorded == before) == same
+        assert before == after
 
 
 @pytest.mark.parametrize("form", ["base", "whole"])
@@ -196,12 +200,16 @@ def test_a_base_whose_file_was_changed_fails(tiny_directory: Path, packs: list[P
     assert [proof.passed for proof in result.digests] == [False, False]
 
 
-def test_a_language_model_that_changed_in_memory_is_noticed(split: Path, packs: list[Path]) -> None:
-    resident = Assistant.load(split / "base", packs=packs, device="cpu")
-    bare = load_bare(open_checkpoint(split / "base"), torch.bfloat16)
-    assert memory_digest(resident.loaded) == memory_digest(bare.loaded)
-    language(resident).get_parameter("model.norm.weight")[0] += 0.5
-    assert memory_digest(resident.loaded) != memory_digest(bare.loaded)
+@pytest.mark.parametrize(("dtype", "change"), [(torch.bfloat16, 0.5), (torch.float32, 0.5), (torch.float32, 1e-5)])
+def test_a_language_model_that_changed_in_memory_is_noticed(
+    split: Path, packs: list[Path], dtype: torch.dtype, change: float
+) -> None:
+    resident = Assistant.load(split / "base", packs=packs, dtype=dtype, device="cpu")
+    bare = load_bare(open_checkpoint(split / "base"), dtype)
+    digest = base_digest(open_checkpoint(split / "base").tensors)
+    assert memory_digest(resident.loaded, torch.bfloat16) == memory_digest(bare.loaded, torch.bfloat16) == digest
+    language(resident).get_parameter("model.norm.weight")[0] += change
+    assert memory_digest(resident.loaded, torch.bfloat16) != digest
     proofs, _ = compare_logits(resident, bare)
     assert not any(proof.passed for proof in proofs)
     assert all(proof.largest_difference > 0 for proof in proofs)
@@ -246,7 +254,7 @@ def test_packs_that_change_each_others_answers_fail(
 
 
 def test_scores_that_are_no_numbers_are_refused(split: Path, packs: list[Path]) -> None:
-    resident = Assistant.load(split / "base", packs=packs, device="cpu")
+    resident = Assistant.load(split / "base", packs=packs, dtype=torch.bfloat16, device="cpu")
     language(resident).get_parameter("model.norm.weight")[0] = torch.nan
     with pytest.raises(CheckpointError, match="not finite"):
         compare_logits(resident, load_bare(open_checkpoint(split / "base"), torch.bfloat16))

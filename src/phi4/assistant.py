@@ -10,6 +10,7 @@ from typing import Any, Literal
 import torch
 
 from phi4.checkpoint.hub import resolve, shipped_packs
+from phi4.checkpoint.usual_dtype import usual_dtype
 from phi4.checkpoint.weights import LoadedModel, load_model
 from phi4.engine.constraint import Constraint
 from phi4.engine.engine import Engine
@@ -187,7 +188,8 @@ class Assistant:
 
         Args:
             model: a directory, the name of a model that was pulled, or "nano", which is pulled if it is not there.
-            dtype: of weights and activations; None keeps what the files hold.
+            dtype: of weights and activations; None keeps what the files hold, but takes float32 for bf16 on a CPU
+                without bf16 arithmetic (`usual_dtype`).
             device: None takes CUDA or MPS where there is one, otherwise the CPU.
             packs: files that add modalities to a base language model; None takes those that come with the model
                 ("nano" has vision and speech), and none are named by ().
@@ -202,7 +204,9 @@ class Assistant:
             raise InputError(f"dtype must be torch.float32, torch.bfloat16 or torch.float16, not {dtype!r}")
         chosen = check_device(device or best_device())
         chosen_packs = shipped_packs(str(model)) if packs is None else [Path(pack) for pack in packs]
-        loaded = load_model(resolve(str(model)), dtype, chosen, chosen_packs, modalities)
+        directory = resolve(str(model))
+        chosen_dtype = dtype or usual_dtype(directory, torch.device(chosen))
+        loaded = load_model(directory, chosen_dtype, chosen, chosen_packs, modalities)
         return cls(loaded, Processor.load(loaded.directory, loaded.config, loaded.preprocessor))
 
     def ask(

@@ -15,6 +15,7 @@ from phi4.checkpoint.keymap import empty_model, modality_of
 from phi4.checkpoint.layouts import Checkpoint, open_checkpoint
 from phi4.checkpoint.packs import Pack, read_pack
 from phi4.checkpoint.tensor_files import StoredTensor
+from phi4.checkpoint.usual_dtype import stored_dtype, usual_dtype
 from phi4.checkpoint.weights import LoadedModel, load_model
 from phi4.config import ModelConfig
 from phi4.errors import DataError, InputError
@@ -136,7 +137,7 @@ def verify(
         packs: files that add modalities to it.
         data: one folder of shards for each data set, whose test records are answered.
         limit: answer the first so many records of each task of a data set.
-        dtype: of all weights; None keeps that of the files.
+        dtype: of all weights; None takes `usual_dtype`.
         device: where to compute.
         modalities: those from outside the package that packs may be for.
         progress: told how many answers there are.
@@ -150,7 +151,8 @@ def verify(
     if limit < 1:
         raise InputError(f"the limit must be at least 1 record, not {limit}")
     checkpoint = open_checkpoint(directory)
-    source = _Source(directory, tuple(read_pack(path) for path in packs), tuple(modalities), dtype, device)
+    chosen_dtype = dtype or usual_dtype(directory, torch.device(device))
+    source = _Source(directory, tuple(read_pack(path) for path in packs), tuple(modalities), chosen_dtype, device)
     if not source.packs and not checkpoint.config.adapters:
         raise InputError(f"{directory} is a bare language model, so there is nothing to compare; name packs for it")
     digest = base_digest(checkpoint.tensors)
@@ -160,12 +162,13 @@ def verify(
     tests = [] if data is None else read_held_out(data, limit)
     resident = source.load(frozenset(pack.modality for pack in source.packs))
     bare = load_bare(checkpoint, resident.loaded.model.dtype, device)
-    expected, before = memory_digest(bare.loaded), memory_digest(resident.loaded)
+    stored = stored_dtype(checkpoint)
+    expected, before = memory_digest(bare.loaded, stored), memory_digest(resident.loaded, stored)
     logits, media_difference = compare_logits(resident, bare)
     answers, skipped = _compare_answers(source, resident, bare, tests, progress)
     in_memory = (
         DigestProof("in memory before", expected, before),
-        DigestProof("in memory after", expected, memory_digest(resident.loaded)),
+        DigestProof("in memory after", expected, memory_digest(resident.loaded, stored)),
     )
     return Verification(directory, digest, (*recorded, *in_memory), logits, media_difference, answers, skipped)
 
@@ -190,15 +193,27 @@ def load_bare(checkpoint: Checkpoint, dtype: torch.dtype, device: torch.device |
     return _assistant(LoadedModel(model, config, checkpoint.generation, {}, checkpoint.directory))
 
 
-def memory_digest(loaded: LoadedModel) -> str:
-    """The base digest of a model in memory; it is that of its files if they hold all weights in the model's dtype."""
-    memory = _Memory(loaded.model.state_dict())
+def memory_digest(loaded: LoadedModel, stored: torch.dtype) -> str:
+    """The base digest of a model in memory; it is that of its files if they hold the same values in one dtype.
+
+    Args:
+        loaded: the model.
+        stored: dtype of the files. Weights that were made wider when they were loaded count as what they were, as long
+            as they are still values of that dtype.
+    """
+    memory = _Memory({name: as_stored(tensor, stored) for name, tensor in loaded.model.state_dict().items()})
     return base_digest(
         {
             name: StoredTensor(loaded.directory, name, tensor.dtype, tuple(tensor.shape), memory)
             for name, tensor in memory.state.items()
         }
     )
+
+
+def as_stored(tensor: torch.Tensor, stored: torch.dtype) -> torch.Tensor:
+    """The same values in another dtype if it holds them exactly, else the tensor."""
+    narrowed = tensor.to(stored)
+    return narrowed if torch.equal(narrowed.to(tensor.dtype), tensor) else tensor
 
 
 @dataclass(frozen=True)
@@ -218,7 +233,7 @@ class _Source:
     directory: Path
     packs: tuple[Pack, ...]
     modalities: tuple[Modality, ...]
-    dtype: torch.dtype | None
+    dtype: torch.dtype
     device: torch.device | str
 
     def load(self, wanted: frozenset[str]) -> Assistant:

@@ -77,13 +77,14 @@ def test_a_trained_modality_is_saved_as_a_pack(packed_directory: Path, tmp_path:
     with torch.no_grad():
         loaded.model.vision.projector.up.bias.add_(1.0)
     notes = {"pictures": 12, "sets": ["made up"]}
-    save_pack(loaded.model, "vision", tmp_path / "new.safetensors", digest_of(base), notes, loaded.preprocessor)
-    assert read_pack(tmp_path / "new.safetensors").trained_on == notes
-    again = load_model(base, packs=[tmp_path / "new.safetensors"])
+    path = tmp_path / "new.safetensors"
+    save_pack(loaded.model, "vision", path, torch.bfloat16, digest_of(base), notes, loaded.preprocessor)
+    assert read_pack(path).trained_on == notes
+    again = load_model(base, packs=[path])
     state = loaded.model.state_dict()
     assert all(torch.equal(state[name], tensor) for name, tensor in again.model.state_dict().items())
     with pytest.raises(CheckpointError, match="no speech to save as a pack"):
-        save_pack(loaded.model, "speech", tmp_path / "none.safetensors", "", notes, {})
+        save_pack(loaded.model, "speech", tmp_path / "none.safetensors", torch.bfloat16, "", notes, {})
 
 
 def test_the_digest_is_the_bases_alone(tiny_directory: Path, packed_directory: Path, converted_directory: Path) -> None:

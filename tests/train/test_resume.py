@@ -14,6 +14,7 @@ import pytest
 import torch
 
 from phi4.checkpoint.training import list_checkpoints
+from phi4.checkpoint.usual_dtype import usual_dtype
 from phi4.errors import CheckpointError, TrainingError
 from phi4.train.recipe import load_stage
 from phi4.train.run import train_stage
@@ -103,7 +104,8 @@ def test_resuming_with_other_packs_is_refused(setting: Setting, stopped: Path) -
 
 
 def test_resuming_in_another_dtype_is_refused(setting: Setting, stopped: Path) -> None:
-    other = torch.float32 if setting.load().model.dtype == torch.bfloat16 else torch.bfloat16
+    usual = usual_dtype(setting.base, torch.device("cpu"))
+    other = torch.float32 if usual == torch.bfloat16 else torch.bfloat16
     with pytest.raises(TrainingError, match="another dtype;"):
         train_stage(align(), setting.base, setting.packs, setting.data, stopped, resume=True, dtype=other)
 

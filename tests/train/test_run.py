@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from phi4.checkpoint import usual_dtype
 from phi4.checkpoint.keymap import adapter_of
 from phi4.checkpoint.packs import read_pack
 from phi4.data.example import Example
@@ -17,6 +18,7 @@ from phi4.model.multimodal import Phi4Multimodal
 from phi4.train import run as run_module
 from phi4.train.objectives import AnswerLoss, Loss
 from phi4.train.parts import belongs_to
+from phi4.train.run import train_stage
 from phi4.train.stage import Source, Stage
 from train.conftest import Setting, losses, read_metrics, set_dropout
 from train.stages import align, contrast, listen, mixed
@@ -48,6 +50,17 @@ def test_training_leaves_the_files_that_it_began_with_alone(setting: Setting, tm
 def test_packs_are_written_for_the_modalities_that_trained(setting: Setting, finished: Path, tmp_path: Path) -> None:
     assert {path.name for path in finished.glob("*.safetensors")} == {"vision.safetensors", "speech.safetensors"}
     assert setting.train(align(), tmp_path / "run").packs.keys() == {"vision"}
+
+
+def test_packs_have_the_type_of_the_base_unless_another_was_asked_for(
+    setting: Setting, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(usual_dtype, "multiplies_bf16", lambda: False)
+    usual = setting.train(align(), tmp_path / "usual").packs["vision"]
+    asked = train_stage(align(), setting.base, setting.packs, setting.data, tmp_path / "asked", dtype=torch.float32)
+    wide, stored = read_pack(asked.packs["vision"]).tensors, read_pack(usual).tensors
+    assert {tensor.dtype for tensor in wide.values()} == {torch.float32}
+    assert all(torch.equal(wide[name].read().bfloat16(), tensor.read()) for name, tensor in stored.items())
 
 
 def test_the_same_stage_gives_the_same_bytes(setting: Setting, tmp_path: Path) -> None:

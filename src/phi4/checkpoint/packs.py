@@ -144,13 +144,19 @@ def save_pack(
     model: Phi4Multimodal,
     modality: str,
     path: Path,
+    dtype: torch.dtype,
     base: str,
     trained_on: Any,
     preprocessor: Mapping[str, Any],
 ) -> None:
-    """Writes one modality of a model in memory as a pack; `write_pack` says what the arguments are."""
+    """Writes one modality of a model in memory as a pack of one dtype; `write_pack` explains the other arguments."""
     state = model.state_dict()
-    write_pack(path, model.config, modality, specs_of(state), state.__getitem__, base, trained_on, preprocessor)
+    specs = {name: TensorSpec(dtype, spec.shape) for name, spec in specs_of(state).items()}
+
+    def tensor_of(name: str) -> torch.Tensor:
+        return state[name].to(dtype)
+
+    write_pack(path, model.config, modality, specs, tensor_of, base, trained_on, preprocessor)
 
 
 def add_packs(base: Checkpoint, paths: Sequence[Path], modalities: Sequence[Modality] = ()) -> Checkpoint:

@@ -13,6 +13,7 @@ from phi4.checkpoint.layouts import Checkpoint, open_checkpoint, read_directory_
 from phi4.checkpoint.packs import add_packs
 from phi4.checkpoint.shards import MAX_SHARD_BYTES, Progress, specs_of
 from phi4.checkpoint.tensor_files import list_some
+from phi4.checkpoint.usual_dtype import stored_dtype
 from phi4.config import GenerationConfig, ModelConfig
 from phi4.errors import ConfigError
 from phi4.files import new_directory
@@ -77,7 +78,7 @@ def load_model(
 
 def _build(checkpoint: Checkpoint, dtype: torch.dtype | None, device: torch.device) -> Phi4Mini | Phi4Multimodal:
     if dtype is None:
-        dtype = next(t.dtype for name, t in checkpoint.tensors.items() if name.endswith("model.embed_tokens.weight"))
+        dtype = stored_dtype(checkpoint)
     state = {name: tensor.read().to(device=device, dtype=dtype) for name, tensor in checkpoint.tensors.items()}
     model = empty_model(checkpoint.config)
     model.load_state_dict(state, assign=True)

@@ -15,7 +15,10 @@ Packs = Annotated[
     typer.Option("--pack", help="File that adds a modality; repeatable. Default: what comes with the model."),
 ]
 Bare = Annotated[bool, typer.Option("--bare", help="No packs, not even those that come with the model.")]
-DtypeOption = Annotated[Dtype | None, typer.Option("--dtype", help="Type of the weights; default: as stored.")]
+DtypeOption = Annotated[
+    Dtype | None,
+    typer.Option("--dtype", help="Type of the weights; default: as stored, float32 on a CPU without bf16 arithmetic."),
+]
 DeviceOption = Annotated[Device | None, typer.Option("--device", help="Default: CUDA or MPS if there, else cpu.")]
 System = Annotated[str | None, typer.Option("--system", "-s", help="System message.")]
 MaxTokens = Annotated[int, typer.Option("--max-tokens", "-n", help="Most tokens to generate.")]

@@ -1,10 +1,9 @@
 """How large the key/value cache of a model is unless somebody says."""
 
-import os
-
 import torch
 
 from phi4.config import DecoderConfig
+from phi4.model.memory import memory_bytes
 
 # Enough for many conversations of a small model; a large one is bounded by the memory of the machine.
 MIN_TOKENS_WANTED = 32_768
@@ -17,10 +16,3 @@ def default_cache_tokens(config: DecoderConfig, dtype: torch.dtype, device: torc
     wanted = max(config.max_position_embeddings, MIN_TOKENS_WANTED)
     affordable = int(SHARE_OF_MEMORY * memory_bytes(device)) // (config.kv_values_per_token * dtype.itemsize)
     return min(wanted, affordable)
-
-
-def memory_bytes(device: torch.device) -> int:
-    """Memory of a device: of the graphics card for CUDA, of the machine otherwise."""
-    if device.type == "cuda":
-        return torch.cuda.get_device_properties(device).total_memory
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")

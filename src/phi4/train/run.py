@@ -13,6 +13,7 @@ import torch
 from phi4.checkpoint.digest import base_digest
 from phi4.checkpoint.layouts import open_checkpoint
 from phi4.checkpoint.packs import read_pack, save_pack
+from phi4.checkpoint.usual_dtype import stored_dtype, usual_dtype
 from phi4.checkpoint.weights import LoadedModel, load_model
 from phi4.data.batches import Batches
 from phi4.data.example import Example, encode_example
@@ -69,7 +70,8 @@ def train_stage(
         run: folder for checkpoints, logs and packs.
         resume: continue from the run's last checkpoint instead of refusing a folder that has one.
         device: where to compute.
-        dtype: of the model; None keeps that of the base.
+        dtype: of the model and its packs; None trains in `usual_dtype` and writes packs in the type that the base is
+            stored in.
         modalities: those from outside, for packs that hold one.
 
     Returns:
@@ -84,7 +86,7 @@ def train_stage(
         raise TrainingError(f"{run} holds a run already; continue it with --resume, or name another folder")
     run.mkdir(parents=True, exist_ok=True)
     place = own_device(device)
-    loaded = load_model(base, dtype=dtype, device=place, packs=packs, modalities=modalities)
+    loaded = load_model(base, dtype or usual_dtype(base, place), place, packs, modalities)
     if not isinstance(loaded.model, Phi4Multimodal):
         raise ConfigError(f"{base} has no modality to train; add packs, random ones from `phi4 new-pack` to begin with")
     datasets = {source.dataset: ShardedRecords.open(data / source.dataset) for source in stage.sources}
@@ -104,7 +106,8 @@ def train_stage(
         if interrupted is not None or not group.is_first:
             return RunResult(trainer.step, interrupted, {})
         histories = {pack.modality: _history(pack.trained_on) for pack in map(read_pack, packs)}
-        written = _write_packs(loaded, changed, run, histories, _describe(stage, datasets, identity))
+        pack_dtype = dtype or stored_dtype(open_checkpoint(base))
+        written = _write_packs(loaded, changed, run, pack_dtype, histories, _describe(stage, datasets, identity))
         return RunResult(trainer.step, None, written)
 
 
@@ -202,6 +205,7 @@ def _write_packs(
     loaded: LoadedModel,
     changed: set[str],
     run: Path,
+    dtype: torch.dtype,
     histories: Mapping[str, Sequence[Mapping[str, Any]]],
     entry: Mapping[str, Any],
 ) -> dict[str, Path]:
@@ -213,7 +217,7 @@ def _write_packs(
         if any(belongs_to(name, modality) or belongs_to(name, f"{modality}.adapter") for name in changed):
             path = run / f"{modality}.safetensors"
             stages = [*histories.get(modality, ()), entry]
-            save_pack(model, modality, path, entry["base"], {"stages": stages}, loaded.preprocessor)
+            save_pack(model, modality, path, dtype, entry["base"], {"stages": stages}, loaded.preprocessor)
             written[modality] = path
     return written
 

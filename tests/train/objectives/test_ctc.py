@@ -83,7 +83,7 @@ def test_grounded_the_projector_gives_what_is_near_the_embeddings_of_the_pieces(
     assert {name for name, _ in objective.named_parameters()} == {"blank", "log_temperature"}
     trained = select_trained(model, ["speech.encoder", "speech.projectors.speech"])
     masters = Masters({**trained, **dict(objective.named_parameters())}, listen())
-    for _ in range(60):
+    for _ in range(120):
         loss = objective(model, examples)
         loss.total.backward()
         masters.accumulate()

@@ -30,6 +30,15 @@ def test_texts_are_told_apart_as_seen_from_the_mean_of_all_texts(embeddings: tor
     assert nearest.cosines(embeddings).argmax(dim=-1).tolist() == [0, 1, 2]
 
 
+def test_whitened_what_many_texts_have_in_common_hides_less_of_what_they_do_not() -> None:
+    torch.manual_seed(0)
+    shared = 3.0 * torch.randn(2, 16)
+    texts = torch.randn(40, 16) + shared.repeat_interleave(20, dim=0)
+    alike, whitened = (NearestText(texts, whitened=whitened).cosines(texts) for whitened in (False, True))
+    torch.testing.assert_close(whitened.diagonal(), torch.ones(40))
+    assert whitened.fill_diagonal_(0.0).max() < alike.fill_diagonal_(0.0).max() - 0.1
+
+
 def test_only_vectors_as_long_as_embeddings_have_no_length_error(embeddings: torch.Tensor) -> None:
     nearest = NearestText(embeddings)
     distinct = embeddings - embeddings.mean(0)

@@ -57,7 +57,7 @@ class ContrastiveLoss(ObjectiveLoss):
             self.nearest: NearestText | None = None
             self.text_vectors = nn.Parameter(TEXT_DEVIATION * torch.randn(len(self.texts), width))
         else:
-            self.nearest = NearestText(text_embeddings(model, embedding, list(self.texts)))
+            self.nearest = NearestText(text_embeddings(model, embedding, list(self.texts)), whitened=True)
         self.guide = guide
         if guide is not None:
             self.imitate = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, len(guide.mean)))

@@ -1,0 +1,39 @@
+"""Which type a model computes in unless somebody says."""
+
+from pathlib import Path
+
+import torch
+
+from phi4.checkpoint.layouts import Checkpoint, open_checkpoint
+from phi4.model.memory import memory_bytes
+
+# The rest is for the key/value cache, activations and others.
+SHARE_OF_MEMORY = 0.5
+
+
+def stored_dtype(checkpoint: Checkpoint) -> torch.dtype:
+    """The type of the stored token embedding."""
+    return next(t.dtype for name, t in checkpoint.tensors.items() if name.endswith("model.embed_tokens.weight"))
+
+
+def usual_dtype(directory: Path, device: torch.device) -> torch.dtype:
+    """What is stored, but float32 for bf16 on a processor that cannot multiply bf16 and has memory enough.
+
+    There, products of bf16 matrices take 60 times as long as those of float32, which hold every bf16 value exactly.
+
+    Args:
+        directory: the model directory.
+        device: where the weights go.
+    """
+    checkpoint = open_checkpoint(directory)
+    stored = stored_dtype(checkpoint)
+    if device.type != "cpu" or stored != torch.bfloat16 or multiplies_bf16():
+        return stored
+    needed_bytes = torch.float32.itemsize * sum(tensor.num_values for tensor in checkpoint.tensors.values())
+    return torch.float32 if needed_bytes <= SHARE_OF_MEMORY * memory_bytes(device) else stored
+
+
+def multiplies_bf16() -> bool:
+    """Whether torch has a quick way to multiply bf16 matrices on this processor: on x86, one for AVX-512."""
+    # The very question that torch asks itself before it takes oneDNN for a product.
+    return torch.backends.mkldnn.is_available() and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
