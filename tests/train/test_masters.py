@@ -74,6 +74,15 @@ def test_steps_too_small_for_bf16_add_up_in_the_masters() -> None:
     assert torch.equal(own["matrix"], masters.masters["matrix"].bfloat16())
 
 
+def test_weights_wider_than_their_pack_are_values_that_it_can_hold() -> None:
+    own = parameters()
+    masters = Masters(own, STAGE, {"matrix": torch.bfloat16})
+    update(masters, seed=1)
+    assert torch.equal(own["matrix"], own["matrix"].bfloat16().float())
+    assert torch.equal(own["matrix"], masters.masters["matrix"].bfloat16().float())
+    assert not torch.equal(own["matrix"], masters.masters["matrix"])
+
+
 def test_rows_add_up() -> None:
     own = parameters()
     masters = Masters(own, STAGE)

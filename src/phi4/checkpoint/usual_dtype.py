@@ -5,7 +5,7 @@ from pathlib import Path
 import torch
 
 from phi4.checkpoint.layouts import Checkpoint, open_checkpoint
-from phi4.model.memory import memory_bytes
+from phi4.memory import memory_bytes
 
 # The rest is for the key/value cache, activations and others.
 SHARE_OF_MEMORY = 0.5

@@ -3,7 +3,7 @@
 import torch
 
 from phi4.config import DecoderConfig
-from phi4.model.memory import memory_bytes
+from phi4.memory import memory_bytes
 
 # Enough for many conversations of a small model; a large one is bounded by the memory of the machine.
 MIN_TOKENS_WANTED = 32_768

@@ -17,8 +17,19 @@ from phi4.train.stage import Stage
 class Masters:
     """Master weights, their gradients and AdamW's moments, all fp32, for the parameters that train."""
 
-    def __init__(self, parameters: Mapping[str, nn.Parameter], stage: Stage) -> None:
+    def __init__(
+        self, parameters: Mapping[str, nn.Parameter], stage: Stage, rounding: Mapping[str, torch.dtype] | None = None
+    ) -> None:
+        """Copies what trains.
+
+        Args:
+            parameters: by name.
+            stage: says how they are updated.
+            rounding: dtypes of which some of the parameters are to hold values, although they are wider themselves,
+                so that they can be stored in it without a change.
+        """
         self.parameters = dict(parameters)
+        self.rounding = dict(rounding or {})
         self.masters = {name: nn.Parameter(p.detach().float().clone()) for name, p in self.parameters.items()}
         for master in self.masters.values():
             master.grad = torch.zeros_like(master)
@@ -84,9 +95,9 @@ class Masters:
 
     @torch.no_grad()
     def publish(self) -> None:
-        """Writes the masters into the model, rounded to its dtype."""
+        """Writes the masters into the model, rounded to its dtype or to that of `rounding`."""
         for name, parameter in self.parameters.items():
-            parameter.copy_(self.masters[name])
+            parameter.copy_(self.masters[name].to(self.rounding.get(name, parameter.dtype)))
 
     def state(self) -> dict[str, torch.Tensor]:
         """Masters and moments by name: all that resuming needs."""

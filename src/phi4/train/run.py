@@ -89,6 +89,7 @@ def train_stage(
     loaded = load_model(base, dtype or usual_dtype(base, place), place, packs, modalities)
     if not isinstance(loaded.model, Phi4Multimodal):
         raise ConfigError(f"{base} has no modality to train; add packs, random ones from `phi4 new-pack` to begin with")
+    pack_dtype = dtype or stored_dtype(open_checkpoint(base))
     datasets = {source.dataset: ShardedRecords.open(data / source.dataset) for source in stage.sources}
     identity = {
         "recipe": stage_digest(stage),
@@ -98,7 +99,7 @@ def train_stage(
         "data": data_digest(stage, data, datasets),
     }
     with process_group(place) as group:
-        trainer, changed = _prepare(stage, loaded, data, datasets, run, identity, group)
+        trainer, changed = _prepare(stage, loaded, data, datasets, run, identity, pack_dtype, group)
         if resume:
             trainer.resume()
         interrupted = _run(trainer, stage, run, group)
@@ -106,7 +107,6 @@ def train_stage(
         if interrupted is not None or not group.is_first:
             return RunResult(trainer.step, interrupted, {})
         histories = {pack.modality: _history(pack.trained_on) for pack in map(read_pack, packs)}
-        pack_dtype = dtype or stored_dtype(open_checkpoint(base))
         written = _write_packs(loaded, changed, run, pack_dtype, histories, _describe(stage, datasets, identity))
         return RunResult(trainer.step, None, written)
 
@@ -143,6 +143,7 @@ def _prepare(
     datasets: Mapping[str, ShardedRecords],
     run: Path,
     identity: Mapping[str, str],
+    pack_dtype: torch.dtype,
     group: Group,
 ) -> tuple[Trainer, set[str]]:
     """Builds the trainer; returns it with the names of all parameters that will differ from the packs."""
@@ -175,7 +176,7 @@ def _prepare(
         name: _encode_all(records.select("valid").spread(stage.valid_records), encode)
         for name, records in datasets.items()
     }
-    trainer = Trainer(stage, model, trained, objectives, batches, valid, run, identity, group)
+    trainer = Trainer(stage, model, trained, objectives, batches, valid, run, identity, pack_dtype, group)
     return trainer, copied | set(trained)
 
 

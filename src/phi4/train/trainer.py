@@ -55,6 +55,7 @@ class Trainer:
         valid: Mapping[str, Sequence[Example]],
         run: Path,
         identity: Mapping[str, str],
+        pack_dtype: torch.dtype,
         group: Group,
     ) -> None:
         """Sets everything up; nothing is computed yet.
@@ -68,6 +69,7 @@ class Trainer:
             valid: examples of each data set that are held out for validation.
             run: the folder of checkpoints and logs.
             identity: digests of recipe, base and data, which a checkpoint must share to be continued.
+            pack_dtype: what packs are stored in; the model's weights are values of it, in whatever it computes.
             group: the processes that share the work.
         """
         self.stage, self.model, self.objectives, self.batches = stage, model, objectives, batches
@@ -78,7 +80,7 @@ class Trainer:
             for key, parameter in module.named_parameters()
             if parameter.requires_grad
         }
-        self.masters = Masters({**trained, **own}, stage)
+        self.masters = Masters({**trained, **own}, stage, dict.fromkeys(trained, pack_dtype))
         self.trained_names = frozenset(trained)
         self.frozen_digest = digest_frozen(model, self.trained_names)
         self.streams = range(group.rank, stage.rows_per_step, group.size)

@@ -2,7 +2,7 @@
 
 import torch
 
-from phi4.model.memory import memory_bytes
+from phi4.memory import memory_bytes
 
 
 def test_this_machine_has_memory() -> None:
