@@ -65,13 +65,15 @@ def main(
     pack: Annotated[list[Path], typer.Option(help="vision.safetensors, speech.safetensors.")],
     data: Annotated[Path, typer.Option(help="What recipes.nano.build wrote.")],
     out: Annotated[Path, typer.Option(help="JSON file for the results.")],
-    limit: Annotated[int | None, typer.Option(help="Take at most so many records of each task, evenly spaced.")] = None,
+    limit: Annotated[
+        int | None, typer.Option(help="At most so many records of each task, drawn at random.")
+    ] = None,
 ) -> None:
     """Answers the test records of every task that the packs have the modality for, and writes the scores."""
     assistant = Assistant.load("nano", packs=pack)
     tasks = [task for task in read_held_out(data) if task.modalities <= assistant.loaded.config.adapters.keys()]
     if limit is not None:
-        tasks = [replace(task, records=task.records.spread(limit)) for task in tasks]
+        tasks = [replace(task, records=task.records.sample(limit)) for task in tasks]
     scores = {}
     with Progress(console=Console(stderr=True)) as progress:
         for held_out in tasks:

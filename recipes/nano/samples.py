@@ -18,10 +18,10 @@ def main(
     data: Annotated[Path, typer.Option(help="What recipes.nano.build wrote.")],
     out: Annotated[Path, typer.Option(help="Gets one folder of shards for each data set.")],
 ) -> None:
-    """Takes records from the whole length of every task."""
+    """Draws records of every task."""
     held_out = read_held_out(data)
     for dataset in dict.fromkeys(one.dataset for one in held_out):
-        records = [record for one in held_out if one.dataset == dataset for record in one.records.spread(PER_TASK)]
+        records = [record for one in held_out if one.dataset == dataset for record in one.records.sample(PER_TASK)]
         write_shards(records, out / dataset)
 
 

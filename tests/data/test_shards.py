@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pytest
 from hypothesis import given
@@ -87,6 +88,17 @@ def test_records_are_the_same_however_they_are_cut(
     ]
     write_shards(items, directory, max_shard_bytes)
     assert [contents(item) for item in ShardedRecords.open(directory)] == [contents(item) for item in items]
+
+
+def test_a_sample_has_the_count_the_order_and_every_kind_that_takes_turns(tmp_path: Path) -> None:
+    write_shards((record(str(seed), source=f"voice {seed % 6}") for seed in range(300)), tmp_path / "shards")
+    train = ShardedRecords.open(tmp_path / "shards").select("train")
+    sample = train.sample(100)
+    assert len(sample) == 100
+    assert np.all(np.diff(sample.indices) > 0)
+    assert len({one.source for one in sample}) == 6
+    assert [one.id for one in train.sample(100)] == [one.id for one in sample]
+    assert (len(train.sample(0)), len(train.sample(301))) == (0, 300)
 
 
 def test_the_manifest_tells_what_there_is(directory: Path, tmp_path: Path) -> None:

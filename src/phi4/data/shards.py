@@ -151,9 +151,10 @@ class Selection(Sequence[Record]):
             return Selection(self.records, self.indices[index])
         return self.records[int(self.indices[index])]
 
-    def spread(self, count: int) -> "Selection":
-        """At most so many of these, evenly spaced: neighbours are often of one kind."""
-        return self[:: max(1, -(-len(self) // count))] if count else self[:0]
+    def sample(self, count: int) -> "Selection":
+        """So many of these, or all, drawn at random and always the same: voices and styles often take turns."""
+        drawn = np.random.default_rng(0).permutation(len(self))[:count]
+        return Selection(self.records, self.indices[np.sort(drawn)])
 
 
 def _rows(records: Iterable[Record], progress: Progress | None) -> Iterator[dict[str, Any]]:

@@ -173,7 +173,7 @@ def _prepare(
         augment=stage.augment,
     )
     valid = {
-        name: _encode_all(records.select("valid").spread(stage.valid_records), encode)
+        name: _encode_all(records.select("valid").sample(stage.valid_records), encode)
         for name, records in datasets.items()
     }
     trainer = Trainer(stage, model, trained, objectives, batches, valid, run, identity, pack_dtype, group)
