@@ -128,6 +128,16 @@ def test_n_answers_share_their_prompt_and_the_first_is_the_only_one_of_n_1(tiny:
     assert answers[0] == alone
 
 
+def test_a_handle_says_how_much_of_its_prompt_was_cached(tiny: LoadedModel) -> None:
+    engine = Engine(tiny.model, ())
+    inputs = conversation(tiny.config, "vision", 80, seed=3)
+    in_blocks = (len(inputs.token_ids) - 1) // 32 * 32
+    for n, cached in ((2, 0), (1, in_blocks), (2, in_blocks)):
+        handle = engine.submit(Request(inputs, Sampling(max_tokens=6, n=n)))
+        next(iter(handle))
+        assert handle.cached_tokens == cached
+
+
 @pytest.mark.parametrize("temperature", [0.0, 1.0])
 def test_guesses_save_steps_and_change_no_token(tiny: LoadedModel, temperature: float) -> None:
     """Three tokens are much liked, so that the answer repeats itself; its seed is another for each of two answers."""

@@ -231,6 +231,8 @@ class Engine:
         self._scheduler.commit(piece, max(0, len(tokens) - 1))
         if tokens and tokens[-1].finish_reason is not None:
             self._remove([row])
+        if answer.choice == 0 and row.found_tokens is not None:
+            answer.handle.cached_tokens = row.found_tokens
         for token in tokens:
             answer.handle.put(token)
         if answer.handle not in self._rows:

@@ -21,6 +21,8 @@ class Handle:
         request: what was asked.
         adapter: the LoRA of the conversation.
         submitted: when, as `time.perf_counter` tells it.
+        cached_tokens: how many tokens of the prompt were found in the cache instead of being computed; known when the
+            first token is there. Of `n` answers the first one counts: the others find the prompt in any case.
     """
 
     def __init__(
@@ -34,6 +36,7 @@ class Handle:
         self.request = request
         self.adapter = adapter
         self.submitted = time.perf_counter()
+        self.cached_tokens = 0
         self._index = index
         self._events: SimpleQueue[tuple[int, Event]] = SimpleQueue() if events is None else events
         self._notify: Callable[[], object] | None = None

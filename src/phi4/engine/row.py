@@ -40,6 +40,7 @@ class Row:
         follows: a row with the same prompt; this one waits for its prefill and shares its blocks.
         table: what is cached.
         ahead: what is cached ahead of time with the long factors, for a row that will need them.
+        found_tokens: how many of the prompt's tokens were in the cache when the row was first let in; None before.
         lookup: what guesses how the answer goes on.
         draft_tokens: how many tokens may be guessed next; it follows how many guesses were right.
     """
@@ -55,6 +56,7 @@ class Row:
     num_prompt_tokens: int = field(init=False)
     table: BlockTable = field(init=False)
     ahead: BlockTable | None = field(init=False, default=None)
+    found_tokens: int | None = field(init=False, default=None)
     lookup: PromptLookup = field(init=False, default_factory=PromptLookup)
     draft_tokens: int = field(init=False, default=1)
 

@@ -198,6 +198,8 @@ class Scheduler:
             self.waiting.remove(row)
             self.running.append(row)
             self._take_known_blocks(row, row.table)
+            if row.found_tokens is None:
+                row.found_tokens = row.table.num_cached
             self._extend(row.table, self._num_blocks(len(row.token_ids)) - len(row.table.blocks))
 
     def _is_known(self, row: Row) -> bool:
