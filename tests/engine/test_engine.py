@@ -84,6 +84,22 @@ def test_encoders_run_once_per_medium_however_long_the_answer_and_often_the_ques
     assert len(calls) == 2
 
 
+def test_media_of_requests_that_come_together_are_encoded_together(tiny: LoadedModel, engine: Engine) -> None:
+    conversations = [conversation(tiny.config, mode, 10, seed) for seed in range(40, 43) for mode in MODES]
+    alone = [answer(engine, inputs) for inputs in conversations]
+    calls = []
+    parts = (tiny.model.speech.encoder.subsampling.out, tiny.model.vision.encoder)
+    hooks = [part.register_forward_hook(lambda part, *_: calls.append(part)) for part in parts]
+    together: list[list[int]] = [[] for _ in conversations]
+    requests = [Request(inputs, Sampling(max_tokens=8)) for inputs in conversations]
+    for index, token in Engine(tiny.model, ()).generate(requests):
+        together[index].append(token.token_id)
+    for hook in hooks:
+        hook.remove()
+    assert calls == list(parts)
+    assert together == alone
+
+
 def test_an_end_token_ends_the_answer(tiny: LoadedModel, engine: Engine) -> None:
     inputs = conversation(tiny.config, "text", 10, seed=0)
     tokens = answer(engine, inputs, 4)

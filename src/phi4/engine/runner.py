@@ -92,15 +92,19 @@ class Runner:
 
     def _encode_media(self, pieces: Sequence[Piece]) -> tuple[list[Piece], list[tuple[Row, Exception]]]:
         """Encodes the media that these pieces need; returns the pieces that can run, and the rows that cannot."""
+        wanted = {
+            (piece.row, place): medium
+            for piece in pieces
+            for place, medium in _media_inside(piece)
+            if place not in self._features_of_rows.get(piece.row, ())
+        }
+        encoded = self.features.encode([(medium, row.adapter) for (row, _), medium in wanted.items()])
         errors: dict[Row, Exception] = {}
-        for piece in pieces:
-            try:
-                for place, medium in _media_inside(piece):
-                    features = self._features_of_rows.setdefault(piece.row, {})
-                    if place not in features:
-                        features[place] = self.features.encode(medium, piece.row.adapter)
-            except Exception as error:  # an encoder may raise anything, modalities from outside above all
-                errors.setdefault(piece.row, error)
+        for (row, place), features in zip(wanted, encoded, strict=True):
+            if isinstance(features, Exception):
+                errors.setdefault(row, features)
+            else:
+                self._features_of_rows.setdefault(row, {})[place] = features
         runnable = [piece for piece in pieces if piece.row not in errors]
         return runnable, list(errors.items())
 
