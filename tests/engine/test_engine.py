@@ -319,6 +319,39 @@ def test_a_cancelled_request_ends_early_and_frees_its_blocks(tiny: LoadedModel) 
     assert engine.cache_use == 0
 
 
+@pytest.mark.parametrize("cancelled", [0, 1])
+def test_one_of_n_answers_is_cancelled_and_the_others_go_on(tiny: LoadedModel, cancelled: int) -> None:
+    engine = Engine(tiny.model, ())
+    inputs = conversation(tiny.config, "text", 40, seed=0)
+    sampling = Sampling(max_tokens=400, temperature=1.0, seed=4, n=2)
+    expected = by_choice(list(engine.submit(Request(inputs, sampling))), 2)
+    handle = engine.submit(Request(inputs, sampling))
+    tokens = []
+    for token in handle:
+        if not tokens:
+            handle.cancel(cancelled)
+        tokens.append(token)
+    answers = by_choice(tokens, 2)
+    assert answers[1 - cancelled] == expected[1 - cancelled]
+    assert answers[cancelled] == expected[cancelled][: len(answers[cancelled])]
+    assert len(answers[cancelled]) < 400
+    assert not handle.is_cancelled
+
+
+def test_a_request_has_ended_when_all_of_its_answers_are_cancelled(tiny: LoadedModel) -> None:
+    engine = Engine(tiny.model, ())
+    handle = engine.submit(
+        Request(conversation(tiny.config, "text", 10, seed=0), Sampling(max_tokens=100_000, n=2, seed=1))
+    )
+    tokens = iter(handle)
+    next(tokens)
+    for choice in range(2):
+        handle.cancel(choice)
+    assert len(list(tokens)) < 99_000
+    engine.close()
+    assert engine.cache_use == 0
+
+
 def test_tokens_come_with_async_for_from_many_requests_at_once(tiny: LoadedModel, engine: Engine) -> None:
     conversations = [conversation(tiny.config, mode, 12, seed=6) for mode in MODES]
 

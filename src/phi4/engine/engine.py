@@ -165,8 +165,8 @@ class Engine:
         submitted, is_closed = self._inbox.take()
         for handle, samplers in submitted:
             self._add(handle, samplers)
-        for handle in [handle for handle in self._rows if handle.is_cancelled]:
-            self._remove(self._rows[handle])
+        for handle in list(self._rows):
+            self._remove_unwanted(handle)
         if is_closed:
             self._fail_all(CapacityError("the engine was closed before this request was finished"))
         return self._inbox.is_idle(has_rows=bool(self._rows))
@@ -253,6 +253,12 @@ class Engine:
         self._runner.forget_all()
         for handle in handles:
             handle.put(error)
+
+    def _remove_unwanted(self, handle: Handle) -> None:
+        """Lets the answers of a request go that were cancelled; with the last of them it has ended."""
+        self._remove([row for row in self._rows[handle] if not handle.is_wanted(self._answers[row].choice)])
+        if handle not in self._rows:
+            handle.put(None)
 
     def _remove(self, rows: Sequence[Row]) -> None:
         """Lets rows go that are finished, failed or cancelled."""

@@ -41,14 +41,25 @@ class Handle:
         self._events: SimpleQueue[tuple[int, Event]] = SimpleQueue() if events is None else events
         self._notify: Callable[[], object] | None = None
         self._cancelled = False
+        self._cancelled_choices: set[int] = set()
 
     @property
     def is_cancelled(self) -> bool:
-        """Whether `cancel` was called."""
+        """Whether the whole request was cancelled."""
         return self._cancelled
 
-    def cancel(self) -> None:
-        """Ends the request; its rows leave before the next step. Does nothing if it has ended."""
+    def is_wanted(self, choice: int) -> bool:
+        """Whether an answer is still waited for; the engine asks this."""
+        return not self._cancelled and choice not in self._cancelled_choices
+
+    def cancel(self, choice: int | None = None) -> None:
+        """Ends the request, or one of its `n` answers; its rows leave before the next step.
+
+        Does nothing to what has ended. Tokens that were there before may still be read.
+        """
+        if choice is not None:
+            self._cancelled_choices.add(choice)
+            return
         self._cancelled = True
         self.put(None)
 

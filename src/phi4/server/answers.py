@@ -74,13 +74,14 @@ class Answers:
         open_choices = set(range(len(self._texts)))
         previous: dict[int, float] = {}
         async for token in self._handle:
-            if token.choice not in open_choices:  # it met a stop string; the engine has not heard of that
+            if token.choice not in open_choices:  # it met a stop string, and the engine was a step ahead
                 continue
             self._count(token, previous.get(token.choice))
             previous[token.choice] = token.seconds
             piece = self._texts[token.choice].push(token)
             if piece.finish_reason is not None:
                 open_choices.remove(token.choice)
+                self._handle.cancel(token.choice)  # the engine has not heard of a stop string
             yield piece
             if not open_choices:
                 return
