@@ -10,6 +10,7 @@ import torch
 from conversations import MODES, conversation
 from phi4.checkpoint.weights import LoadedModel
 from phi4.engine.engine import Engine
+from phi4.engine.handle import Handle
 from phi4.engine.limits import SchedulerLimits
 from phi4.engine.request import GeneratedToken, Request
 from phi4.engine.sampling import Sampling
@@ -215,6 +216,54 @@ def test_log_probabilities_are_the_models_own(tiny: LoadedModel, engine: Engine)
     assert token.log_probabilities is not None
     assert token.log_probabilities.chosen == pytest.approx(float(expected[7]), abs=1e-4)
     assert [token_id for token_id, _ in token.log_probabilities.best] == expected.topk(3).indices.tolist()
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("length", [2, 33, 90])
+def test_a_prompt_that_is_scored_in_chunks_has_the_log_probabilities_of_a_whole_pass(
+    tiny: LoadedModel, mode: str, length: int
+) -> None:
+    """Twice, so that the prompt is cached the second time, and beside a row that goes on meanwhile."""
+    inputs = conversation(tiny.config, mode, length, seed=2)
+    (logits,) = score(tiny.model, [inputs])
+    expected = torch.log_softmax(logits[:-1], dim=-1)
+    engine = Engine(tiny.model, (), SchedulerLimits(max_step_tokens=16, max_rows=4, block_tokens=4))
+    other = engine.submit(Request(ModelInputs((41,) * 5), Sampling(max_tokens=40)))
+    for _ in range(2):
+        handle = engine.submit(Request(inputs, Sampling(max_tokens=3, n=2), prompt_logprobs=2))
+        tokens = list(handle)
+        assert by_choice(tokens, 2) == [answer(engine, inputs, 3)] * 2
+        first, *found = handle.prompt_log_probabilities
+        assert first is None
+        assert handle.cached_tokens == 0
+        scores = [one for one in found if one is not None]
+        wanted = expected.gather(1, torch.tensor(inputs.token_ids[1:])[:, None])[:, 0]
+        assert [one.chosen for one in scores] == pytest.approx(wanted.tolist(), abs=1e-4)
+        best = torch.tensor([[value for _, value in one.best] for one in scores])
+        torch.testing.assert_close(best, expected.topk(2).values, atol=1e-4, rtol=0)
+    assert len(list(other)) == 40
+
+
+def test_a_scored_prompt_that_is_preempted_misses_no_place_and_repeats_none(tiny: LoadedModel) -> None:
+    limits = SchedulerLimits(max_step_tokens=8, max_rows=4, block_tokens=4)
+    engine = Engine(tiny.model, (), limits, cache_tokens=80)
+    scored = conversation(tiny.config, "text", 60, seed=0)
+    (logits,) = score(tiny.model, [scored])
+    wanted = torch.log_softmax(logits[:-1], -1).gather(1, torch.tensor(scored.token_ids[1:])[:, None])[:, 0]
+    urgent: list[Handle] = []
+
+    def interrupt(*_: object) -> None:
+        if len(handle.prompt_log_probabilities) > 20 and not urgent:
+            urgent.append(engine.submit(Request(ModelInputs((41,) * 40), Sampling(max_tokens=4), priority=1)))
+
+    hook = tiny.model.register_forward_pre_hook(interrupt)
+    handle = engine.submit(Request(scored, Sampling(max_tokens=2), prompt_logprobs=0))
+    assert len(list(handle)) == 2
+    hook.remove()
+    assert len(list(urgent[0])) == 4
+    assert engine.counts.preempted == 1
+    found = [one.chosen for one in handle.prompt_log_probabilities if one is not None]
+    assert found == pytest.approx(wanted.tolist(), abs=1e-4)
 
 
 def test_a_frequent_token_is_left_alone_when_it_is_penalised(tiny: LoadedModel, engine: Engine) -> None:

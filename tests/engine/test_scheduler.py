@@ -30,6 +30,7 @@ class Machine:
     scheduler: Scheduler
     slots: dict[int, object] = field(default_factory=dict)
     num_right: int = 0
+    scored: dict[Row, list[int]] = field(default_factory=dict)
 
     def step(self) -> Plan:
         plan = self.scheduler.schedule()
@@ -55,6 +56,7 @@ class Machine:
                     self.slots[places[position]] = content
                 assert self.slots[places[position]] == content
         for piece in plan.pieces:
+            self.scored.setdefault(piece.row, []).extend(piece.scored_prompt)
             right = 0
             for place in range(piece.num_choices):
                 row = piece.row
@@ -103,6 +105,7 @@ def rows(draw: st.DrawFn) -> list[Row]:
             media=(medium,) if draw(st.booleans()) else (),
             adapter=draw(st.sampled_from([None, "vision"])),
             original_context=ORIGINAL_CONTEXT,
+            prompt_logprobs=draw(st.sampled_from([None, 0])),
         )
         if found and draw(st.booleans()) and not row.media:
             row = replace(found[-1], number=number, token_ids=list(found[-1].token_ids), follows=found[-1])
@@ -144,6 +147,10 @@ def test_every_row_gets_what_it_gets_alone_and_no_block_leaks(
         row.token_ids == answer or place in cancelled
         for place, (row, answer) in enumerate(zip(mixture, wanted, strict=True))
     )
+    for place, row in enumerate(mixture):
+        if place not in cancelled:
+            once_each = [] if row.prompt_logprobs is None else list(range(row.num_prompt_tokens - 1))
+            assert machine.scored[row] == once_each
     assert machine.scheduler.pool.num_available == num_blocks
 
 

@@ -184,6 +184,7 @@ class Engine:
                 media=inputs.media,
                 adapter=handle.adapter,
                 original_context=config.original_max_position_embeddings if config.rope_scaling else None,
+                prompt_logprobs=handle.request.prompt_logprobs if choice == 0 else None,
                 follows=first,
             )
             self._scheduler.add(row)
@@ -194,12 +195,13 @@ class Engine:
 
     def _commit(self, plan: Plan, result: StepResult, chosen: Sequence[list[Choice] | Exception]) -> None:
         """Keeps what was computed, hands the tokens out, and ends what is finished or failed."""
-        for piece, choices in zip(result.pieces, chosen, strict=True):
+        for piece, choices, scores in zip(result.pieces, chosen, result.prompt_scores, strict=True):
             if piece.row not in self._answers:  # another answer to the same request failed in this step
                 continue
             if isinstance(choices, Exception):
                 self._fail(piece.row, choices)
             else:
+                self._answers[piece.row].handle.keep_prompt(scores)
                 self._keep(piece, choices)
         for row, error in result.failed:
             self._fail(row, error)

@@ -2,10 +2,11 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from queue import SimpleQueue
 
 from phi4.engine.request import GeneratedToken, Request
+from phi4.engine.sampler import LogProbabilities
 
 # A token, the error that ended the request, or None at its end.
 Event = GeneratedToken | Exception | None
@@ -23,6 +24,9 @@ class Handle:
         submitted: when, as `time.perf_counter` tells it.
         cached_tokens: how many tokens of the prompt were found in the cache instead of being computed; known when the
             first token is there. Of `n` answers the first one counts: the others find the prompt in any case.
+        prompt_log_probabilities: what the model thought of each token of the prompt, if the request asked for that;
+            None for the first one, before which there is nothing. Complete when the first token of the first answer is
+            there.
     """
 
     def __init__(
@@ -37,6 +41,7 @@ class Handle:
         self.adapter = adapter
         self.submitted = time.perf_counter()
         self.cached_tokens = 0
+        self.prompt_log_probabilities: list[LogProbabilities | None] = [] if request.prompt_logprobs is None else [None]
         self._index = index
         self._events: SimpleQueue[tuple[int, Event]] = SimpleQueue() if events is None else events
         self._notify: Callable[[], object] | None = None
@@ -62,6 +67,10 @@ class Handle:
             return
         self._cancelled = True
         self.put(None)
+
+    def keep_prompt(self, scores: Sequence[LogProbabilities]) -> None:
+        """Takes what the model thought of the next tokens of the prompt; the engine calls this."""
+        self.prompt_log_probabilities += scores
 
     def put(self, event: Event) -> None:
         """Hands an event out; the engine calls this."""

@@ -85,6 +85,7 @@ class Scheduler:
         """
         table, end = piece.table, piece.start + piece.length + num_right
         first, last = table.num_cached // self.limits.block_tokens, end // self.limits.block_tokens
+        piece.row.num_scored += len(piece.scored_prompt)
         table.num_cached = end
         if piece.drafts:
             piece.row.draft_tokens = 2 * num_right + 1
@@ -136,10 +137,10 @@ class Scheduler:
         self.counts.reused_tokens += table.num_cached
 
     def _reusable_keys(self, row: Row, table: BlockTable) -> list[bytes]:
-        """Keys of the full blocks of a row; at least its last token runs, as its scores are asked for."""
+        """Keys of the full blocks of a row that need not run."""
         if not self.limits.reuse_prefixes:
             return []
-        return row.block_keys(table, (len(row.token_ids) - 1) // self.limits.block_tokens, self.limits.block_tokens)
+        return row.block_keys(table, row.num_reusable // self.limits.block_tokens, self.limits.block_tokens)
 
     def _grow(self, row: Row) -> bool:
         """Gives a running row blocks for all its tokens; others, or the row itself, may have to give theirs up.

@@ -6,6 +6,7 @@ from typing import Literal
 
 from phi4.engine.engine import Engine
 from phi4.engine.request import GeneratedToken, Request
+from phi4.engine.sampler import LogProbabilities
 from phi4.inputs import ModelInputs
 from phi4.processing.stop import StopScanner
 from phi4.processing.tokenizer import TextStream, Tokenizer
@@ -59,6 +60,11 @@ class Answers:
     def adapter(self) -> str | None:
         """The LoRA of the conversation."""
         return self._handle.adapter
+
+    @property
+    def prompt_log_probabilities(self) -> Sequence[LogProbabilities | None]:
+        """What the model thought of the prompt's tokens, if the request asked; there once all answers are read."""
+        return self._handle.prompt_log_probabilities
 
     @property
     def num_choices(self) -> int:
