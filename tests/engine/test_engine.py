@@ -15,7 +15,7 @@ from phi4.engine.limits import SchedulerLimits
 from phi4.engine.request import GeneratedToken, Request
 from phi4.engine.sampling import Sampling
 from phi4.engine.whole_pass import score
-from phi4.errors import CapacityError, CheckpointError, InputError
+from phi4.errors import CapacityError, CheckpointError, ClosedError, InputError
 from phi4.inputs import Medium, ModelInputs
 from phi4.model.decoder import Phi4Mini
 
@@ -433,9 +433,9 @@ def test_a_closed_engine_ends_its_requests_and_takes_no_others(tiny: LoadedModel
     inputs = conversation(tiny.config, "text", 10, seed=0)
     handle = engine.submit(Request(inputs, Sampling(max_tokens=100_000)))
     engine.close()
-    with pytest.raises(CapacityError, match="closed before"):
+    with pytest.raises(ClosedError, match="closed before"):
         list(handle)
-    with pytest.raises(CapacityError, match="takes no more requests"):
+    with pytest.raises(ClosedError, match="takes no more requests"):
         engine.submit(Request(inputs, Sampling()))
 
 

@@ -20,7 +20,7 @@ from phi4.engine.row import Row
 from phi4.engine.runner import Runner, StepResult
 from phi4.engine.sampler import Choice, Question, Sampler, choose_tokens
 from phi4.engine.scheduler import Counts, Scheduler
-from phi4.errors import CapacityError
+from phi4.errors import ClosedError
 from phi4.model.paged_cache import PagedCache
 
 DEFAULT_FEATURE_BYTES = 256 * 2**20
@@ -100,7 +100,8 @@ class Engine:
 
         Raises:
             InputError: the conversation is empty, or needs a modality that the model lacks.
-            CapacityError: the conversation is longer than the context or the cache, or the engine is closed.
+            CapacityError: the conversation is longer than the context or the cache.
+            ClosedError: the engine is closed.
         """
         handle = Handle(request, self._check(request))
         self._inbox.put([(handle, self._samplers(request))], self._work)
@@ -112,7 +113,7 @@ class Engine:
         All requests are checked before the first one is queued. One that fails later ends the others.
 
         Raises:
-            InputError, CapacityError: as `submit` does.
+            InputError, CapacityError, ClosedError: as `submit` does.
         """
         events: SimpleQueue[tuple[int, Event]] = SimpleQueue()
         handles = [Handle(one, self._check(one), index, events) for index, one in enumerate(requests)]
@@ -168,7 +169,7 @@ class Engine:
         for handle in list(self._rows):
             self._remove_unwanted(handle)
         if is_closed:
-            self._fail_all(CapacityError("the engine was closed before this request was finished"))
+            self._fail_all(ClosedError("the engine is about to stop: it was closed before this request was finished"))
         return self._inbox.is_idle(has_rows=bool(self._rows))
 
     def _add(self, handle: Handle, samplers: Sequence[Sampler]) -> None:
