@@ -108,7 +108,7 @@ def rows(draw: st.DrawFn) -> list[Row]:
             prompt_logprobs=draw(st.sampled_from([None, 0])),
         )
         if found and draw(st.booleans()) and not row.media:
-            row = replace(found[-1], number=number, token_ids=list(found[-1].token_ids), follows=found[-1])
+            row = replace(found[-1], number=number, token_ids=list(found[-1].token_ids))
         found.append(row)
     return found
 
@@ -225,12 +225,49 @@ def test_a_row_that_outgrows_the_cache_ends_and_the_others_go_on() -> None:
     assert other.is_full
 
 
-def test_equal_prompts_are_computed_once() -> None:
-    first = Row(0, [5] * 14, max_length=16)
-    second = Row(1, [5] * 14, max_length=16, follows=first)
-    machine = start(20, first, second)
+def num_computed(machine: Machine) -> int:
+    """Runs all rows; how many tokens that took."""
+    total = 0
+    while machine.scheduler.has_rows:
+        total += sum(piece.length for piece in machine.step().pieces)
+    return total
+
+
+def test_equal_prompts_that_come_together_are_computed_once() -> None:
+    machine = start(40, *[Row(number, [5] * 45, max_length=47) for number in range(3)])
+    assert num_computed(machine) == 46 + 2 * 2
+    assert machine.scheduler.counts.reused_tokens == 2 * 44
+
+
+def test_what_prompts_have_in_common_is_computed_once_and_another_prompt_does_not_wait() -> None:
+    leader, follower = (Row(number, [5] * 20 + [number] * 12, max_length=33) for number in range(2))
+    other = Row(2, [7] * 20, max_length=21)
+    machine = start(40, leader, follower, other)
+    machine.step()
+    assert machine.scheduler.waiting == [follower]
+    num_computed(machine)
+    assert machine.scheduler.counts.reused_tokens == 20
+
+
+def test_nobody_waits_for_a_row_that_is_gone() -> None:
+    """What it has computed so far is used; the rest is computed by the one who waited, for whom others wait then."""
+    rows = [Row(number, [5] * 41, max_length=42) for number in range(3)]
+    machine = start(40, *rows)
+    machine.step()
+    machine.scheduler.remove(rows[0])
+    assert num_computed(machine) == 41 - 16 + 1
+    assert machine.scheduler.counts.reused_tokens == 16 + 40
+
+
+def test_nobody_waits_for_a_row_that_was_preempted() -> None:
+    leader, follower = (Row(number, [5] * 41, max_length=42, priority=number) for number in range(2))
+    machine = start(12, leader)
+    machine.step()
+    machine.scheduler.add(follower)
+    machine.scheduler.add(Row(2, [7] * 20, max_length=21, priority=2))
     machine.run()
-    assert machine.scheduler.counts.reused_tokens == 12
+    assert machine.scheduler.counts.preempted > 0
+    assert leader.token_ids == follower.token_ids == expected(follower)
 
 
 def test_the_long_table_is_built_in_even_steps_before_it_is_needed() -> None:

@@ -175,7 +175,6 @@ class Engine:
     def _add(self, handle: Handle, samplers: Sequence[Sampler]) -> None:
         """Queues a row for each of the answers to a request."""
         config, inputs = self.model.decoder_config, handle.request.inputs
-        first: Row | None = None
         for choice, sampler in enumerate(samplers):
             row = Row(
                 self._num_rows,
@@ -186,13 +185,11 @@ class Engine:
                 adapter=handle.adapter,
                 original_context=config.original_max_position_embeddings if config.rope_scaling else None,
                 prompt_logprobs=handle.request.prompt_logprobs if choice == 0 else None,
-                follows=first,
             )
             self._scheduler.add(row)
             self._num_rows += 1
             self._rows.setdefault(handle, []).append(row)
             self._answers[row] = _Answer(handle, choice, sampler)
-            first = first or row
 
     def _commit(self, plan: Plan, result: StepResult, chosen: Sequence[list[Choice] | Exception]) -> None:
         """Keeps what was computed, hands the tokens out, and ends what is finished or failed."""

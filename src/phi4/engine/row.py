@@ -38,7 +38,6 @@ class Row:
         max_length: tokens of prompt and answer together at which the answer ends.
         original_context: tokens up to which the short rotary table holds, or None if the model has one table.
         prompt_logprobs: how many best tokens are reported at each place of the prompt; None if it is not scored.
-        follows: a row with the same prompt; this one waits for its prefill and shares its blocks.
         table: what is cached.
         ahead: what is cached ahead of time with the long factors, for a row that will need them.
         found_tokens: how many of the prompt's tokens were in the cache when the row was first let in; None before.
@@ -55,7 +54,6 @@ class Row:
     adapter: str | None = None
     original_context: int | None = None
     prompt_logprobs: int | None = None
-    follows: "Row | None" = None
     num_prompt_tokens: int = field(init=False)
     table: BlockTable = field(init=False)
     ahead: BlockTable | None = field(init=False, default=None)

@@ -190,9 +190,12 @@ class Scheduler:
         insort(self.waiting, row, key=lambda waiting: waiting.rank)
 
     def _admit(self) -> None:
-        """Lets rows in as long as there is room for all their tokens; nobody is overtaken because of his size."""
+        """Lets rows in as long as there is room for all their tokens; nobody is overtaken because of his size.
+
+        A row whose prompt begins like one that is being read waits until it can share what they have in common.
+        """
         for row in list(self.waiting):
-            if row.follows is not None and row.follows.num_answer_tokens == 0 and self._is_known(row.follows):
+            if self._is_being_computed(row):
                 continue
             if not self._make_room(row):
                 return
@@ -203,8 +206,21 @@ class Scheduler:
                 row.found_tokens = row.table.num_cached
             self._extend(row.table, self._num_blocks(len(row.token_ids)) - len(row.table.blocks))
 
-    def _is_known(self, row: Row) -> bool:
-        return row in self.running or row in self.waiting
+    def _is_being_computed(self, row: Row) -> bool:
+        """Whether a running row is going to compute the first block of a waiting row that nobody has yet.
+
+        Nobody waits in a circle or for ever: it is a running row that is waited for, and only as long as it runs.
+        """
+        keys = self._reusable_keys(row, row.table)
+        known, _ = self.pool.count_known(keys)
+        return known < len(keys) and any(self._computes(running, known, keys[known]) for running in self.running)
+
+    def _computes(self, row: Row, index: int, key: bytes) -> bool:
+        """Whether a row has yet to compute its block at this index, and it will hold what the key says."""
+        block_tokens = self.limits.block_tokens
+        if not row.table.num_cached <= index * block_tokens <= len(row.token_ids) - block_tokens:
+            return False
+        return row.block_keys(row.table, index + 1, block_tokens)[index] == key
 
     def _make_room(self, row: Row) -> bool:
         """Whether a waiting row has room by now; rows of a lower priority give theirs up if that helps."""
