@@ -82,9 +82,8 @@ class Sampler:
         return Choice(token_id, found)
 
     def _constrained(self, logits: torch.Tensor) -> torch.Tensor:
-        if self.constraint is None:
-            return logits
-        return logits.masked_fill(~self.constraint.allowed().to(logits.device), -math.inf)
+        allowed = None if self.constraint is None else self.constraint.allowed()
+        return logits if allowed is None else logits.masked_fill(~allowed.to(logits.device), -math.inf)
 
 
 def log_probabilities(logits: torch.Tensor, token_ids: Sequence[int], num_best: int) -> list[LogProbabilities]:
