@@ -298,3 +298,9 @@ def test_guesses_that_are_right_save_steps() -> None:
 def test_limits_that_leave_a_row_without_a_token_are_refused() -> None:
     with pytest.raises(ConfigError, match="max_rows is 5 and max_step_tokens 4"):
         SchedulerLimits(max_step_tokens=4, max_rows=5)
+
+
+@pytest.mark.parametrize("max_draft_tokens", [-1, 17])
+def test_guesses_without_bounds_are_refused(max_draft_tokens: int) -> None:
+    with pytest.raises(ConfigError, match=f"from 0 to 16, not {max_draft_tokens}"):
+        SchedulerLimits(max_draft_tokens=max_draft_tokens)
