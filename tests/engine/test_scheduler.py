@@ -233,8 +233,10 @@ def num_computed(machine: Machine) -> int:
     return total
 
 
-def test_equal_prompts_that_come_together_are_computed_once() -> None:
-    machine = start(40, *[Row(number, [5] * 45, max_length=47) for number in range(3)])
+@pytest.mark.parametrize("max_step_tokens", [5, 16, 50])
+def test_equal_prompts_that_come_together_are_computed_once(max_step_tokens: int) -> None:
+    mixture = [Row(number, [5] * 45, max_length=47) for number in range(3)]
+    machine = start(40, *mixture, max_step_tokens=max_step_tokens)
     assert num_computed(machine) == 46 + 2 * 2
     assert machine.scheduler.counts.reused_tokens == 2 * 44
 

@@ -195,7 +195,7 @@ class Scheduler:
         A row whose prompt begins like one that is being read waits until it can share what they have in common.
         """
         for row in list(self.waiting):
-            if self._is_being_computed(row):
+            if any(self._computes_block_of(running, row) for running in self.running):
                 continue
             if not self._make_room(row):
                 return
@@ -206,21 +206,18 @@ class Scheduler:
                 row.found_tokens = row.table.num_cached
             self._extend(row.table, self._num_blocks(len(row.token_ids)) - len(row.table.blocks))
 
-    def _is_being_computed(self, row: Row) -> bool:
-        """Whether a running row is going to compute the first block of a waiting row that nobody has yet.
+    def _computes_block_of(self, running: Row, waiting: Row) -> bool:
+        """Whether the block that a running row computes next is one that a waiting row needs, and that nobody has yet.
 
         Nobody waits in a circle or for ever: it is a running row that is waited for, and only as long as it runs.
         """
-        keys = self._reusable_keys(row, row.table)
-        known, _ = self.pool.count_known(keys)
-        return known < len(keys) and any(self._computes(running, known, keys[known]) for running in self.running)
-
-    def _computes(self, row: Row, index: int, key: bytes) -> bool:
-        """Whether a row has yet to compute its block at this index, and it will hold what the key says."""
         block_tokens = self.limits.block_tokens
-        if not row.table.num_cached <= index * block_tokens <= len(row.token_ids) - block_tokens:
+        index = running.table.num_cached // block_tokens
+        if (index + 1) * block_tokens > min(len(running.token_ids), waiting.num_reusable):
             return False
-        return row.block_keys(row.table, index + 1, block_tokens)[index] == key
+        key = waiting.block_keys(waiting.table, index + 1, block_tokens)[index]
+        is_same = running.block_keys(running.table, index + 1, block_tokens)[index] == key
+        return self.limits.reuse_prefixes and is_same and not self.pool.count_known([key])[0]
 
     def _make_room(self, row: Row) -> bool:
         """Whether a waiting row has room by now; rows of a lower priority give theirs up if that helps."""

@@ -64,7 +64,7 @@ async def open_answers(
         ticket.begin()
         service.metrics.first_token_seconds.observe(time.perf_counter() - arrived)
         return Opened(answers, _put_in_front(first, pieces), stack.pop_all())
-    raise AssertionError("neither context hides an error")
+    raise AssertionError("the context hides no error")
 
 
 class _Starting:
