@@ -39,8 +39,9 @@ class Vision(nn.Module):
         """Encodes pictures as `forward` would, several in a pass: no crop sees another."""
         encoded: dict[int, torch.Tensor] = {}
         for batch in split_batches([image.crops.shape[0] for image in images], MAX_CROPS_TOGETHER):
-            alone = [self(images[place]) for place in batch[:1] if len(batch) == 1]
-            encoded.update(zip(batch, alone or self._encode_batch([images[place] for place in batch]), strict=True))
+            members = [images[place] for place in batch]
+            rows = self._encode_batch(members) if len(members) > 1 else [self(members[0])]
+            encoded.update(zip(batch, rows, strict=True))
         return [encoded[place] for place in range(len(images))]
 
     def _encode_batch(self, images: Sequence[ImageCrops]) -> list[torch.Tensor]:
