@@ -8,7 +8,7 @@ if TYPE_CHECKING:
     from phi4.engine.engine import Engine
     from phi4.engine.request import Request
     from phi4.engine.sampling import Sampling
-    from phi4.errors import CapacityError, CheckpointError, ConfigError, InputError, Phi4Error
+    from phi4.errors import CapacityError, CheckpointError, ClosedError, ConfigError, InputError, Phi4Error
     from phi4.modality import Modality
     from phi4.processing.messages import Image, Message, Signal, Sound
 
@@ -20,6 +20,7 @@ __all__ = [
     "Assistant",
     "CapacityError",
     "CheckpointError",
+    "ClosedError",
     "ConfigError",
     "Engine",
     "Image",
@@ -38,7 +39,7 @@ _HOMES = {
     "phi4.engine.engine": ("Engine",),
     "phi4.engine.request": ("Request",),
     "phi4.engine.sampling": ("Sampling",),
-    "phi4.errors": ("CapacityError", "CheckpointError", "ConfigError", "InputError", "Phi4Error"),
+    "phi4.errors": ("CapacityError", "CheckpointError", "ClosedError", "ConfigError", "InputError", "Phi4Error"),
     "phi4.modality": ("Modality",),
     "phi4.processing.messages": ("Image", "Message", "Signal", "Sound"),
 }

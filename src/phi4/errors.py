@@ -6,7 +6,8 @@
     ├── InputError        a message, picture, sound or option from the user cannot be used
     ├── DataError         a record, shard or package is missing, broken or not what it was when training began
     ├── TrainingError     training went wrong: a loss that is no number, a frozen weight that changed
-    └── CapacityError     the request is valid but larger than the model or the machine allows
+    ├── CapacityError     the request is valid but larger than the model or the machine allows
+    └── ClosedError       the engine was closed: it takes no requests any more, and ends those that it has
 
 A message says what is wrong, with the values, and what to do about it.
 """
@@ -38,3 +39,7 @@ class TrainingError(Phi4Error):
 
 class CapacityError(Phi4Error):
     """A valid request does not fit the model's context or the machine."""
+
+
+class ClosedError(Phi4Error):
+    """A request came too late: the engine was closed before it was answered."""

@@ -10,11 +10,12 @@ import torch
 from conversations import MODES, conversation
 from phi4.checkpoint.weights import LoadedModel
 from phi4.engine.engine import Engine
+from phi4.engine.handle import Handle
 from phi4.engine.limits import SchedulerLimits
 from phi4.engine.request import GeneratedToken, Request
 from phi4.engine.sampling import Sampling
 from phi4.engine.whole_pass import score
-from phi4.errors import CapacityError, CheckpointError, InputError
+from phi4.errors import CapacityError, CheckpointError, ClosedError, InputError
 from phi4.inputs import Medium, ModelInputs
 from phi4.model.decoder import Phi4Mini
 
@@ -84,6 +85,22 @@ def test_encoders_run_once_per_medium_however_long_the_answer_and_often_the_ques
     assert len(calls) == 2
 
 
+def test_media_of_requests_that_come_together_are_encoded_together(tiny: LoadedModel, engine: Engine) -> None:
+    conversations = [conversation(tiny.config, mode, 10, seed) for seed in range(40, 43) for mode in MODES]
+    alone = [answer(engine, inputs) for inputs in conversations]
+    calls = []
+    parts = (tiny.model.speech.encoder.subsampling.out, tiny.model.vision.encoder)
+    hooks = [part.register_forward_hook(lambda part, *_: calls.append(part)) for part in parts]
+    together: list[list[int]] = [[] for _ in conversations]
+    requests = [Request(inputs, Sampling(max_tokens=8)) for inputs in conversations]
+    for index, token in Engine(tiny.model, ()).generate(requests):
+        together[index].append(token.token_id)
+    for hook in hooks:
+        hook.remove()
+    assert calls == list(parts)
+    assert together == alone
+
+
 def test_an_end_token_ends_the_answer(tiny: LoadedModel, engine: Engine) -> None:
     inputs = conversation(tiny.config, "text", 10, seed=0)
     tokens = answer(engine, inputs, 4)
@@ -126,6 +143,16 @@ def test_n_answers_share_their_prompt_and_the_first_is_the_only_one_of_n_1(tiny:
     assert len({tuple(one) for one in answers}) == 3
     (alone,) = by_choice(list(engine.submit(Request(inputs, replace(sampling, n=1)))), 1)
     assert answers[0] == alone
+
+
+def test_a_handle_says_how_much_of_its_prompt_was_cached(tiny: LoadedModel) -> None:
+    engine = Engine(tiny.model, ())
+    inputs = conversation(tiny.config, "vision", 80, seed=3)
+    in_blocks = (len(inputs.token_ids) - 1) // 32 * 32
+    for n, cached in ((2, 0), (1, in_blocks), (2, in_blocks)):
+        handle = engine.submit(Request(inputs, Sampling(max_tokens=6, n=n)))
+        next(iter(handle))
+        assert handle.cached_tokens == cached
 
 
 @pytest.mark.parametrize("temperature", [0.0, 1.0])
@@ -189,6 +216,54 @@ def test_log_probabilities_are_the_models_own(tiny: LoadedModel, engine: Engine)
     assert token.log_probabilities is not None
     assert token.log_probabilities.chosen == pytest.approx(float(expected[7]), abs=1e-4)
     assert [token_id for token_id, _ in token.log_probabilities.best] == expected.topk(3).indices.tolist()
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("length", [2, 33, 90])
+def test_a_prompt_that_is_scored_in_chunks_has_the_log_probabilities_of_a_whole_pass(
+    tiny: LoadedModel, mode: str, length: int
+) -> None:
+    """Twice, so that the prompt is cached the second time, and beside a row that goes on meanwhile."""
+    inputs = conversation(tiny.config, mode, length, seed=2)
+    (logits,) = score(tiny.model, [inputs])
+    expected = torch.log_softmax(logits[:-1], dim=-1)
+    engine = Engine(tiny.model, (), SchedulerLimits(max_step_tokens=16, max_rows=4, block_tokens=4))
+    other = engine.submit(Request(ModelInputs((41,) * 5), Sampling(max_tokens=40)))
+    for _ in range(2):
+        handle = engine.submit(Request(inputs, Sampling(max_tokens=3, n=2), prompt_logprobs=2))
+        tokens = list(handle)
+        assert by_choice(tokens, 2) == [answer(engine, inputs, 3)] * 2
+        first, *found = handle.prompt_log_probabilities
+        assert first is None
+        assert handle.cached_tokens == 0
+        scores = [one for one in found if one is not None]
+        wanted = expected.gather(1, torch.tensor(inputs.token_ids[1:])[:, None])[:, 0]
+        assert [one.chosen for one in scores] == pytest.approx(wanted.tolist(), abs=1e-4)
+        best = torch.tensor([[value for _, value in one.best] for one in scores])
+        torch.testing.assert_close(best, expected.topk(2).values, atol=1e-4, rtol=0)
+    assert len(list(other)) == 40
+
+
+def test_a_scored_prompt_that_is_preempted_misses_no_place_and_repeats_none(tiny: LoadedModel) -> None:
+    limits = SchedulerLimits(max_step_tokens=8, max_rows=4, block_tokens=4)
+    engine = Engine(tiny.model, (), limits, cache_tokens=80)
+    scored = conversation(tiny.config, "text", 60, seed=0)
+    (logits,) = score(tiny.model, [scored])
+    wanted = torch.log_softmax(logits[:-1], -1).gather(1, torch.tensor(scored.token_ids[1:])[:, None])[:, 0]
+    urgent: list[Handle] = []
+
+    def interrupt(*_: object) -> None:
+        if len(handle.prompt_log_probabilities) > 20 and not urgent:
+            urgent.append(engine.submit(Request(ModelInputs((41,) * 40), Sampling(max_tokens=4), priority=1)))
+
+    hook = tiny.model.register_forward_pre_hook(interrupt)
+    handle = engine.submit(Request(scored, Sampling(max_tokens=2), prompt_logprobs=0))
+    assert len(list(handle)) == 2
+    hook.remove()
+    assert len(list(urgent[0])) == 4
+    assert engine.counts.preempted == 1
+    found = [one.chosen for one in handle.prompt_log_probabilities if one is not None]
+    assert found == pytest.approx(wanted.tolist(), abs=1e-4)
 
 
 def test_a_frequent_token_is_left_alone_when_it_is_penalised(tiny: LoadedModel, engine: Engine) -> None:
@@ -293,6 +368,39 @@ def test_a_cancelled_request_ends_early_and_frees_its_blocks(tiny: LoadedModel) 
     assert engine.cache_use == 0
 
 
+@pytest.mark.parametrize("cancelled", [0, 1])
+def test_one_of_n_answers_is_cancelled_and_the_others_go_on(tiny: LoadedModel, cancelled: int) -> None:
+    engine = Engine(tiny.model, ())
+    inputs = conversation(tiny.config, "text", 40, seed=0)
+    sampling = Sampling(max_tokens=400, temperature=1.0, seed=4, n=2)
+    expected = by_choice(list(engine.submit(Request(inputs, sampling))), 2)
+    handle = engine.submit(Request(inputs, sampling))
+    tokens = []
+    for token in handle:
+        if not tokens:
+            handle.cancel(cancelled)
+        tokens.append(token)
+    answers = by_choice(tokens, 2)
+    assert answers[1 - cancelled] == expected[1 - cancelled]
+    assert answers[cancelled] == expected[cancelled][: len(answers[cancelled])]
+    assert len(answers[cancelled]) < 400
+    assert not handle.is_cancelled
+
+
+def test_a_request_has_ended_when_all_of_its_answers_are_cancelled(tiny: LoadedModel) -> None:
+    engine = Engine(tiny.model, ())
+    handle = engine.submit(
+        Request(conversation(tiny.config, "text", 10, seed=0), Sampling(max_tokens=100_000, n=2, seed=1))
+    )
+    tokens = iter(handle)
+    next(tokens)
+    for choice in range(2):
+        handle.cancel(choice)
+    assert len(list(tokens)) < 99_000
+    engine.close()
+    assert engine.cache_use == 0
+
+
 def test_tokens_come_with_async_for_from_many_requests_at_once(tiny: LoadedModel, engine: Engine) -> None:
     conversations = [conversation(tiny.config, mode, 12, seed=6) for mode in MODES]
 
@@ -325,9 +433,9 @@ def test_a_closed_engine_ends_its_requests_and_takes_no_others(tiny: LoadedModel
     inputs = conversation(tiny.config, "text", 10, seed=0)
     handle = engine.submit(Request(inputs, Sampling(max_tokens=100_000)))
     engine.close()
-    with pytest.raises(CapacityError, match="closed before"):
+    with pytest.raises(ClosedError, match="closed before"):
         list(handle)
-    with pytest.raises(CapacityError, match="takes no more requests"):
+    with pytest.raises(ClosedError, match="takes no more requests"):
         engine.submit(Request(inputs, Sampling()))
 
 

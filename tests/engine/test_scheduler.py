@@ -30,6 +30,7 @@ class Machine:
     scheduler: Scheduler
     slots: dict[int, object] = field(default_factory=dict)
     num_right: int = 0
+    scored: dict[Row, list[int]] = field(default_factory=dict)
 
     def step(self) -> Plan:
         plan = self.scheduler.schedule()
@@ -55,6 +56,7 @@ class Machine:
                     self.slots[places[position]] = content
                 assert self.slots[places[position]] == content
         for piece in plan.pieces:
+            self.scored.setdefault(piece.row, []).extend(piece.scored_prompt)
             right = 0
             for place in range(piece.num_choices):
                 row = piece.row
@@ -103,9 +105,10 @@ def rows(draw: st.DrawFn) -> list[Row]:
             media=(medium,) if draw(st.booleans()) else (),
             adapter=draw(st.sampled_from([None, "vision"])),
             original_context=ORIGINAL_CONTEXT,
+            prompt_logprobs=draw(st.sampled_from([None, 0])),
         )
         if found and draw(st.booleans()) and not row.media:
-            row = replace(found[-1], number=number, token_ids=list(found[-1].token_ids), follows=found[-1])
+            row = replace(found[-1], number=number, token_ids=list(found[-1].token_ids))
         found.append(row)
     return found
 
@@ -144,6 +147,10 @@ def test_every_row_gets_what_it_gets_alone_and_no_block_leaks(
         row.token_ids == answer or place in cancelled
         for place, (row, answer) in enumerate(zip(mixture, wanted, strict=True))
     )
+    for place, row in enumerate(mixture):
+        if place not in cancelled:
+            once_each = [] if row.prompt_logprobs is None else list(range(row.num_prompt_tokens - 1))
+            assert machine.scored[row] == once_each
     assert machine.scheduler.pool.num_available == num_blocks
 
 
@@ -218,12 +225,51 @@ def test_a_row_that_outgrows_the_cache_ends_and_the_others_go_on() -> None:
     assert other.is_full
 
 
-def test_equal_prompts_are_computed_once() -> None:
-    first = Row(0, [5] * 14, max_length=16)
-    second = Row(1, [5] * 14, max_length=16, follows=first)
-    machine = start(20, first, second)
+def num_computed(machine: Machine) -> int:
+    """Runs all rows; how many tokens that took."""
+    total = 0
+    while machine.scheduler.has_rows:
+        total += sum(piece.length for piece in machine.step().pieces)
+    return total
+
+
+@pytest.mark.parametrize("max_step_tokens", [5, 16, 50])
+def test_equal_prompts_that_come_together_are_computed_once(max_step_tokens: int) -> None:
+    mixture = [Row(number, [5] * 45, max_length=47) for number in range(3)]
+    machine = start(40, *mixture, max_step_tokens=max_step_tokens)
+    assert num_computed(machine) == 46 + 2 * 2
+    assert machine.scheduler.counts.reused_tokens == 2 * 44
+
+
+def test_what_prompts_have_in_common_is_computed_once_and_another_prompt_does_not_wait() -> None:
+    leader, follower = (Row(number, [5] * 20 + [number] * 12, max_length=33) for number in range(2))
+    other = Row(2, [7] * 20, max_length=21)
+    machine = start(40, leader, follower, other)
+    machine.step()
+    assert machine.scheduler.waiting == [follower]
+    num_computed(machine)
+    assert machine.scheduler.counts.reused_tokens == 20
+
+
+def test_nobody_waits_for_a_row_that_is_gone() -> None:
+    """What it has computed so far is used; the rest is computed by the one who waited, for whom others wait then."""
+    rows = [Row(number, [5] * 41, max_length=42) for number in range(3)]
+    machine = start(40, *rows)
+    machine.step()
+    machine.scheduler.remove(rows[0])
+    assert num_computed(machine) == 41 - 16 + 1
+    assert machine.scheduler.counts.reused_tokens == 16 + 40
+
+
+def test_nobody_waits_for_a_row_that_was_preempted() -> None:
+    leader, follower = (Row(number, [5] * 41, max_length=42, priority=number) for number in range(2))
+    machine = start(12, leader)
+    machine.step()
+    machine.scheduler.add(follower)
+    machine.scheduler.add(Row(2, [7] * 20, max_length=21, priority=2))
     machine.run()
-    assert machine.scheduler.counts.reused_tokens == 12
+    assert machine.scheduler.counts.preempted > 0
+    assert leader.token_ids == follower.token_ids == expected(follower)
 
 
 def test_the_long_table_is_built_in_even_steps_before_it_is_needed() -> None:
@@ -254,3 +300,9 @@ def test_guesses_that_are_right_save_steps() -> None:
 def test_limits_that_leave_a_row_without_a_token_are_refused() -> None:
     with pytest.raises(ConfigError, match="max_rows is 5 and max_step_tokens 4"):
         SchedulerLimits(max_step_tokens=4, max_rows=5)
+
+
+@pytest.mark.parametrize("max_draft_tokens", [-1, 17])
+def test_guesses_without_bounds_are_refused(max_draft_tokens: int) -> None:
+    with pytest.raises(ConfigError, match=f"from 0 to 16, not {max_draft_tokens}"):
+        SchedulerLimits(max_draft_tokens=max_draft_tokens)

@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from phi4.errors import InputError
-from phi4.processing.grammar import GrammarConstraint, Grammars
+from phi4.processing.grammar import Grammars
+from phi4.processing.grammar_constraint import GrammarConstraint
 from phi4.processing.tokenizer import Tokenizer
 
 END, OTHER_END = 261, 256

@@ -206,3 +206,11 @@ def test_the_key_is_asked_for_everywhere_but_at_health(start: Start) -> None:
         assert server.send("/health").status == 200
         assert server.send("/v1/models", headers={"authorization": "Bearer s\xc3\xa9same"}).status == 200
         assert num_rows(server.service.engine) == 0
+
+
+def test_a_request_to_an_engine_that_was_closed_is_told_to_come_back(start: Start) -> None:
+    with start() as server:
+        server.service.engine.close()
+        reply = server.send("/v1/chat/completions", {"messages": user("Hello")})
+    assert (reply.status, reply.json["error"]["code"]) == (503, "stopping")
+    assert int(reply.headers["retry-after"]) > 0

@@ -140,3 +140,33 @@ def test_tools_and_earlier_calls_reach_the_prompt(server: Running, assistant: As
     assert '"name": "plan", "description": "Plans."' in prompt
     assert json.dumps([{"name": "plan", "arguments": ToolCall("plan", ARGUMENTS).arguments}]) in prompt
     assert prompt.endswith("<|tool|>done<|end|><|assistant|>")
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_call_that_the_model_begins_by_itself_follows_the_schema(
+    server: Running, assistant: Assistant, stream: bool
+) -> None:
+    encode = assistant.processor.tokenizer.encode
+    bias = {str(token_id): -100 for character in "\t\n\r " for token_id in encode(character, allow_special=False)}
+    bias |= {str(token_id): 100 for text in ("<|tool_call|>", "]") for token_id in encode(text, allow_special=True)}
+    create = server.client.chat.completions.create
+    answered: Any = create(
+        model="tiny",
+        messages=user("Plan"),
+        tools=[TOOL, OTHER],
+        temperature=1,
+        seed=1,
+        max_tokens=200,
+        logit_bias=bias,
+        stream=stream,
+    )
+    if stream:
+        calls = [tuple(call) for call in streamed_calls(answered)[1]]
+    else:
+        calls = [(call.function.name, call.function.arguments) for call in answered.choices[0].message.tool_calls]
+    assert len(calls) > 1
+    for name, arguments in calls[:-1]:  # the limit may cut the last one
+        assert name in {"plan", "stop"}
+        if name == "plan":
+            assert json.loads(arguments).keys() == {"days"}
+            assert set(json.loads(arguments)["days"]) <= {1, 2}

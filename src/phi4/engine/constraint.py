@@ -8,8 +8,8 @@ import torch
 class Constraint(Protocol):
     """Follows one answer token by token. It knows ids; whoever made it knows the strings behind them."""
 
-    def allowed(self) -> torch.Tensor:
-        """The tokens that may come next: bool, True = allowed, [vocabulary], at least one of them.
+    def allowed(self) -> torch.Tensor | None:
+        """The tokens that may come next: bool, True = allowed, [vocabulary], at least one of them; None for all.
 
         Raises:
             Phi4Error: there are none, or the grammar is too complex; it ends the request.

@@ -20,7 +20,7 @@ from phi4.engine.row import Row
 from phi4.engine.runner import Runner, StepResult
 from phi4.engine.sampler import Choice, Question, Sampler, choose_tokens
 from phi4.engine.scheduler import Counts, Scheduler
-from phi4.errors import CapacityError
+from phi4.errors import ClosedError
 from phi4.model.paged_cache import PagedCache
 
 DEFAULT_FEATURE_BYTES = 256 * 2**20
@@ -100,7 +100,8 @@ class Engine:
 
         Raises:
             InputError: the conversation is empty, or needs a modality that the model lacks.
-            CapacityError: the conversation is longer than the context or the cache, or the engine is closed.
+            CapacityError: the conversation is longer than the context or the cache.
+            ClosedError: the engine is closed.
         """
         handle = Handle(request, self._check(request))
         self._inbox.put([(handle, self._samplers(request))], self._work)
@@ -112,7 +113,7 @@ class Engine:
         All requests are checked before the first one is queued. One that fails later ends the others.
 
         Raises:
-            InputError, CapacityError: as `submit` does.
+            InputError, CapacityError, ClosedError: as `submit` does.
         """
         events: SimpleQueue[tuple[int, Event]] = SimpleQueue()
         handles = [Handle(one, self._check(one), index, events) for index, one in enumerate(requests)]
@@ -165,16 +166,15 @@ class Engine:
         submitted, is_closed = self._inbox.take()
         for handle, samplers in submitted:
             self._add(handle, samplers)
-        for handle in [handle for handle in self._rows if handle.is_cancelled]:
-            self._remove(self._rows[handle])
+        for handle in list(self._rows):
+            self._remove_unwanted(handle)
         if is_closed:
-            self._fail_all(CapacityError("the engine was closed before this request was finished"))
+            self._fail_all(ClosedError("the engine is about to stop: it was closed before this request was finished"))
         return self._inbox.is_idle(has_rows=bool(self._rows))
 
     def _add(self, handle: Handle, samplers: Sequence[Sampler]) -> None:
         """Queues a row for each of the answers to a request."""
         config, inputs = self.model.decoder_config, handle.request.inputs
-        first: Row | None = None
         for choice, sampler in enumerate(samplers):
             row = Row(
                 self._num_rows,
@@ -184,22 +184,22 @@ class Engine:
                 media=inputs.media,
                 adapter=handle.adapter,
                 original_context=config.original_max_position_embeddings if config.rope_scaling else None,
-                follows=first,
+                prompt_logprobs=handle.request.prompt_logprobs if choice == 0 else None,
             )
             self._scheduler.add(row)
             self._num_rows += 1
             self._rows.setdefault(handle, []).append(row)
             self._answers[row] = _Answer(handle, choice, sampler)
-            first = first or row
 
     def _commit(self, plan: Plan, result: StepResult, chosen: Sequence[list[Choice] | Exception]) -> None:
         """Keeps what was computed, hands the tokens out, and ends what is finished or failed."""
-        for piece, choices in zip(result.pieces, chosen, strict=True):
+        for piece, choices, scores in zip(result.pieces, chosen, result.prompt_scores, strict=True):
             if piece.row not in self._answers:  # another answer to the same request failed in this step
                 continue
             if isinstance(choices, Exception):
                 self._fail(piece.row, choices)
             else:
+                self._answers[piece.row].handle.keep_prompt(scores)
                 self._keep(piece, choices)
         for row, error in result.failed:
             self._fail(row, error)
@@ -231,6 +231,8 @@ class Engine:
         self._scheduler.commit(piece, max(0, len(tokens) - 1))
         if tokens and tokens[-1].finish_reason is not None:
             self._remove([row])
+        if answer.choice == 0 and row.found_tokens is not None:
+            answer.handle.cached_tokens = row.found_tokens
         for token in tokens:
             answer.handle.put(token)
         if answer.handle not in self._rows:
@@ -251,6 +253,12 @@ class Engine:
         self._runner.forget_all()
         for handle in handles:
             handle.put(error)
+
+    def _remove_unwanted(self, handle: Handle) -> None:
+        """Lets the answers of a request go that were cancelled; with the last of them it has ended."""
+        self._remove([row for row in self._rows[handle] if not handle.is_wanted(self._answers[row].choice)])
+        if handle not in self._rows:
+            handle.put(None)
 
     def _remove(self, rows: Sequence[Row]) -> None:
         """Lets rows go that are finished, failed or cancelled."""

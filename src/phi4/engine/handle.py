@@ -2,10 +2,11 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from queue import SimpleQueue
 
 from phi4.engine.request import GeneratedToken, Request
+from phi4.engine.sampler import LogProbabilities
 
 # A token, the error that ended the request, or None at its end.
 Event = GeneratedToken | Exception | None
@@ -21,6 +22,11 @@ class Handle:
         request: what was asked.
         adapter: the LoRA of the conversation.
         submitted: when, as `time.perf_counter` tells it.
+        cached_tokens: how many tokens of the prompt were found in the cache instead of being computed; known when the
+            first token is there. Of `n` answers the first one counts: the others find the prompt in any case.
+        prompt_log_probabilities: what the model thought of each token of the prompt, if the request asked for that;
+            None for the first one, before which there is nothing. Complete when the first token of the first answer is
+            there.
     """
 
     def __init__(
@@ -34,20 +40,37 @@ class Handle:
         self.request = request
         self.adapter = adapter
         self.submitted = time.perf_counter()
+        self.cached_tokens = 0
+        self.prompt_log_probabilities: list[LogProbabilities | None] = [] if request.prompt_logprobs is None else [None]
         self._index = index
         self._events: SimpleQueue[tuple[int, Event]] = SimpleQueue() if events is None else events
         self._notify: Callable[[], object] | None = None
         self._cancelled = False
+        self._cancelled_choices: set[int] = set()
 
     @property
     def is_cancelled(self) -> bool:
-        """Whether `cancel` was called."""
+        """Whether the whole request was cancelled."""
         return self._cancelled
 
-    def cancel(self) -> None:
-        """Ends the request; its rows leave before the next step. Does nothing if it has ended."""
+    def is_wanted(self, choice: int) -> bool:
+        """Whether an answer is still waited for; the engine asks this."""
+        return not self._cancelled and choice not in self._cancelled_choices
+
+    def cancel(self, choice: int | None = None) -> None:
+        """Ends the request, or one of its `n` answers; its rows leave before the next step.
+
+        Does nothing to what has ended. Tokens that were there before may still be read.
+        """
+        if choice is not None:
+            self._cancelled_choices.add(choice)
+            return
         self._cancelled = True
         self.put(None)
+
+    def keep_prompt(self, scores: Sequence[LogProbabilities]) -> None:
+        """Takes what the model thought of the next tokens of the prompt; the engine calls this."""
+        self.prompt_log_probabilities += scores
 
     def put(self, event: Event) -> None:
         """Hands an event out; the engine calls this."""

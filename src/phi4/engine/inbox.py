@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 
 from phi4.engine.handle import Handle
 from phi4.engine.sampler import Sampler
-from phi4.errors import CapacityError
+from phi4.errors import ClosedError
 
 # A request that was submitted, with a sampler for each of its answers.
 Submission = tuple[Handle, list[Sampler]]
@@ -29,11 +29,11 @@ class Inbox:
             work: what the thread does; it ends when `is_idle` says so.
 
         Raises:
-            CapacityError: the inbox is closed.
+            ClosedError: the inbox is closed.
         """
         with self._lock:
             if self._is_closed:
-                raise CapacityError("the engine is closed and takes no more requests; make another one")
+                raise ClosedError("the engine is closed and takes no more requests; make another one")
             self._submitted += submissions
             if submissions and not self._is_working:
                 if self._thread is not None:

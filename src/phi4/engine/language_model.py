@@ -36,6 +36,10 @@ class LanguageModel(Protocol):
         """Turns a medium into the rows of its placeholders, [medium.num_tokens, hidden]."""
         ...
 
+    def encode_together(self, media: Sequence[Medium], adapters: Sequence[str | None]) -> list[torch.Tensor]:
+        """What `encode` makes of each of them, in as few passes as memory allows."""
+        ...
+
     def embed(self, token_ids: torch.Tensor) -> torch.Tensor:
         """[tokens] -> [tokens, hidden]."""
         ...

@@ -34,6 +34,14 @@ class Piece:
         chooses = self.table is self.row.table and self.start + self.length == len(self.row.token_ids)
         return 1 + len(self.drafts) if chooses else 0
 
+    @property
+    def scored_prompt(self) -> range:
+        """Positions in the prompt, the token behind each of which is scored."""
+        row = self.row
+        if row.prompt_logprobs is None or self.table is not row.table:
+            return range(0)
+        return range(max(self.start, row.num_scored), min(self.start + self.length, row.num_prompt_tokens - 1))
+
 
 @dataclass(frozen=True)
 class Plan:

@@ -7,7 +7,7 @@ from typing import Literal
 from phi4.config import DecoderConfig
 from phi4.engine.constraint import Constraint
 from phi4.engine.sampler import LogProbabilities
-from phi4.engine.sampling import Sampling
+from phi4.engine.sampling import MAX_LOGPROBS, Sampling
 from phi4.errors import CapacityError, InputError
 from phi4.inputs import ModelInputs, Rotary
 
@@ -23,12 +23,19 @@ class Request:
         sampling: how tokens are chosen, and how many answers there are.
         priority: requests with a greater one come first, and take the place of those with a smaller one.
         constrain: makes what each answer is held to, or None for free answers.
+        prompt_logprobs: report the log-probability of each token of the prompt, and of this many best ones in its
+            place; None reports nothing. The first of `n` answers brings them, to the handle.
     """
 
     inputs: ModelInputs
     sampling: Sampling
     priority: int = 0
     constrain: Callable[[], Constraint] | None = None
+    prompt_logprobs: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.prompt_logprobs is not None and not 0 <= self.prompt_logprobs <= MAX_LOGPROBS:
+            raise InputError(f"prompt_logprobs must be from 0 to {MAX_LOGPROBS}, not {self.prompt_logprobs}")
 
 
 @dataclass(frozen=True)

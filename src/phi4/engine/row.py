@@ -37,9 +37,11 @@ class Row:
         adapter: the LoRA of the conversation.
         max_length: tokens of prompt and answer together at which the answer ends.
         original_context: tokens up to which the short rotary table holds, or None if the model has one table.
-        follows: a row with the same prompt; this one waits for its prefill and shares its blocks.
+        prompt_logprobs: how many best tokens are reported at each place of the prompt; None if it is not scored.
         table: what is cached.
         ahead: what is cached ahead of time with the long factors, for a row that will need them.
+        found_tokens: how many of the prompt's tokens were in the cache when the row was first let in; None before.
+        num_scored: tokens of the prompt that have run so that the ones behind them were scored.
         lookup: what guesses how the answer goes on.
         draft_tokens: how many tokens may be guessed next; it follows how many guesses were right.
     """
@@ -51,10 +53,12 @@ class Row:
     media: tuple[Medium, ...] = ()
     adapter: str | None = None
     original_context: int | None = None
-    follows: "Row | None" = None
+    prompt_logprobs: int | None = None
     num_prompt_tokens: int = field(init=False)
     table: BlockTable = field(init=False)
     ahead: BlockTable | None = field(init=False, default=None)
+    found_tokens: int | None = field(init=False, default=None)
+    num_scored: int = field(init=False, default=0)
     lookup: PromptLookup = field(init=False, default_factory=PromptLookup)
     draft_tokens: int = field(init=False, default=1)
 
@@ -77,6 +81,15 @@ class Row:
     def num_missing(self) -> int:
         """Tokens that must run before the next one can be chosen."""
         return len(self.token_ids) - self.table.num_cached
+
+    @property
+    def num_reusable(self) -> int:
+        """Tokens that need not run if they are cached: all but the last, behind which the next one is chosen.
+
+        Of a prompt that is scored, those that were scored before the row had to give its blocks up.
+        """
+        waits_for_scores = self.prompt_logprobs is not None and self.num_scored < self.num_prompt_tokens - 1
+        return self.num_scored if waits_for_scores else len(self.token_ids) - 1
 
     @property
     def num_answer_tokens(self) -> int:

@@ -10,9 +10,13 @@ from phi4.engine.feature_cache import FeatureCache
 from phi4.engine.language_model import LanguageModel
 from phi4.engine.plan import Piece
 from phi4.engine.row import Row
+from phi4.engine.sampler import LogProbabilities, log_probabilities
 from phi4.inputs import Medium
 from phi4.model.paged_cache import PagedCache
 from phi4.model.step import Segment
+
+# Places of prompts whose scores exist at once: a row of 200,064 scores takes 800 KB in fp32.
+SCORED_TOGETHER = 64
 
 
 @dataclass(frozen=True, eq=False)
@@ -22,11 +26,13 @@ class StepResult:
     Attributes:
         pieces: those that ran.
         logits: scores of the places that they ask for, in their order: fp32, [places, vocabulary].
+        prompt_scores: of each piece, what the model thought of the tokens behind `Piece.scored_prompt`.
         failed: rows that could not run, and why.
     """
 
     pieces: list[Piece]
     logits: torch.Tensor
+    prompt_scores: list[list[LogProbabilities]]
     failed: list[tuple[Row, Exception]]
 
 
@@ -52,14 +58,14 @@ class Runner:
         """Runs one packed step. A row whose media cannot be encoded fails alone; where the model fails, all rows do."""
         runnable, failed = self._encode_media(pieces)
         try:
-            logits = self._forward(runnable)
+            logits, prompt_scores = self._forward(runnable)
         except Exception as error:  # of whatever kind: it belongs to these rows, and others must go on
-            return StepResult([], torch.empty(0, 0), [*failed, *((piece.row, error) for piece in runnable)])
-        return StepResult(runnable, logits, failed)
+            return StepResult([], torch.empty(0, 0), [], [*failed, *((piece.row, error) for piece in runnable)])
+        return StepResult(runnable, logits, prompt_scores, failed)
 
-    def _forward(self, pieces: Sequence[Piece]) -> torch.Tensor:
+    def _forward(self, pieces: Sequence[Piece]) -> tuple[torch.Tensor, list[list[LogProbabilities]]]:
         if not pieces:
-            return torch.empty(0, 0)
+            return torch.empty(0, 0), []
         segments = [
             Segment(
                 length=len(piece.token_ids),
@@ -70,10 +76,27 @@ class Runner:
             )
             for piece in pieces
         ]
-        ends = accumulate(segment.length for segment in segments)
-        scored = [row for piece, end in zip(pieces, ends, strict=True) for row in range(end - piece.num_choices, end)]
-        hidden = self.model(self._embed(pieces), self.model.step(segments, scored))
-        return self.model.logits(hidden).float()
+        ends = list(accumulate(segment.length for segment in segments))
+        chosen = [row for piece, end in zip(pieces, ends, strict=True) for row in range(end - piece.num_choices, end)]
+        read = [
+            end - len(piece.token_ids) + position - piece.start
+            for piece, end in zip(pieces, ends, strict=True)
+            for position in piece.scored_prompt
+        ]
+        hidden = self.model(self._embed(pieces), self.model.step(segments, chosen + read))
+        logits = self.model.logits(hidden[: len(chosen)]).float()
+        parts = hidden[len(chosen) :].split([len(piece.scored_prompt) for piece in pieces])
+        return logits, [self._score_prompt(*one) for one in zip(pieces, parts, strict=True)]
+
+    def _score_prompt(self, piece: Piece, hidden: torch.Tensor) -> list[LogProbabilities]:
+        """What the model thought of the tokens behind some of a prompt, from their hidden states, [places, hidden]."""
+        found: list[LogProbabilities] = []
+        for rows in hidden.split(SCORED_TOGETHER):
+            first = piece.scored_prompt.start + len(found) + 1
+            token_ids = piece.row.token_ids[first : first + len(rows)]
+            if token_ids:
+                found += log_probabilities(self.model.logits(rows).float(), token_ids, piece.row.prompt_logprobs or 0)
+        return found
 
     def _embed(self, pieces: Sequence[Piece]) -> torch.Tensor:
         """[tokens, hidden] of all pieces, features in the places of placeholders."""
@@ -92,15 +115,19 @@ class Runner:
 
     def _encode_media(self, pieces: Sequence[Piece]) -> tuple[list[Piece], list[tuple[Row, Exception]]]:
         """Encodes the media that these pieces need; returns the pieces that can run, and the rows that cannot."""
+        wanted = {
+            (piece.row, place): medium
+            for piece in pieces
+            for place, medium in _media_inside(piece)
+            if place not in self._features_of_rows.get(piece.row, ())
+        }
+        encoded = self.features.encode([(medium, row.adapter) for (row, _), medium in wanted.items()])
         errors: dict[Row, Exception] = {}
-        for piece in pieces:
-            try:
-                for place, medium in _media_inside(piece):
-                    features = self._features_of_rows.setdefault(piece.row, {})
-                    if place not in features:
-                        features[place] = self.features.encode(medium, piece.row.adapter)
-            except Exception as error:  # an encoder may raise anything, modalities from outside above all
-                errors.setdefault(piece.row, error)
+        for (row, place), features in zip(wanted, encoded, strict=True):
+            if isinstance(features, Exception):
+                errors.setdefault(row, features)
+            else:
+                self._features_of_rows.setdefault(row, {})[place] = features
         runnable = [piece for piece in pieces if piece.row not in errors]
         return runnable, list(errors.items())
 

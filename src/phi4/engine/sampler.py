@@ -78,20 +78,27 @@ class Sampler:
         self.counts[token_id] += 1
         if sampling.logprobs is None:
             return Choice(token_id, None)
-        return Choice(token_id, log_probabilities(logits, token_id, sampling.logprobs))
+        (found,) = log_probabilities(logits[None], [token_id], sampling.logprobs)
+        return Choice(token_id, found)
 
     def _constrained(self, logits: torch.Tensor) -> torch.Tensor:
-        if self.constraint is None:
-            return logits
-        return logits.masked_fill(~self.constraint.allowed().to(logits.device), -math.inf)
+        allowed = None if self.constraint is None else self.constraint.allowed()
+        return logits if allowed is None else logits.masked_fill(~allowed.to(logits.device), -math.inf)
 
 
-def log_probabilities(logits: torch.Tensor, token_id: int, num_best: int) -> LogProbabilities:
-    """The log-probability of a token and of the best ones, from fp32 scores [vocabulary]."""
+def log_probabilities(logits: torch.Tensor, token_ids: Sequence[int], num_best: int) -> list[LogProbabilities]:
+    """What the model thought of some places.
+
+    Args:
+        logits: scores of the vocabulary, fp32, [places, vocabulary].
+        token_ids: the token that stands at each place.
+        num_best: how many of the most probable tokens to report.
+    """
     logarithms = torch.log_softmax(logits, dim=-1)
-    values, ids = torch.topk(logarithms, min(num_best, logits.shape[0]))
-    best = tuple(zip(ids.tolist(), values.tolist(), strict=True))
-    return LogProbabilities(float(logarithms[token_id]), best)
+    chosen = logarithms.gather(1, torch.tensor(token_ids, device=logits.device)[:, None])[:, 0].tolist()
+    values, ids = torch.topk(logarithms, min(num_best, logits.shape[1]))
+    best = [tuple(zip(*place, strict=True)) for place in zip(ids.tolist(), values.tolist(), strict=True)]
+    return [LogProbabilities(*place) for place in zip(chosen, best, strict=True)]
 
 
 @dataclass(frozen=True, eq=False)

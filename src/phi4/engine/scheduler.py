@@ -85,6 +85,7 @@ class Scheduler:
         """
         table, end = piece.table, piece.start + piece.length + num_right
         first, last = table.num_cached // self.limits.block_tokens, end // self.limits.block_tokens
+        piece.row.num_scored += len(piece.scored_prompt)
         table.num_cached = end
         if piece.drafts:
             piece.row.draft_tokens = 2 * num_right + 1
@@ -136,10 +137,10 @@ class Scheduler:
         self.counts.reused_tokens += table.num_cached
 
     def _reusable_keys(self, row: Row, table: BlockTable) -> list[bytes]:
-        """Keys of the full blocks of a row; at least its last token runs, as its scores are asked for."""
+        """Keys of the full blocks of a row that need not run."""
         if not self.limits.reuse_prefixes:
             return []
-        return row.block_keys(table, (len(row.token_ids) - 1) // self.limits.block_tokens, self.limits.block_tokens)
+        return row.block_keys(table, row.num_reusable // self.limits.block_tokens, self.limits.block_tokens)
 
     def _grow(self, row: Row) -> bool:
         """Gives a running row blocks for all its tokens; others, or the row itself, may have to give theirs up.
@@ -189,19 +190,34 @@ class Scheduler:
         insort(self.waiting, row, key=lambda waiting: waiting.rank)
 
     def _admit(self) -> None:
-        """Lets rows in as long as there is room for all their tokens; nobody is overtaken because of his size."""
+        """Lets rows in as long as there is room for all their tokens; nobody is overtaken because of his size.
+
+        A row whose prompt begins like one that is being read waits until it can share what they have in common.
+        """
         for row in list(self.waiting):
-            if row.follows is not None and row.follows.num_answer_tokens == 0 and self._is_known(row.follows):
+            if any(self._computes_block_of(running, row) for running in self.running):
                 continue
             if not self._make_room(row):
                 return
             self.waiting.remove(row)
             self.running.append(row)
             self._take_known_blocks(row, row.table)
+            if row.found_tokens is None:
+                row.found_tokens = row.table.num_cached
             self._extend(row.table, self._num_blocks(len(row.token_ids)) - len(row.table.blocks))
 
-    def _is_known(self, row: Row) -> bool:
-        return row in self.running or row in self.waiting
+    def _computes_block_of(self, running: Row, waiting: Row) -> bool:
+        """Whether the block that a running row computes next is one that a waiting row needs, and that nobody has yet.
+
+        Nobody waits in a circle or for ever: it is a running row that is waited for, and only as long as it runs.
+        """
+        block_tokens = self.limits.block_tokens
+        index = running.table.num_cached // block_tokens
+        if (index + 1) * block_tokens > min(len(running.token_ids), waiting.num_reusable):
+            return False
+        key = waiting.block_keys(waiting.table, index + 1, block_tokens)[index]
+        is_same = running.block_keys(running.table, index + 1, block_tokens)[index] == key
+        return self.limits.reuse_prefixes and is_same and not self.pool.count_known([key])[0]
 
     def _make_room(self, row: Row) -> bool:
         """Whether a waiting row has room by now; rows of a lower priority give theirs up if that helps."""

@@ -188,6 +188,10 @@ class Phi4Mini(nn.Module):
         self.adapter_for(frozenset({medium.modality}))
         raise AssertionError("unreachable: adapter_for refuses every modality")
 
+    def encode_together(self, media: Sequence[Medium], adapters: Sequence[str | None]) -> list[torch.Tensor]:
+        """Refuses every medium, as `encode` does."""
+        return [self.encode(medium, adapter) for medium, adapter in zip(media, adapters, strict=True)]
+
     def embed(self, token_ids: torch.Tensor) -> torch.Tensor:
         """Looks up [tokens] ids: [tokens, hidden]."""
         return self.model.embed_tokens(token_ids)

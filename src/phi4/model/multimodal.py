@@ -100,11 +100,31 @@ class Phi4Multimodal(nn.Module):
                 features = self.speech(medium.data, adapter)
             case name:
                 features = self.get_submodule(name)(medium.data)
-        if features.shape[0] != medium.num_tokens:
-            raise InputError(
-                f"a {medium.modality} input has {features.shape[0]} tokens, but {medium.num_tokens} placeholders"
-            )
-        return features
+        return _checked(medium, features)
+
+    def encode_together(self, media: Sequence[Medium], adapters: Sequence[str | None]) -> list[torch.Tensor]:
+        """Turns media into rows as `encode` does, pictures and sounds several in a pass.
+
+        Args:
+            media: of any conversations.
+            adapters: of the conversation of each.
+
+        Raises:
+            InputError: the rows of a medium are not as many as its placeholders.
+        """
+        features: dict[int, torch.Tensor] = {}
+        for modality in sorted({medium.modality for medium in media}):
+            places = [place for place, medium in enumerate(media) if medium.modality == modality]
+            data = [media[place].data for place in places]
+            match modality:
+                case "vision":
+                    encoded = self.vision.encode_together(data)
+                case "speech":
+                    encoded = self.speech.encode_together(data, [str(adapters[place]) for place in places])
+                case _:
+                    encoded = [self.get_submodule(modality)(one) for one in data]
+            features.update(zip(places, encoded, strict=True))
+        return [_checked(medium, features[place]) for place, medium in enumerate(media)]
 
     def embed(self, token_ids: torch.Tensor) -> torch.Tensor:
         """Looks up [tokens] ids: [tokens, hidden]; the rows of media are put in afterwards."""
@@ -122,3 +142,12 @@ class Phi4Multimodal(nn.Module):
     def head_weight(self) -> torch.Tensor:
         """The output embedding that `logits` multiplies with, [vocabulary, hidden]."""
         return self.language.head_weight
+
+
+def _checked(medium: Medium, features: torch.Tensor) -> torch.Tensor:
+    """Features of a medium, if there are as many rows as placeholders."""
+    if features.shape[0] != medium.num_tokens:
+        raise InputError(
+            f"a {medium.modality} input has {features.shape[0]} tokens, but {medium.num_tokens} placeholders"
+        )
+    return features

@@ -10,6 +10,7 @@ from torch.nn import functional
 from phi4.config import SpeechConfig
 from phi4.inputs import AudioFrames
 from phi4.model.encoder_attention import EncoderAttention
+from phi4.model.encoder_batches import split_batches
 from phi4.model.projectors import Projector
 
 # Longer clips are cut into independent chunks of this many tokens (40 s; facts sheet 5.3).
@@ -39,6 +40,28 @@ class Speech(nn.Module):
         mean = self.encoder.global_mean
         frames = audio.frames.to(mean.device, mean.dtype)
         return self.projectors[projector](self.encoder(frames))
+
+    def encode_together(self, sounds: Sequence[AudioFrames], projectors: Sequence[str]) -> list[torch.Tensor]:
+        """Encodes clips as `forward` would, short ones several in a pass.
+
+        A pass takes as many frames, padding included, as one of the windows in which a long clip passes.
+
+        Args:
+            sounds: the clips.
+            projectors: of each.
+        """
+        mean = self.encoder.global_mean
+        lengths = [audio.frames.shape[0] for audio in sounds]
+        encoded: dict[int, torch.Tensor] = {}
+        for batch in split_batches(lengths, MAX_CHUNK_TOKENS * self.encoder.subsampling.time_reduction):
+            if len(batch) == 1:
+                encoded[batch[0]] = self(sounds[batch[0]], projectors[batch[0]])
+                continue
+            clips = self.encoder.encode_clips([sounds[place].frames.to(mean.device, mean.dtype) for place in batch])
+            encoded |= {
+                place: self.projectors[projectors[place]](clip) for place, clip in zip(batch, clips, strict=True)
+            }
+        return [encoded[place] for place in range(len(sounds))]
 
 
 class ConformerEncoder(nn.Module):
@@ -71,7 +94,7 @@ class ConformerEncoder(nn.Module):
         return hidden.flatten(0, 1)[:num_tokens]
 
     def encode_clips(self, clips: Sequence[torch.Tensor]) -> list[torch.Tensor]:
-        """Encodes clips as `forward` would, in one pass if all are short; for training.
+        """Encodes clips as `forward` would, in one pass if all are short.
 
         Args:
             clips: frames of each, [frames, mels].

@@ -1,5 +1,7 @@
 """Vision: the SigLIP tower, 2 x 2 pooling, the merge of tiles and global view, and the projector."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import nn
 from torch.nn import functional
@@ -7,11 +9,16 @@ from torch.nn import functional
 from phi4.config import VisionConfig
 from phi4.inputs import ImageCrops
 from phi4.model.encoder_attention import EncoderAttention
+from phi4.model.encoder_batches import split_batches
 from phi4.model.projectors import Projector
+
+# Small pictures pass together as long as they take no more memory than the largest picture does by itself: 36 tiles
+# and the global view (facts sheet 4.3).
+MAX_CROPS_TOGETHER = 37
 
 
 class Vision(nn.Module):
-    """From the crops of one picture to the rows that replace its placeholders."""
+    """From the crops of pictures to the rows that replace their placeholders."""
 
     def __init__(self, config: VisionConfig, hidden_size: int) -> None:
         super().__init__()
@@ -25,9 +32,27 @@ class Vision(nn.Module):
 
         The order is tiles, separator, global view, and the separators go through the projector too (facts sheet 4.4).
         """
+        (rows,) = self._encode_batch([image])
+        return rows
+
+    def encode_together(self, images: Sequence[ImageCrops]) -> list[torch.Tensor]:
+        """Encodes pictures as `forward` would, several in a pass: no crop sees another."""
+        encoded: dict[int, torch.Tensor] = {}
+        for batch in split_batches([image.crops.shape[0] for image in images], MAX_CROPS_TOGETHER):
+            members = [images[place] for place in batch]
+            rows = self._encode_batch(members) if len(members) > 1 else [self(members[0])]
+            encoded.update(zip(batch, rows, strict=True))
+        return [encoded[place] for place in range(len(images))]
+
+    def _encode_batch(self, images: Sequence[ImageCrops]) -> list[torch.Tensor]:
         weight = self.encoder.patch_embedding.weight
-        mask = image.mask.to(weight.device)
-        patches = self.encoder(image.crops.to(weight.device, weight.dtype), mask)
+        crops = torch.cat([image.crops for image in images]).to(weight.device, weight.dtype)
+        masks = [image.mask.to(weight.device) for image in images]
+        patches = self.encoder(crops, torch.cat(masks)).split([len(mask) for mask in masks])
+        return [self._lay_out(*one) for one in zip(images, patches, masks, strict=True)]
+
+    def _lay_out(self, image: ImageCrops, patches: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        """From the patches of one picture, [crops, patches, width], to its rows."""
         pooled = pool_patches(patches, mask.shape[-1])
         tiles = join_tiles(pooled[1:], image.rows, image.columns)
         useful = join_tiles(mask[1:, ::2, ::2, None], image.rows, image.columns)[..., 0]

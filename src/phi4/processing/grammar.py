@@ -1,4 +1,4 @@
-"""Grammars that an answer can be held to: JSON schemas and regular expressions, as tokens that may come next."""
+"""Grammars that an answer can be held to: JSON schemas, regular expressions and calls of functions."""
 
 import json
 from collections.abc import Callable, Mapping, Sequence
@@ -7,40 +7,16 @@ from functools import cached_property
 from typing import Any
 
 import llguidance
-import numpy as np
 import torch
 
 from phi4.errors import InputError
+from phi4.processing.grammar_constraint import GrammarConstraint
+from phi4.processing.offered_calls import OfferedCalls, find_list_beginnings
 from phi4.processing.tokenizer import Tokenizer
+from phi4.processing.tools import TOOL_CALL_CLOSER, TOOL_CALL_OPENER
 
-
-class GrammarConstraint:
-    """Follows one answer through a grammar."""
-
-    def __init__(self, matcher: llguidance.LLMatcher, vocab_size: int) -> None:
-        self._matcher = matcher
-        self._vocab_size = vocab_size
-
-    def allowed(self) -> torch.Tensor:
-        """The tokens that may come next, bool, [vocabulary]; end tokens where the grammar is satisfied.
-
-        Raises:
-            InputError: the grammar became too complex on the way.
-        """
-        bits = np.frombuffer(self._matcher.compute_bitmask(), dtype=np.uint8)
-        self._check()
-        mask = np.unpackbits(bits, count=self._vocab_size, bitorder="little").astype(bool)
-        return torch.from_numpy(mask)
-
-    def advance(self, token_id: int) -> None:
-        """Takes the next token of the answer."""
-        self._matcher.consume_token(token_id)
-        self._check()
-
-    def _check(self) -> None:
-        if self._matcher.is_error():
-            reason, _, _ = self._matcher.get_error().partition("\n<state>")
-            raise InputError(f"the answer cannot follow its grammar any further: {reason}")
+# Between the parts of a call; a model that likes white space must not be able to go on with it for ever.
+_MAX_WHITE_SPACE = 16
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,9 +59,62 @@ class Grammars:
         """
         return self._constraints(llguidance.LLMatcher.grammar_from_regex(pattern), "regular expression")
 
+    def demanded_calls(
+        self, functions: Sequence[Mapping[str, Any]], opener: str, max_calls: int | None = None
+    ) -> Callable[[], GrammarConstraint]:
+        """Allows a list of calls of these functions, as it stands behind an opener.
+
+        Args:
+            functions: with their names and parameters, as `read_tools` returns them. Parameters that are a JSON schema
+                of an object are enforced; the flat ones of the model card allow any object.
+            opener: `<|tool_call|>`, whose calls are closed by a token of their own, or `functools`.
+            max_calls: 1 allows a single call, None any number.
+
+        Raises:
+            InputError: the parameters of a function are no JSON schema that can be enforced.
+        """
+        for name, complaint in self._unenforceable(functions).items():
+            raise InputError(f"the parameters of the function {name!r} cannot be used: {complaint}")
+        closer = self._closer if opener == TOOL_CALL_OPENER else ""
+        return self._constraints(_calls_grammar(functions, closer, is_single=max_calls == 1), "list of functions")
+
+    def offered_calls(self, functions: Sequence[Mapping[str, Any]]) -> Callable[[], OfferedCalls]:
+        """Allows everything, but of calls, in either dialect, well-formed ones of these functions alone.
+
+        Args:
+            functions: as for `demanded_calls`; parameters that cannot be enforced allow any object.
+        """
+        unenforceable = self._unenforceable(functions)
+        enforced = [{"name": one["name"]} if one["name"] in unenforceable else one for one in functions]
+        tagged = self._constraints(_calls_grammar(enforced, self._closer), "list of functions")
+        functools = self._constraints(_calls_grammar(enforced, ""), "list of functions")
+        return lambda: OfferedCalls(self.tokenizer.token_bytes, tagged, functools, self._begins_list)
+
+    def _unenforceable(self, functions: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+        """Names of functions whose parameters cannot be enforced, and why; most often there are none."""
+        if not self._complaint(_calls_grammar(functions, "")):
+            return {}
+        complaints = {one["name"]: self._complaint(_calls_grammar([one], "")) for one in functions}
+        return {name: complaint for name, complaint in complaints.items() if complaint}
+
+    @property
+    def _closer(self) -> str:
+        """What ends a list of calls behind `<|tool_call|>`: a token, or its text where a vocabulary lacks it."""
+        token = self.tokenizer.added.by_text.get(TOOL_CALL_CLOSER)
+        return json.dumps(TOOL_CALL_CLOSER) if token is None else f"<[{token.token_id}]>"
+
+    @cached_property
+    def _begins_list(self) -> torch.Tensor:
+        return find_list_beginnings([self.tokenizer.token_bytes(token_id) for token_id in range(self.vocab_size)])
+
+    def _complaint(self, grammar: str) -> str:
+        """What is wrong with a grammar; warnings are not counted."""
+        complaint: str = llguidance.LLMatcher.validate_grammar(grammar, self._vocabulary)
+        return "" if complaint.startswith("WARNING") else complaint
+
     def _constraints(self, grammar: str, noun: str) -> Callable[[], GrammarConstraint]:
-        complaint = llguidance.LLMatcher.validate_grammar(grammar, self._vocabulary)
-        if complaint and not complaint.startswith("WARNING"):
+        complaint = self._complaint(grammar)
+        if complaint:
             raise InputError(f"the {noun} cannot be used: {complaint}")
         return lambda: GrammarConstraint(llguidance.LLMatcher(self._vocabulary, grammar, log_level=0), self.vocab_size)
 
@@ -109,3 +138,34 @@ class _Vocabulary:
 
     def __call__(self, text: bytes) -> list[int]:
         return self._tokenizer.encode(text.decode(), allow_special=False)
+
+
+def _calls_grammar(functions: Sequence[Mapping[str, Any]], closer: str, *, is_single: bool = False) -> str:
+    """A list of calls in the form that the release writes them (facts sheet 9.1), in llguidance's Lark.
+
+    The schema of each function is a document of its own: what it refers to is found in it.
+    """
+    more = "" if is_single else '(WS "," WS call)*'
+    names = [f"call_{number}" for number in range(len(functions))]
+    rules = [
+        f'start: WS "[" WS call {more} WS "]" {f"WS {closer}" if closer else ""}',
+        f"call: {' | '.join(names)}",
+        f"WS: /[ \\t\\r\\n]{{0,{_MAX_WHITE_SPACE}}}/",
+    ]
+    for name, function in zip(names, functions, strict=True):
+        written = json.dumps(json.dumps(function["name"], ensure_ascii=False), ensure_ascii=False)
+        rules += [
+            f'{name}: "{{" WS "\\"name\\"" WS ":" WS {written} WS "," WS '
+            f'"\\"arguments\\"" WS ":" WS {name}_arguments WS "}}"',
+            f"{name}_arguments: %json {json.dumps(_arguments_schema(function))}",
+        ]
+    grammar: str = llguidance.LLMatcher.grammar_from_lark("\n".join(rules))
+    return grammar
+
+
+def _arguments_schema(function: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The parameters if they are a JSON schema; the model card's flat form says nothing that could be enforced."""
+    parameters = function.get("parameters")
+    if isinstance(parameters, Mapping) and parameters.get("type") == "object":
+        return parameters
+    return {"type": "object"}

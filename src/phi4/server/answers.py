@@ -6,6 +6,7 @@ from typing import Literal
 
 from phi4.engine.engine import Engine
 from phi4.engine.request import GeneratedToken, Request
+from phi4.engine.sampler import LogProbabilities
 from phi4.inputs import ModelInputs
 from phi4.processing.stop import StopScanner
 from phi4.processing.tokenizer import TextStream, Tokenizer
@@ -61,6 +62,11 @@ class Answers:
         return self._handle.adapter
 
     @property
+    def prompt_log_probabilities(self) -> Sequence[LogProbabilities | None]:
+        """What the model thought of the prompt's tokens, if the request asked; there once all answers are read."""
+        return self._handle.prompt_log_probabilities
+
+    @property
     def num_choices(self) -> int:
         """How many answers there will be."""
         return len(self._texts)
@@ -74,13 +80,14 @@ class Answers:
         open_choices = set(range(len(self._texts)))
         previous: dict[int, float] = {}
         async for token in self._handle:
-            if token.choice not in open_choices:  # it met a stop string; the engine has not heard of that
+            if token.choice not in open_choices:  # it met a stop string, and the engine was a step ahead
                 continue
             self._count(token, previous.get(token.choice))
             previous[token.choice] = token.seconds
             piece = self._texts[token.choice].push(token)
             if piece.finish_reason is not None:
                 open_choices.remove(token.choice)
+                self._handle.cancel(token.choice)  # the engine has not heard of a stop string
             yield piece
             if not open_choices:
                 return

@@ -11,6 +11,7 @@ from starlette.responses import Response
 
 from phi4.engine.constraint import Constraint
 from phi4.engine.request import Request
+from phi4.processing.tools import read_tools
 from phi4.server.answers import AnswerPiece, usage_headers
 from phi4.server.chat_text import StreamedText, finish_reason, whole_message
 from phi4.server.conversation import read_conversation
@@ -44,11 +45,11 @@ async def chat_completions(http_request: HttpRequest) -> Response:
     return json_response(completion, headers=usage_headers(completion.usage))
 
 
-def _response_grammar(service: Service, asked: ChatRequest) -> Callable[[], Constraint] | None:
-    """What `response_format` holds the answer to."""
+def _grammar(service: Service, asked: ChatRequest) -> Callable[[], Constraint] | None:
+    """What `response_format` holds the answer to, or else the tools that it may call."""
     grammars = service.assistant.grammars
     if asked.response_format is None or asked.response_format.type == "text":
-        return None
+        return grammars.offered_calls(read_tools(asked.tools)) if _has_tools(asked) else None
     if asked.response_format.json_schema is None:
         return grammars.json_object()
     return grammars.json_schema(asked.response_format.json_schema.schema)
@@ -87,7 +88,7 @@ class _Chat:
             num_prompt_tokens=len(inputs.token_ids),
             max_context=service.processor.max_tokens,
         )
-        return [Request(inputs, sampling, constrain=forced.constrain if forced else _response_grammar(service, asked))]
+        return [Request(inputs, sampling, constrain=forced.constrain if forced else _grammar(service, asked))]
 
     async def complete(self, opened: Opened) -> ChatCompletion:
         """The whole answers."""

@@ -6,7 +6,7 @@ from typing import Literal
 
 import msgspec
 
-from phi4.errors import CapacityError, InputError, Phi4Error
+from phi4.errors import CapacityError, ClosedError, InputError, Phi4Error
 
 ErrorType = Literal[
     "invalid_request_error", "authentication_error", "not_found_error", "rate_limit_error", "server_error"
@@ -50,6 +50,8 @@ STATUS_OF_ERRORS: tuple[tuple[type[Exception], int, ErrorType, str | None], ...]
     (InputError, 400, "invalid_request_error", None),
     # The code that clients look for when they shorten a conversation and try again.
     (CapacityError, 400, "invalid_request_error", "context_length_exceeded"),
+    # A server that stops closes its engine on those who are late.
+    (ClosedError, 503, "server_error", "stopping"),
     (Phi4Error, 500, "server_error", None),
 )
 

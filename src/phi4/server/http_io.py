@@ -10,6 +10,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Message, Receive, Scope, Send
 
+from phi4.errors import ClosedError
+from phi4.server.admission import RETRY_AFTER_S
 from phi4.server.errors import ErrorBody, ErrorResponse, RefusedError, describe_error
 
 _Result = TypeVar("_Result")
@@ -34,7 +36,10 @@ def json_response(value: Any, status: int = 200, headers: Mapping[str, str] | No
 def error_response(error: Exception) -> Response:
     """An error in OpenAI's shape."""
     status, body = describe_error(error)
-    return json_response(ErrorResponse(body), status, error.headers if isinstance(error, RefusedError) else None)
+    headers = error.headers if isinstance(error, RefusedError) else {}
+    if isinstance(error, ClosedError):
+        headers = {"Retry-After": str(RETRY_AFTER_S)}
+    return json_response(ErrorResponse(body), status, headers)
 
 
 async def read_json_body(request: Request) -> bytes:

@@ -1,12 +1,10 @@
 """From a request that came in to answers that are on their way, the first token there."""
 
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import ExitStack
 
 from phi4.engine.request import Request
-from phi4.errors import CapacityError
-from phi4.server.admission import Admission, stopping_error
 from phi4.server.answers import AnswerPiece, Answers
 from phi4.server.service import Service
 
@@ -54,18 +52,19 @@ async def open_answers(
         RefusedError: the server is busy or about to stop, or another model is meant.
         InputError: something in the request cannot be used.
         CapacityError: it is too large.
+        ClosedError: the server stops.
     """
-    with _told_of_stopping(service.admission), ExitStack() as stack:
+    with ExitStack() as stack:
         ticket = stack.enter_context(service.admission.enter())
         starting = _Starting(service, stop, model)
         stack.callback(starting.cancel)
         answers = await service.prepare(lambda: starting.start(prepare))
-        pieces = _one_after_the_other(answers, service.admission)
+        pieces = _one_after_the_other(answers)
         first = await anext(pieces)
         ticket.begin()
         service.metrics.first_token_seconds.observe(time.perf_counter() - arrived)
         return Opened(answers, _put_in_front(first, pieces), stack.pop_all())
-    raise AssertionError("neither context hides an error")
+    raise AssertionError("the context hides no error")
 
 
 class _Starting:
@@ -95,27 +94,13 @@ class _Starting:
             one.cancel()
 
 
-async def _one_after_the_other(
-    answers: Sequence[Answers], admission: Admission
-) -> AsyncIterator[tuple[int, AnswerPiece]]:
+async def _one_after_the_other(answers: Sequence[Answers]) -> AsyncIterator[tuple[int, AnswerPiece]]:
     """All pieces, each with its place among all choices of all prompts. The engine runs all prompts meanwhile."""
     begin = 0
-    with _told_of_stopping(admission):
-        for one in answers:
-            async for piece in one:
-                yield begin + piece.choice, piece
-            begin += one.num_choices
-
-
-@contextmanager
-def _told_of_stopping(admission: Admission) -> Iterator[None]:
-    """A server that stops closes its engine on those who are late; what the engine says then is not their fault."""
-    try:
-        yield
-    except CapacityError:
-        if admission.is_draining:
-            raise stopping_error() from None
-        raise
+    for one in answers:
+        async for piece in one:
+            yield begin + piece.choice, piece
+        begin += one.num_choices
 
 
 async def _put_in_front(

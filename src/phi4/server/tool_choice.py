@@ -1,8 +1,7 @@
 """Calls that a request demands: how an answer is made to begin with one, and held to the functions on offer."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 from phi4.engine.constraint import Constraint
 from phi4.processing.grammar import Grammars
@@ -40,34 +39,9 @@ def forced_call(request: ChatRequest, tokenizer: Tokenizer, grammars: Grammars) 
         functions = [function for function in functions if function["name"] == name]
         if not functions:
             raise invalid_field(f"tool_choice names the function {name!r}, which is not among the tools", "tool_choice")
-        schema = _calls_schema(functions, max_calls=1)
-    elif request.tool_choice == "required":
-        schema = _calls_schema(functions, max_calls=None)
-    else:
+    elif request.tool_choice != "required":
         return None
+    max_calls = 1 if isinstance(request.tool_choice, NamedTool) else None
     opener = TOOL_CALL_OPENER if TOOL_CALL_OPENER in tokenizer.added.by_text else FUNCTOOLS
     token_ids = tuple(tokenizer.encode(opener, allow_special=True))
-    return ForcedCall(opener, token_ids, grammars.json_schema(schema))
-
-
-def _calls_schema(functions: Sequence[Mapping[str, Any]], max_calls: int | None) -> dict[str, Any]:
-    """A list of calls, in the form that the release writes them (facts sheet 9.1)."""
-    calls = [
-        {
-            "type": "object",
-            "properties": {"name": {"const": function["name"]}, "arguments": _arguments_schema(function)},
-            "required": ["name", "arguments"],
-            "additionalProperties": False,
-        }
-        for function in functions
-    ]
-    limit = {} if max_calls is None else {"maxItems": max_calls}
-    return {"type": "array", "items": {"anyOf": calls}, "minItems": 1} | limit
-
-
-def _arguments_schema(function: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The parameters if they are a JSON schema; the model card's flat form says nothing that could be enforced."""
-    parameters = function.get("parameters")
-    if isinstance(parameters, Mapping) and parameters.get("type") == "object":
-        return parameters
-    return {"type": "object"}
+    return ForcedCall(opener, token_ids, grammars.demanded_calls(functions, opener, max_calls))
