@@ -72,10 +72,16 @@ $(RUNS)/vision-read/vision.safetensors: $(RUNS)/vision-pretrain/vision.safetenso
 $(RUNS)/vision-practise/vision.safetensors: $(RUNS)/vision-read/vision.safetensors
 	$(call TRAIN,recipes/nano_vision.py:practise) --pack $<
 
-$(RUNS)/vision-ground/vision.safetensors: $(RUNS)/vision-practise/vision.safetensors
+$(RUNS)/vision-bridge/vision.safetensors: $(RUNS)/vision-practise/vision.safetensors
+	$(call TRAIN,recipes/nano_vision.py:bridge) --pack $<
+
+$(RUNS)/vision-ground/vision.safetensors: $(RUNS)/vision-bridge/vision.safetensors
 	$(call TRAIN,recipes/nano_vision.py:ground) --pack $<
 
-$(RUNS)/vision-align/vision.safetensors: $(RUNS)/vision-ground/vision.safetensors
+$(RUNS)/vision-name/vision.safetensors: $(RUNS)/vision-ground/vision.safetensors
+	$(call TRAIN,recipes/nano_vision.py:name) --pack $<
+
+$(RUNS)/vision-align/vision.safetensors: $(RUNS)/vision-name/vision.safetensors
 	$(call TRAIN,recipes/nano_vision.py:align) --pack $<
 
 $(RUNS)/vision-joint/vision.safetensors: $(RUNS)/vision-align/vision.safetensors
@@ -96,7 +102,10 @@ $(RUNS)/speech-harden/speech.safetensors: $(RUNS)/speech-pretrain/speech.safeten
 $(RUNS)/speech-practise/speech.safetensors: $(RUNS)/speech-harden/speech.safetensors
 	$(call TRAIN,recipes/nano_speech.py:practise) --pack $<
 
-$(RUNS)/speech-ground/speech.safetensors: $(RUNS)/speech-practise/speech.safetensors
+$(RUNS)/speech-bridge/speech.safetensors: $(RUNS)/speech-practise/speech.safetensors
+	$(call TRAIN,recipes/nano_speech.py:bridge) --pack $<
+
+$(RUNS)/speech-ground/speech.safetensors: $(RUNS)/speech-bridge/speech.safetensors
 	$(call TRAIN,recipes/nano_speech.py:ground) --pack $<
 
 $(RUNS)/speech-align/speech.safetensors: $(RUNS)/speech-ground/speech.safetensors

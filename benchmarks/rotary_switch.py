@@ -33,7 +33,7 @@ def build_model(original_context: int) -> Phi4Mini:
         original_max_position_embeddings=original_context,
         rope_scaling=LongRopeConfig((1.0,) * half, tuple(1.0 + place for place in range(half))),
     )
-    model = Phi4Mini(config).to(torch.bfloat16 if multiplies_bf16() else torch.float32).eval()
+    model = Phi4Mini(config).to(torch.bfloat16 if multiplies_bf16(torch.device("cpu")) else torch.float32).eval()
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for parameter in model.parameters():

@@ -126,6 +126,32 @@ def ground() -> Stage:
     )
 
 
+def name() -> Stage:
+    """Stage 0f: mostly emoji, until what the language model would get of them tells a thousand names apart."""
+    return Stage(
+        name="nano vision name",
+        about="emoji, shapes and their names; lines of text",
+        trains=("vision.encoder", "vision.projector"),
+        sources=(
+            Source("emoji", 16, Contrastive(grounded=True)),
+            Source("easy_vqa_named", 1, Contrastive(grounded=True)),
+            Source("text_line", 1, Ctc("vision", 160, grounded=True)),
+        ),
+        steps=600,
+        rows_per_step=1,
+        tokens_per_row=6000,
+        learning_rate=1e-3,
+        rate_factors={"vision.projector": 2.0},
+        warmup_steps=30,
+        weight_decay=0.05,
+        augment=augment,
+        valid_every=150,
+        valid_records=213,
+        save_every=100,
+        seed=2,
+    )
+
+
 def align() -> Stage:
     """Stage 1: the projector learns where the language model expects things."""
     return Stage(

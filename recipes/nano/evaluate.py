@@ -65,9 +65,7 @@ def main(
     pack: Annotated[list[Path], typer.Option(help="vision.safetensors, speech.safetensors.")],
     data: Annotated[Path, typer.Option(help="What recipes.nano.build wrote.")],
     out: Annotated[Path, typer.Option(help="JSON file for the results.")],
-    limit: Annotated[
-        int | None, typer.Option(help="At most so many records of each task, drawn at random.")
-    ] = None,
+    limit: Annotated[int | None, typer.Option(help="At most so many records of each task, drawn at random.")] = None,
 ) -> None:
     """Answers the test records of every task that the packs have the modality for, and writes the scores."""
     assistant = Assistant.load("nano", packs=pack)

@@ -15,6 +15,7 @@ from safetensors.torch import save_file
 from torch import nn
 from torch.nn import functional
 
+from phi4.checkpoint.usual_dtype import multiplies_bf16
 from phi4.data.record import Record
 from phi4.data.shards import ShardedRecords
 from phi4.processing.image import image_to_crops
@@ -64,7 +65,7 @@ def train(guide: Guide, records: list[Record], steps: int) -> None:
         task = progress.add_task("guide", total=steps)
         for step in range(steps):
             pictures, answers = draw(records, PICTURES_PER_STEP, seed=step)
-            with torch.autocast("cpu", torch.bfloat16):
+            with torch.autocast("cpu", torch.bfloat16, enabled=multiplies_bf16(torch.device("cpu"))):
                 scores = classify(guide(pictures).mean(dim=(2, 3)))
             labels = torch.tensor([names[answer] for answer in answers])
             loss = functional.cross_entropy(scores.float(), labels, label_smoothing=LABEL_SMOOTHING)
@@ -73,7 +74,7 @@ def train(guide: Guide, records: list[Record], steps: int) -> None:
             optimizer.step()
             schedule.step()
             right = float((scores.argmax(dim=-1) == labels).float().mean())
-            progress.update(task, advance=1, description=f"guide: loss {float(loss):.2f}, {right:.0%} right")
+            progress.update(task, advance=1, description=f"guide: loss {float(loss.detach()):.2f}, {right:.0%} right")
 
 
 @torch.no_grad()

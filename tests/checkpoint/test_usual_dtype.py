@@ -15,7 +15,7 @@ CPU = torch.device("cpu")
 
 @pytest.fixture(params=[True, False], ids=["with-bf16", "without-bf16"])
 def has_bf16(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> bool:
-    monkeypatch.setattr(module, "multiplies_bf16", lambda: request.param)
+    monkeypatch.setattr(module, "multiplies_bf16", lambda device: device.type != "cpu" or request.param)
     return bool(request.param)
 
 
@@ -36,7 +36,7 @@ def test_other_devices_and_other_types_are_left_alone(tiny_directory: Path, tmp_
 def test_what_would_take_more_than_half_of_the_memory_stays_as_it_is(
     tiny_directory: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "multiplies_bf16", lambda: False)
+    monkeypatch.setattr(module, "multiplies_bf16", lambda device: False)
     needed = 4 * sum(tensor.numel() for tensor in load_model(tiny_directory).model.state_dict().values())
     for memory, expected in ((2 * needed, torch.float32), (2 * needed - 1, torch.bfloat16)):
         monkeypatch.setattr(module, "memory_bytes", lambda device, memory=memory: memory)

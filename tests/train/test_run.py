@@ -55,7 +55,7 @@ def test_packs_are_written_for_the_modalities_that_trained(setting: Setting, fin
 def test_packs_have_the_type_of_the_base_unless_another_was_asked_for(
     setting: Setting, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(usual_dtype, "multiplies_bf16", lambda: False)
+    monkeypatch.setattr(usual_dtype, "multiplies_bf16", lambda device: False)
     usual = setting.train(align(), tmp_path / "usual").packs["vision"]
     asked = train_stage(align(), setting.base, setting.packs, setting.data, tmp_path / "asked", dtype=torch.float32)
     assert {tensor.dtype for tensor in read_pack(usual).tensors.values()} == {torch.bfloat16}

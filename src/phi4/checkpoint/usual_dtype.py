@@ -27,13 +27,15 @@ def usual_dtype(directory: Path, device: torch.device) -> torch.dtype:
     """
     checkpoint = open_checkpoint(directory)
     stored = stored_dtype(checkpoint)
-    if device.type != "cpu" or stored != torch.bfloat16 or multiplies_bf16():
+    if stored != torch.bfloat16 or multiplies_bf16(device):
         return stored
     needed_bytes = torch.float32.itemsize * sum(tensor.num_values for tensor in checkpoint.tensors.values())
     return torch.float32 if needed_bytes <= SHARE_OF_MEMORY * memory_bytes(device) else stored
 
 
-def multiplies_bf16() -> bool:
-    """Whether torch has a quick way to multiply bf16 matrices on this processor: on x86, one for AVX-512."""
+def multiplies_bf16(device: torch.device) -> bool:
+    """Whether torch has a quick way to multiply bf16 matrices on a device: among x86 processors, those with AVX-512."""
+    if device.type != "cpu":
+        return True
     # The very question that torch asks itself before it takes oneDNN for a product.
     return torch.backends.mkldnn.is_available() and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())

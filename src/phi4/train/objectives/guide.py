@@ -12,6 +12,7 @@ from safetensors.torch import load_file
 from torch import nn
 from torch.nn import functional
 
+from phi4.checkpoint.usual_dtype import multiplies_bf16
 from phi4.errors import DataError
 
 STRIDE_PX = 8
@@ -51,9 +52,10 @@ class Guide(nn.Module):
         """What a tower with so many patches along one side is to imitate.
 
         Returns:
-            Features with mean 0 and deviation 1, computed in bf16, fp32 [pictures, side * side, width].
+            Features with mean 0 and deviation 1, computed in bf16 where that is quick, fp32 [pictures, side * side,
+            width].
         """
-        with torch.autocast(pictures.device.type, torch.bfloat16):
+        with torch.autocast(pictures.device.type, torch.bfloat16, enabled=multiplies_bf16(pictures.device)):
             features = self(pictures.float())
         places = functional.adaptive_avg_pool2d(features.float(), side).flatten(2).transpose(1, 2)
         return (places - self.mean) / self.deviation
