@@ -21,12 +21,13 @@ from phi4.server.errors import ErrorBody, ErrorType, RefusedError
 from phi4.server.http_io import HungUpError, bounded, error_response
 from phi4.server.listing import detokenize, list_models, show_model, tokenize
 from phi4.server.monitoring import health, metrics
+from phi4.server.openapi import openapi
 from phi4.server.page_files import page_paths, page_routes
 from phi4.server.service import Service
 from phi4.server.transcriptions import transcriptions, translations
 
 # What anybody may have, key or not.
-OPEN_PATHS = frozenset({"/health"}) | page_paths()
+OPEN_PATHS = frozenset({"/health", "/openapi.json"}) | page_paths()
 
 
 def build_app(service: Service) -> Starlette:
@@ -49,6 +50,7 @@ def build_app(service: Service) -> Starlette:
             Route("/detokenize", detokenize, methods=["POST"]),
             Route("/health", health, methods=["GET"]),
             Route("/metrics", metrics, methods=["GET"]),
+            Route("/openapi.json", openapi, methods=["GET"]),
             *page_routes(),
         ],
         middleware=[Middleware(Gate, service=service)],

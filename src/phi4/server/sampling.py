@@ -3,7 +3,7 @@
 from phi4.engine.sampling import Sampling
 from phi4.errors import CapacityError
 from phi4.server.errors import invalid_field
-from phi4.server.schema import SamplingFields
+from phi4.server.schema import MIN_TOP_P, SamplingFields
 
 
 def read_sampling(
@@ -25,6 +25,11 @@ def read_sampling(
     room = max_context - num_prompt_tokens
     if room < 1:
         raise CapacityError(f"the prompt has {num_prompt_tokens} tokens, which fill the context of {max_context}")
+    wrong = [token_id for token_id in fields.stop_token_ids or () if token_id < 0]
+    if wrong:
+        raise invalid_field(f"stop_token_ids has {wrong[0]}; no token has a number below 0", "stop_token_ids")
+    if fields.top_p is not None and fields.top_p < MIN_TOP_P:
+        raise invalid_field(f"top_p must be at least {MIN_TOP_P:g}, not {fields.top_p:g}", "top_p")
     defaults = Sampling()
     return Sampling(
         max_tokens=room if max_tokens is None else min(max_tokens, room),
