@@ -32,6 +32,9 @@ def serve(
     ] = None,
     max_waiting: Annotated[int, typer.Option("--max-waiting", help="Requests that may wait; more get a 429.")] = 128,
     max_body_mb: Annotated[int, typer.Option("--max-body-mb", help="Largest request.")] = 32,
+    max_bodies_mb: Annotated[
+        int, typer.Option("--max-bodies-mb", help="Requests in memory at once; more wait for their turn.")
+    ] = 256,
     max_image_megapixels: Annotated[float, typer.Option("--max-image-megapixels", help="Largest picture.")] = 50.0,
     max_audio_seconds: Annotated[float, typer.Option("--max-audio-seconds", help="Longest sound.")] = 1800.0,
     allow_remote_media: Annotated[
@@ -65,6 +68,7 @@ def serve(
 
     limits = ServerLimits(
         max_body_bytes=max_body_mb * 2**20,
+        max_bodies_bytes=max_bodies_mb * 2**20,
         max_image_pixels=int(max_image_megapixels * 1e6),
         max_audio_s=max_audio_seconds,
         max_context=max_context,

@@ -5,6 +5,7 @@ import uuid
 from collections.abc import AsyncGenerator, Callable
 from dataclasses import replace
 
+import msgspec
 from msgspec import UNSET
 from starlette.requests import Request as HttpRequest
 from starlette.responses import Response
@@ -87,6 +88,8 @@ class _Chat:
             num_prompt_tokens=len(inputs.token_ids),
             max_context=service.processor.max_tokens,
         )
+        # What was sent may be large, and the answer may take long.
+        self._asked = msgspec.structs.replace(asked, messages=[])
         return [Request(inputs, sampling, constrain=forced.constrain if forced else _response_grammar(service, asked))]
 
     async def complete(self, opened: Opened) -> ChatCompletion:

@@ -275,7 +275,7 @@ class TranscriptionForm(msgspec.Struct, frozen=True):
             raise ValueError("the model gives no times of words; ask for segments")
 
 
-def read_request(kind: type[_Request], body: bytes) -> _Request:
+def read_request(kind: type[_Request], body: bytes | bytearray) -> _Request:
     """Reads the JSON body of a request.
 
     Raises:

@@ -16,6 +16,7 @@ from phi4.engine.request import Request
 from phi4.processing.processor import Processor
 from phi4.server.admission import Admission
 from phi4.server.answers import Answers
+from phi4.server.bodies import Bodies
 from phi4.server.errors import ErrorBody, RefusedError
 from phi4.server.limits import ServerLimits
 from phi4.server.metrics import Metrics
@@ -49,6 +50,11 @@ class Service:
     def admission(self) -> Admission:
         """Who waits and who is being answered."""
         return Admission(self.limits.max_waiting)
+
+    @cached_property
+    def bodies(self) -> Bodies:
+        """Room for what is being sent."""
+        return Bodies(self.limits.max_bodies_bytes)
 
     @cached_property
     def metrics(self) -> Metrics:
