@@ -22,6 +22,8 @@ class Process:
         self.log = log
         self.opened: list[Any] = []
         command = [sys.executable, "-m", "phi4", "serve", "--model", str(directory), "--port", "0", "--device", "cpu"]
+        # Many processors have no arithmetic for bf16.
+        command += ["--dtype", "float32"]
         with log.open("w") as file:
             self.process = subprocess.Popen(
                 [*command, "--cache-tokens", "8192", *options], stderr=file, stdout=file, env=ENVIRONMENT

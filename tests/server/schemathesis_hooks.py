@@ -14,7 +14,7 @@ from schemathesis.generation import GenerationMode
 from server.running import data_uri, picture_part, sound_bytes, sound_part
 
 MAX_TOKENS, MAX_ANSWERS = 2, 3
-VOCABULARY = 320
+NUM_PLAIN_TOKENS = 256  # behind them come control tokens, some of which stand for media
 # 0.2 s of 8 bits at 8 kHz: all bytes are ASCII, so that it can stand where a string is expected.
 SOUND_TEXT = (
     b"RIFF"
@@ -70,9 +70,9 @@ def _bring_into_line(path: str, body: dict[str, Any]) -> None:
     _change_tools(body)
     _change_prompt(body)
     if body.get("logit_bias"):
-        body["logit_bias"] = {str(int(key) % VOCABULARY): bias for key, bias in body["logit_bias"].items()}
+        body["logit_bias"] = {str(int(key) % NUM_PLAIN_TOKENS): bias for key, bias in body["logit_bias"].items()}
     if "tokens" in body:
-        body["tokens"] = [token_id % VOCABULARY for token_id in body["tokens"]]
+        body["tokens"] = [token_id % NUM_PLAIN_TOKENS for token_id in body["tokens"]]
 
 
 def _change_message(message: dict[str, Any]) -> None:
@@ -135,4 +135,4 @@ def _with_whole_numbers(value: Any) -> Any:
 def _id_in_vocabulary(member: Any) -> Any:
     if isinstance(member, list):
         return [_id_in_vocabulary(one) for one in member]
-    return member if isinstance(member, str) else member % VOCABULARY
+    return member if isinstance(member, str) else member % NUM_PLAIN_TOKENS

@@ -1,8 +1,12 @@
 """The server as a process of its own: how it starts, drains and stops."""
 
+import json
 import signal
-from http.client import HTTPResponse
+from concurrent.futures import ThreadPoolExecutor
+from http.client import HTTPResponse, IncompleteRead, RemoteDisconnected
 from typing import Any
+
+import pytest
 
 from phi4.checkpoint.presets import load_preset
 from server.process import Launch, Process, status
@@ -40,21 +44,40 @@ def test_it_waits_no_longer_than_it_was_told(launch: Launch) -> None:
     assert server.process.wait(WAIT_S) == 0
 
 
-def test_it_stops_at_the_second_signal(launch: Launch) -> None:
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_it_stops_at_once_and_quietly_at_the_second_signal(launch: Launch, number: signal.Signals) -> None:
     server = launch()
-    begin_stream(server, max_tokens=7000)
-    server.process.send_signal(signal.SIGTERM)
+    stream = begin_stream(server, max_tokens=7000)
+    server.process.send_signal(number)
     wait_until(lambda: status(server.ask(path="/health")) == 503)
-    server.process.send_signal(signal.SIGTERM)
-    server.process.wait(WAIT_S)
+    log = server.log.read_text()
+    server.process.send_signal(number)
+    assert server.process.wait(WAIT_S) == 128 + number
+    assert all('"GET /health' in line for line in server.log.read_text()[len(log) :].splitlines())
+    with pytest.raises((IncompleteRead, ConnectionError)):
+        stream.read()
 
 
-def test_it_can_be_killed_and_started_again(launch: Launch) -> None:
+def test_clients_of_a_killed_server_see_it_and_the_next_one_serves_at_once(launch: Launch) -> None:
     first = launch()
-    begin_stream(first)
-    first.process.kill()
+    expected = first.ask(LONG).read()
+    with ThreadPoolExecutor(6) as pool:
+        streams = [begin_stream(first, max_tokens=7000) for _ in range(6)]
+        whole = [pool.submit(lambda: status(first.ask(LONG | {"max_tokens": 7000}))) for _ in range(6)]
+        wait_until(lambda: b"phi4_requests 12.0" in first.ask(path="/metrics").read())
+        first.process.kill()
+        for stream in streams:
+            with pytest.raises((IncompleteRead, ConnectionError)):
+                stream.read()
+        for one in whole:
+            assert isinstance(one.exception(), RemoteDisconnected | ConnectionError)
     first.process.wait(WAIT_S)
+    with pytest.raises(ConnectionError):
+        first.ask(LONG)
     second = launch("--port", str(first.port))
-    assert status(second.ask(LONG)) == 200
+    again = second.ask(LONG)
+    answers = [json.loads(body)["choices"] for body in (expected, again.read())]
+    assert answers[0] == answers[1]
+    assert b"phi4_requests 0.0" in second.ask(path="/metrics").read()
     second.process.send_signal(signal.SIGTERM)
     assert second.process.wait(WAIT_S) == 0

@@ -11,6 +11,8 @@ from phi4.server.errors import RefusedError, invalid_field
 _Request = TypeVar("_Request")
 # Probabilities are fp32: a smaller share would round to nothing, and leave no token at all.
 MIN_TOP_P = 1e-6
+# Long before this all tokens are as likely as each other; far above it scores become numbers that are none.
+MAX_TEMPERATURE = 100.0
 
 
 def _rule(**keywords: Any) -> msgspec.Meta:
@@ -23,7 +25,7 @@ _Share = Annotated[float, _rule(minimum=0, maximum=1)]
 _Penalty = Annotated[float, _rule(minimum=-MAX_PENALTY, maximum=MAX_PENALTY)]
 _NumBest = Annotated[int, _rule(minimum=0, maximum=MAX_LOGPROBS)]
 _TokenId = Annotated[int, _rule(minimum=0)]
-_TEMPERATURE = _rule(anyOf=[{"const": 0}, {"minimum": 1e-4}])
+_TEMPERATURE = _rule(anyOf=[{"const": 0}, {"minimum": 1e-4}], maximum=MAX_TEMPERATURE)
 _StopString = Annotated[str, _rule(minLength=1)]
 _NAMED = {"type": "object", "required": ["name"], "properties": {"name": {"type": "string"}}}
 # A function in OpenAI's shape, or the model card's, in which it stands by itself.
@@ -235,7 +237,7 @@ class TokenizeRequest(msgspec.Struct, frozen=True):
 
     model: str | None = None
     prompt: str | None = None
-    messages: list[ChatMessage] | None = None
+    messages: Annotated[list[ChatMessage], _rule(minItems=1)] | None = None
     tools: list[_Function] | None = None
 
     def __post_init__(self) -> None:
