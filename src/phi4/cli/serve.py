@@ -40,6 +40,12 @@ def serve(
     allow_remote_media: Annotated[
         bool, typer.Option("--allow-remote-media", help="Fetch media from http addresses in requests.")
     ] = False,
+    temperature: Annotated[
+        float,
+        typer.Option(
+            "--temperature", help="Of requests that give none; 0 always takes the best token.", min=0.0, max=100.0
+        ),
+    ] = 1.0,
     drain_seconds: Annotated[
         float, typer.Option("--drain-seconds", help="How long answers may go on after SIGTERM.")
     ] = 30.0,
@@ -54,7 +60,7 @@ def serve(
 
     Examples:
 
-        phi4 serve
+        phi4 serve --temperature 0
 
         phi4 serve --model ./Phi-4-multimodal-instruct --host 0.0.0.0 --port 8080 --max-batch-tokens 2048
 
@@ -80,7 +86,8 @@ def serve(
     assistant = load(model, pack, bare, dtype, device)
     generation = assistant.loaded.generation
     engine = Engine(assistant.loaded.model, generation.eos_token_ids, scheduler_limits, cache_tokens=cache_tokens)
-    Server(Service(assistant, engine, model_id(model), limits, api_key or None), host, port).run()
+    service = Service(assistant, engine, model_id(model), limits, api_key or None, temperature)
+    Server(service, host, port).run()
 
 
 def model_id(model: str) -> str:

@@ -87,6 +87,7 @@ class _Chat:
             logprobs=(asked.top_logprobs or 0) if asked.logprobs else None,
             num_prompt_tokens=len(inputs.token_ids),
             max_context=service.processor.max_tokens,
+            default_temperature=service.default_temperature,
         )
         # What was sent may be large, and the answer may take long.
         self._asked = msgspec.structs.replace(asked, messages=[])

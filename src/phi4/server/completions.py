@@ -91,6 +91,7 @@ class _Writer:
                     logprobs=asked.logprobs,
                     num_prompt_tokens=len(prompt.inputs.token_ids),
                     max_context=max_context,
+                    default_temperature=self._service.default_temperature,
                 ),
             )
             for prompt in self._prompts

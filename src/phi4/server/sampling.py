@@ -7,9 +7,15 @@ from phi4.server.schema import MAX_TEMPERATURE, MIN_TOP_P, SamplingFields
 
 
 def read_sampling(
-    fields: SamplingFields, *, max_tokens: int | None, logprobs: int | None, num_prompt_tokens: int, max_context: int
+    fields: SamplingFields,
+    *,
+    max_tokens: int | None,
+    logprobs: int | None,
+    num_prompt_tokens: int,
+    max_context: int,
+    default_temperature: float = 1.0,
 ) -> Sampling:
-    """Reads the settings of a request; what is not given has OpenAI's default, a temperature of 1 among them.
+    """Reads the settings of a request; what is not given has OpenAI's default.
 
     Args:
         fields: the request.
@@ -17,6 +23,7 @@ def read_sampling(
         logprobs: how many of the best tokens to report with each token; None reports nothing.
         num_prompt_tokens: length of the prompt.
         max_context: most tokens of prompt and answer.
+        default_temperature: of requests that give none.
 
     Raises:
         InputError: a value is out of range.
@@ -37,7 +44,7 @@ def read_sampling(
     defaults = Sampling()
     return Sampling(
         max_tokens=room if max_tokens is None else min(max_tokens, room),
-        temperature=_given(fields.temperature, 1.0),
+        temperature=_given(fields.temperature, default_temperature),
         top_k=fields.top_k,
         top_p=_given(fields.top_p, defaults.top_p),
         min_p=_given(fields.min_p, defaults.min_p),

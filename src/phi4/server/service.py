@@ -37,6 +37,7 @@ class Service:
         model_id: what clients call the model.
         limits: what the server takes on.
         api_key: what clients must send; None lets everybody in.
+        default_temperature: of requests that give none.
     """
 
     assistant: Assistant
@@ -44,6 +45,7 @@ class Service:
     model_id: str
     limits: ServerLimits = field(default_factory=ServerLimits)
     api_key: str | None = field(default=None, repr=False)
+    default_temperature: float = 1.0
     created: int = field(default_factory=lambda: int(time.time()))
 
     @cached_property
