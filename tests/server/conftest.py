@@ -9,6 +9,7 @@ import torch
 
 from phi4 import Assistant
 from phi4.server.limits import ServerLimits
+from server.process import Launch, Process
 from server.running import Running, running_server
 
 
@@ -27,3 +28,20 @@ def server(assistant: Assistant) -> Iterator[Running]:
 def start(assistant: Assistant) -> Callable[..., AbstractContextManager[Running]]:
     """Starts a server with limits or a key of its own."""
     return lambda limits=None, api_key=None: running_server(assistant, limits or ServerLimits(), api_key)
+
+
+@pytest.fixture
+def launch(tiny_directory: Path, tmp_path: Path) -> Iterator[Launch]:
+    """Starts servers, and ends those that a test has left running."""
+    servers: list[Process] = []
+
+    def start(*options: str) -> Process:
+        servers.append(Process(tiny_directory, tmp_path / f"log-{len(servers)}", *options))
+        return servers[-1]
+
+    yield start
+    for server in servers:
+        for one in server.opened:
+            one.close()
+        server.process.kill()
+        server.process.wait()

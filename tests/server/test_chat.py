@@ -3,10 +3,14 @@
 import json
 from typing import Any
 
+import msgspec
 import pytest
 
 from phi4 import Assistant, Message, Sampling
 from phi4.processing.messages import user_message
+from phi4.server.chat import _Chat
+from phi4.server.schema import ChatRequest, read_request
+from phi4.server.service import Service
 from server.running import Running, picture_bytes, picture_part, sound_bytes, sound_part, text_part, user
 
 GREEDY = {"model": "tiny", "temperature": 0, "max_tokens": 12}
@@ -153,6 +157,9 @@ def test_a_conversation_keeps_its_turns(server: Running, assistant: Assistant) -
         ({"model": "gpt-4"}, 404, "there is tiny"),
         ({"model": "tiny:vision"}, 400, "no adapter"),
         ({"temperature": -1}, 400, "temperature"),
+        ({"temperature": 1e300}, 400, "at most 100"),
+        ({"top_p": 5e-324}, 400, "top_p"),
+        ({"stop_token_ids": [-5]}, 400, "below 0"),
         ({"stop": ""}, 400, "stop string"),
         ({"logit_bias": {"x": 1}}, 400, "logit_bias"),
         ({"messages": user("word " * 200_000)}, 400, "context"),
@@ -177,3 +184,13 @@ def test_what_cannot_be_answered_has_a_status_and_a_reason(
 def test_a_pack_may_be_named_for_conversations_that_use_it(server: Running) -> None:
     reply = server.send("/v1/chat/completions", GREEDY | {"messages": user(picture_part()), "model": "tiny:vision"})
     assert reply.json["model"] == "tiny:vision"
+
+
+def test_a_request_without_a_temperature_has_that_of_the_server(server: Running, assistant: Assistant) -> None:
+    service = Service(assistant, server.service.engine, "tiny", default_temperature=0.25)
+    asked = read_request(ChatRequest, json.dumps({"messages": user("Hello")}).encode())
+    (request,) = _Chat(service, asked).prepare()
+    assert request.sampling.temperature == 0.25
+    (request,) = _Chat(service, msgspec.structs.replace(asked, temperature=0.5)).prepare()
+    assert request.sampling.temperature == 0.5
+    assert server.service.default_temperature == 1.0

@@ -11,7 +11,7 @@ from server.chromium import Page
 from server.running import Running, picture_bytes, sound_bytes
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium here")
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium; install it: apt-get install chromium")
 
 LAST = "[...document.querySelectorAll('article.assistant')].at(-1)"
 IS_DONE = f"{LAST}?.querySelector('footer').textContent !== '' && document.getElementById('stop').hidden"

@@ -1,79 +1,20 @@
 """The server as a process of its own: how it starts, drains and stops."""
 
 import json
-import os
-import re
 import signal
-import subprocess
-import sys
-from collections.abc import Callable, Iterator
-from http.client import HTTPConnection, HTTPResponse
-from pathlib import Path
+from concurrent.futures import ThreadPoolExecutor
+from http.client import HTTPResponse, IncompleteRead, RemoteDisconnected
 from typing import Any
 
 import pytest
 
 from phi4.checkpoint.presets import load_preset
+from server.process import Launch, Process, status
 from server.running import WAIT_S, user, wait_until
 
-ENVIRONMENT = os.environ | {"PYTHONUNBUFFERED": "1", "OMP_NUM_THREADS": "1"}
 # The end tokens of the tiny model, which would end its noise anywhere.
 NO_END = {str(token_id): -100 for token_id in load_preset("tiny").generation["eos_token_id"]}
 LONG = {"temperature": 0, "max_tokens": 400, "messages": user("Hello"), "logit_bias": NO_END}
-
-
-class Process:
-    """A server that listens."""
-
-    def __init__(self, directory: Path, log: Path, *options: str) -> None:
-        self.log = log
-        self.opened: list[Any] = []
-        command = [sys.executable, "-m", "phi4", "serve", "--model", str(directory), "--port", "0", "--device", "cpu"]
-        with log.open("w") as file:
-            self.process = subprocess.Popen(
-                [*command, "--cache-tokens", "8192", *options], stderr=file, stdout=file, env=ENVIRONMENT
-            )
-        wait_until(lambda: self._find_port() or self.process.poll() is not None)
-        self.port = self._find_port()
-        assert self.port, log.read_text()
-
-    def _find_port(self) -> int:
-        found = re.search(r"http://127\.0\.0\.1:(\d+)", self.log.read_text())
-        return int(found[1]) if found else 0
-
-    def ask(self, body: Any = None, path: str = "/v1/chat/completions") -> HTTPResponse:
-        """Sends a request; its answer may be read later."""
-        connection = HTTPConnection("127.0.0.1", self.port, timeout=WAIT_S)
-        content = None if body is None else json.dumps(body)
-        connection.request("GET" if body is None else "POST", path, content, {"content-type": "application/json"})
-        response = connection.getresponse()
-        self.opened += [connection, response]
-        return response
-
-
-Launch = Callable[..., Process]
-
-
-@pytest.fixture
-def launch(tiny_directory: Path, tmp_path: Path) -> Iterator[Launch]:
-    """Starts servers, and ends those that a test has left running."""
-    servers: list[Process] = []
-
-    def start(*options: str) -> Process:
-        servers.append(Process(tiny_directory, tmp_path / f"log-{len(servers)}", *options))
-        return servers[-1]
-
-    yield start
-    for server in servers:
-        for one in server.opened:
-            one.close()
-        server.process.kill()
-        server.process.wait()
-
-
-def status(response: HTTPResponse) -> int:
-    response.read()
-    return response.status
 
 
 def begin_stream(server: Process, **fields: Any) -> HTTPResponse:
@@ -103,21 +44,40 @@ def test_it_waits_no_longer_than_it_was_told(launch: Launch) -> None:
     assert server.process.wait(WAIT_S) == 0
 
 
-def test_it_stops_at_the_second_signal(launch: Launch) -> None:
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_it_stops_at_once_and_quietly_at_the_second_signal(launch: Launch, number: signal.Signals) -> None:
     server = launch()
-    begin_stream(server, max_tokens=7000)
-    server.process.send_signal(signal.SIGTERM)
+    stream = begin_stream(server, max_tokens=7000)
+    server.process.send_signal(number)
     wait_until(lambda: status(server.ask(path="/health")) == 503)
-    server.process.send_signal(signal.SIGTERM)
-    server.process.wait(WAIT_S)
+    log = server.log.read_text()
+    server.process.send_signal(number)
+    assert server.process.wait(WAIT_S) == 128 + number
+    assert all('"GET /health' in line for line in server.log.read_text()[len(log) :].splitlines())
+    with pytest.raises((IncompleteRead, ConnectionError)):
+        stream.read()
 
 
-def test_it_can_be_killed_and_started_again(launch: Launch) -> None:
+def test_clients_of_a_killed_server_see_it_and_the_next_one_serves_at_once(launch: Launch) -> None:
     first = launch()
-    begin_stream(first)
-    first.process.kill()
+    expected = first.ask(LONG).read()
+    with ThreadPoolExecutor(6) as pool:
+        streams = [begin_stream(first, max_tokens=7000) for _ in range(6)]
+        whole = [pool.submit(lambda: status(first.ask(LONG | {"max_tokens": 7000}))) for _ in range(6)]
+        wait_until(lambda: b"phi4_requests 12.0" in first.ask(path="/metrics").read())
+        first.process.kill()
+        for stream in streams:
+            with pytest.raises((IncompleteRead, ConnectionError)):
+                stream.read()
+        for one in whole:
+            assert isinstance(one.exception(), RemoteDisconnected | ConnectionError)
     first.process.wait(WAIT_S)
+    with pytest.raises(ConnectionError):
+        first.ask(LONG)
     second = launch("--port", str(first.port))
-    assert status(second.ask(LONG)) == 200
+    again = second.ask(LONG)
+    answers = [json.loads(body)["choices"] for body in (expected, again.read())]
+    assert answers[0] == answers[1]
+    assert b"phi4_requests 0.0" in second.ask(path="/metrics").read()
     second.process.send_signal(signal.SIGTERM)
     assert second.process.wait(WAIT_S) == 0

@@ -32,11 +32,20 @@ def serve(
     ] = None,
     max_waiting: Annotated[int, typer.Option("--max-waiting", help="Requests that may wait; more get a 429.")] = 128,
     max_body_mb: Annotated[int, typer.Option("--max-body-mb", help="Largest request.")] = 32,
+    max_bodies_mb: Annotated[
+        int, typer.Option("--max-bodies-mb", help="Requests in memory at once; more wait for their turn.")
+    ] = 256,
     max_image_megapixels: Annotated[float, typer.Option("--max-image-megapixels", help="Largest picture.")] = 50.0,
     max_audio_seconds: Annotated[float, typer.Option("--max-audio-seconds", help="Longest sound.")] = 1800.0,
     allow_remote_media: Annotated[
         bool, typer.Option("--allow-remote-media", help="Fetch media from http addresses in requests.")
     ] = False,
+    temperature: Annotated[
+        float,
+        typer.Option(
+            "--temperature", help="Of requests that give none; 0 always takes the best token.", min=0.0, max=100.0
+        ),
+    ] = 1.0,
     drain_seconds: Annotated[
         float, typer.Option("--drain-seconds", help="How long answers may go on after SIGTERM.")
     ] = 30.0,
@@ -51,7 +60,7 @@ def serve(
 
     Examples:
 
-        phi4 serve
+        phi4 serve --temperature 0
 
         phi4 serve --model ./Phi-4-multimodal-instruct --host 0.0.0.0 --port 8080 --max-batch-tokens 2048
 
@@ -65,6 +74,7 @@ def serve(
 
     limits = ServerLimits(
         max_body_bytes=max_body_mb * 2**20,
+        max_bodies_bytes=max_bodies_mb * 2**20,
         max_image_pixels=int(max_image_megapixels * 1e6),
         max_audio_s=max_audio_seconds,
         max_context=max_context,
@@ -76,7 +86,8 @@ def serve(
     assistant = load(model, pack, bare, dtype, device)
     generation = assistant.loaded.generation
     engine = Engine(assistant.loaded.model, generation.eos_token_ids, scheduler_limits, cache_tokens=cache_tokens)
-    Server(Service(assistant, engine, model_id(model), limits, api_key or None), host, port).run()
+    service = Service(assistant, engine, model_id(model), limits, api_key or None, temperature)
+    Server(service, host, port).run()
 
 
 def model_id(model: str) -> str:

@@ -7,9 +7,10 @@ from contextlib import asynccontextmanager
 
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
+from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -18,15 +19,16 @@ from phi4.errors import Phi4Error
 from phi4.server.chat import chat_completions
 from phi4.server.completions import completions
 from phi4.server.errors import ErrorBody, ErrorType, RefusedError
-from phi4.server.http_io import HungUpError, bounded, error_response
+from phi4.server.http_io import HungUpError, bounded, error_response, refuse_unread, too_large_error
 from phi4.server.listing import detokenize, list_models, show_model, tokenize
 from phi4.server.monitoring import health, metrics
+from phi4.server.openapi import openapi
 from phi4.server.page_files import page_paths, page_routes
 from phi4.server.service import Service
 from phi4.server.transcriptions import transcriptions, translations
 
 # What anybody may have, key or not.
-OPEN_PATHS = frozenset({"/health"}) | page_paths()
+OPEN_PATHS = frozenset({"/health", "/openapi.json"}) | page_paths()
 
 
 def build_app(service: Service) -> Starlette:
@@ -49,6 +51,7 @@ def build_app(service: Service) -> Starlette:
             Route("/detokenize", detokenize, methods=["POST"]),
             Route("/health", health, methods=["GET"]),
             Route("/metrics", metrics, methods=["GET"]),
+            Route("/openapi.json", openapi, methods=["GET"]),
             *page_routes(),
         ],
         middleware=[Middleware(Gate, service=service)],
@@ -57,6 +60,7 @@ def build_app(service: Service) -> Starlette:
             RefusedError: _tell,
             HTTPException: _tell_http,
             HungUpError: _tell_nobody,
+            ClientDisconnect: _tell_nobody,
             Exception: _tell,
         },
         lifespan=lifespan,
@@ -66,7 +70,7 @@ def build_app(service: Service) -> Starlette:
 
 
 class Gate:
-    """What every request passes first: it needs the key, its body is bounded, and its status is counted."""
+    """What every request passes first: it needs the key, and room for its body; its status is counted."""
 
     def __init__(self, app: ASGIApp, service: Service) -> None:
         self._app = app
@@ -85,19 +89,33 @@ class Gate:
                 self._service.metrics.responses.labels(path, str(message["status"])).inc()
             await send(message)
 
-        bounded_receive = bounded(receive, self._service.limits.max_body_bytes)
-        if self._service.api_key is not None and scope["path"] not in OPEN_PATHS:
-            given = Request(scope).headers.get("authorization", "")
-            if not is_key(given, self._service.api_key):
-                body = ErrorBody(
-                    "the API key is missing or wrong; send it as Authorization: Bearer KEY",
-                    "authentication_error",
-                    code="invalid_api_key",
-                )
-                refused = RefusedError(401, body, {"WWW-Authenticate": "Bearer"})
-                await error_response(refused)(scope, receive, count)
-                return
-        await self._app(scope, bounded_receive, count)
+        headers = Headers(scope=scope)
+        if not self._may_enter(scope["path"], headers):
+            await error_response(wrong_key_error())(scope, receive, count)
+            return
+        max_bytes = self._service.limits.max_body_bytes
+        num_bytes = max_bytes if "transfer-encoding" in headers else int(headers.get("content-length", 0))
+        try:
+            if num_bytes > max_bytes:
+                raise too_large_error(max_bytes)
+            room = await self._service.bodies.take(num_bytes)
+        except RefusedError as error:
+            await refuse_unread(error, receive, count)
+            return
+
+        async def leave_and_count(message: Message) -> None:
+            # Of a stream whose first token is there nothing else is needed any more.
+            room.leave()
+            await count(message)
+
+        try:
+            await self._app(scope, bounded(receive, max_bytes), leave_and_count)
+        finally:
+            room.leave()
+
+    def _may_enter(self, path: str, headers: Headers) -> bool:
+        key = self._service.api_key
+        return key is None or path in OPEN_PATHS or is_key(headers.get("authorization", ""), key)
 
 
 def is_key(authorization: str, key: str) -> bool:
@@ -106,6 +124,13 @@ def is_key(authorization: str, key: str) -> bool:
     # Headers arrive as Latin-1, whatever they are.
     digests = [hashlib.sha256(text).digest() for text in (given.strip().encode("latin-1"), key.encode())]
     return hmac.compare_digest(*digests) and scheme.lower() == "bearer"
+
+
+def wrong_key_error() -> RefusedError:
+    """What a client without the key is told."""
+    message = "the API key is missing or wrong; send it as Authorization: Bearer KEY"
+    body = ErrorBody(message, "authentication_error", code="invalid_api_key")
+    return RefusedError(401, body, {"WWW-Authenticate": "Bearer"})
 
 
 async def _tell(_: Request, error: Exception) -> Response:

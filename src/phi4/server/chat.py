@@ -5,6 +5,7 @@ import uuid
 from collections.abc import AsyncGenerator, Callable
 from dataclasses import replace
 
+import msgspec
 from msgspec import UNSET
 from starlette.requests import Request as HttpRequest
 from starlette.responses import Response
@@ -87,7 +88,10 @@ class _Chat:
             logprobs=(asked.top_logprobs or 0) if asked.logprobs else None,
             num_prompt_tokens=len(inputs.token_ids),
             max_context=service.processor.max_tokens,
+            default_temperature=service.default_temperature,
         )
+        # What was sent may be large, and the answer may take long.
+        self._asked = msgspec.structs.replace(asked, messages=[])
         return [Request(inputs, sampling, constrain=forced.constrain if forced else _grammar(service, asked))]
 
     async def complete(self, opened: Opened) -> ChatCompletion:

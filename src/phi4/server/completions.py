@@ -96,6 +96,7 @@ class _Writer:
             logprobs=asked.logprobs,
             num_prompt_tokens=len(inputs.token_ids),
             max_context=processor.max_tokens,
+            default_temperature=self._service.default_temperature,
         )
         return Request(inputs, sampling, prompt_logprobs=prompt_logprobs)
 

@@ -42,8 +42,18 @@ def error_response(error: Exception) -> Response:
     return json_response(ErrorResponse(body), status, headers)
 
 
-async def read_json_body(request: Request) -> bytes:
-    """Reads the body of a request that must be JSON.
+async def refuse_unread(error: RefusedError, receive: Receive, send: Send) -> None:
+    """Refuses a request before its body is read. What the client is still sending is dropped, so that it sees why."""
+    response = error_response(error)
+    response.headers["connection"] = "close"
+    await send({"type": "http.response.start", "status": response.status_code, "headers": response.raw_headers})
+    await send({"type": "http.response.body", "body": response.body, "more_body": True})
+    await _drop_rest(receive, {"more_body": True})
+    await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+
+async def read_json_body(request: Request) -> bytearray:
+    """Reads the body of a request that must be JSON. The request does not keep it.
 
     Raises:
         RefusedError: it is declared to be something else, or is too large.
@@ -53,7 +63,16 @@ async def read_json_body(request: Request) -> bytes:
     if kind != "application/json":
         message = f"the body must have the content type application/json, not {kind or 'none'!r}"
         raise RefusedError(415, ErrorBody(message, "invalid_request_error"))
-    return await request.body()
+    body = bytearray()
+    async for piece in request.stream():
+        body += piece
+    return body
+
+
+def too_large_error(max_bytes: int) -> RefusedError:
+    """What the sender of a body that is too large is told."""
+    text = f"the request has more than {max_bytes:,} bytes, which is the most that this server takes"
+    return RefusedError(413, ErrorBody(text, "invalid_request_error", code="request_too_large"))
 
 
 def bounded(receive: Receive, max_bytes: int) -> Receive:
@@ -74,8 +93,7 @@ def bounded(receive: Receive, max_bytes: int) -> Receive:
         num_bytes += len(message.get("body", b""))
         if num_bytes > max_bytes:
             await _drop_rest(receive, message)
-            text = f"the request has more than {max_bytes:,} bytes, which is the most that this server takes"
-            raise RefusedError(413, ErrorBody(text, "invalid_request_error", code="request_too_large"))
+            raise too_large_error(max_bytes)
         return message
 
     return receive_bounded

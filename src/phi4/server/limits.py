@@ -11,6 +11,7 @@ class ServerLimits:
 
     Attributes:
         max_body_bytes: largest body of a request.
+        max_bodies_bytes: bodies of requests that are in memory at once; more wait for their turn, then get status 429.
         max_image_pixels: largest picture, width times height.
         max_audio_s: longest sound.
         max_context: most tokens of prompt and answer; None takes the model's context.
@@ -22,6 +23,7 @@ class ServerLimits:
     """
 
     max_body_bytes: int = 32 * 2**20
+    max_bodies_bytes: int = 256 * 2**20
     max_image_pixels: int = 50_000_000
     max_audio_s: float = 1800.0
     max_context: int | None = None
@@ -35,3 +37,8 @@ class ServerLimits:
         for name, value in vars(self).items():
             if value is not None and not isinstance(value, bool) and value <= 0 and name != "drain_s":
                 raise ConfigError(f"{name} must be above 0, not {value}")
+        if self.max_bodies_bytes < self.max_body_bytes:
+            raise ConfigError(
+                f"one request may have {self.max_body_bytes:,} bytes, but all together only {self.max_bodies_bytes:,}; "
+                "lower the first or raise the second"
+            )

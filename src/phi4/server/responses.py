@@ -209,6 +209,12 @@ class DecodedText(msgspec.Struct, frozen=True):
     prompt: str
 
 
+class Health(msgspec.Struct, frozen=True):
+    """The answer of `/health`."""
+
+    status: Literal["ok", "stopping"]
+
+
 class TranscriptionUsage(msgspec.Struct, frozen=True):
     """Tokens of a transcription, all pieces of the sound together."""
 

@@ -1,6 +1,7 @@
 """Runs the application on a port until it is told to stop."""
 
 import asyncio
+import os
 import time
 from types import FrameType
 
@@ -57,7 +58,9 @@ class Server(uvicorn.Server):
             self._drained_at = time.monotonic() + self._service.limits.drain_s
             self._service.admission.is_draining = True
         else:
-            self.should_exit = self.force_exit = True
+            # At once: a step of the model may take long, and nothing is left to be saved. The status is what a shell
+            # tells of a program that a signal ended; the signal itself would not end the first process of a container.
+            os._exit(128 + sig)
 
     async def on_tick(self, counter: int) -> bool:
         """Decides every 0.1 s whether to go on."""

@@ -3,13 +3,19 @@
 from phi4.engine.sampling import Sampling
 from phi4.errors import CapacityError
 from phi4.server.errors import invalid_field
-from phi4.server.schema import SamplingFields
+from phi4.server.schema import MAX_TEMPERATURE, MIN_TOP_P, SamplingFields
 
 
 def read_sampling(
-    fields: SamplingFields, *, max_tokens: int | None, logprobs: int | None, num_prompt_tokens: int, max_context: int
+    fields: SamplingFields,
+    *,
+    max_tokens: int | None,
+    logprobs: int | None,
+    num_prompt_tokens: int,
+    max_context: int,
+    default_temperature: float = 1.0,
 ) -> Sampling:
-    """Reads the settings of a request; what is not given has OpenAI's default, a temperature of 1 among them.
+    """Reads the settings of a request; what is not given has OpenAI's default.
 
     Args:
         fields: the request.
@@ -17,6 +23,7 @@ def read_sampling(
         logprobs: how many of the best tokens to report with each token; None reports nothing.
         num_prompt_tokens: length of the prompt.
         max_context: most tokens of prompt and answer.
+        default_temperature: of requests that give none.
 
     Raises:
         InputError: a value is out of range.
@@ -25,10 +32,19 @@ def read_sampling(
     room = max_context - num_prompt_tokens
     if room < 1:
         raise CapacityError(f"the prompt has {num_prompt_tokens} tokens, which fill the context of {max_context}")
+    wrong = [token_id for token_id in fields.stop_token_ids or () if token_id < 0]
+    if wrong:
+        raise invalid_field(f"stop_token_ids has {wrong[0]}; no token has a number below 0", "stop_token_ids")
+    if fields.top_p is not None and fields.top_p < MIN_TOP_P:
+        raise invalid_field(f"top_p must be at least {MIN_TOP_P:g}, not {fields.top_p:g}", "top_p")
+    if fields.temperature is not None and fields.temperature > MAX_TEMPERATURE:
+        raise invalid_field(
+            f"temperature must be at most {MAX_TEMPERATURE:g}, not {fields.temperature:g}", "temperature"
+        )
     defaults = Sampling()
     return Sampling(
         max_tokens=room if max_tokens is None else min(max_tokens, room),
-        temperature=_given(fields.temperature, 1.0),
+        temperature=_given(fields.temperature, default_temperature),
         top_k=fields.top_k,
         top_p=_given(fields.top_p, defaults.top_p),
         min_p=_given(fields.min_p, defaults.min_p),

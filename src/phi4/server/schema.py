@@ -1,12 +1,51 @@
 """What clients send, in OpenAI's shapes: unknown fields are ignored, contradictions are refused."""
 
-from typing import Any, Literal, TypeVar
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, TypeVar
 
 import msgspec
 
-from phi4.server.errors import invalid_field
+from phi4.engine.sampling import MAX_ANSWERS, MAX_BIAS, MAX_LOGPROBS, MAX_PENALTY
+from phi4.server.errors import RefusedError, invalid_field
 
 _Request = TypeVar("_Request")
+# Probabilities are fp32: a smaller share would round to nothing, and leave no token at all.
+MIN_TOP_P = 1e-6
+# Long before this all tokens are as likely as each other; far above it scores become numbers that are none.
+MAX_TEMPERATURE = 100.0
+
+
+def _rule(**keywords: Any) -> msgspec.Meta:
+    """What the published schema says of a value. Whoever uses the value checks it, and refuses it with better words."""
+    return msgspec.Meta(extra_json_schema=keywords)
+
+
+_PositiveInt = Annotated[int, _rule(minimum=1)]
+_Share = Annotated[float, _rule(minimum=0, maximum=1)]
+_Penalty = Annotated[float, _rule(minimum=-MAX_PENALTY, maximum=MAX_PENALTY)]
+_NumBest = Annotated[int, _rule(minimum=0, maximum=MAX_LOGPROBS)]
+_TokenId = Annotated[int, _rule(minimum=0)]
+_TEMPERATURE = _rule(anyOf=[{"const": 0}, {"minimum": 1e-4}], maximum=MAX_TEMPERATURE)
+_StopString = Annotated[str, _rule(minLength=1)]
+_NAMED = {"type": "object", "required": ["name"], "properties": {"name": {"type": "string"}}}
+# A function in OpenAI's shape, or the model card's, in which it stands by itself.
+_Function = Annotated[
+    dict[str, Any],
+    _rule(
+        anyOf=[
+            {"required": ["function"], "properties": {"function": _NAMED}},
+            _NAMED | {"not": {"required": ["function"]}},
+        ]
+    ),
+]
+
+TextFormat = Literal["json", "text", "verbose_json", "srt", "vtt"]
+
+_IDS = {"type": "integer", "minimum": 0}
+_PROMPTS = [
+    {"items": items}
+    for items in ({"type": "string", "minLength": 1}, _IDS, {"type": "array", "items": _IDS, "minItems": 1})
+]
 
 
 class ImageUrl(msgspec.Struct, frozen=True):
@@ -59,7 +98,7 @@ class ChatMessage(msgspec.Struct, frozen=True):
 
     role: Literal["system", "developer", "user", "assistant", "tool"]
     content: str | list[ContentPart] | None = None
-    tool_calls: list[dict[str, Any]] | None = None
+    tool_calls: list[_Function] | None = None
 
 
 class StreamOptions(msgspec.Struct, frozen=True):
@@ -101,19 +140,25 @@ class NamedTool(msgspec.Struct, frozen=True):
 class SamplingFields(msgspec.Struct, frozen=True, kw_only=True):
     """How tokens are chosen, the same for chats and completions. The last four go beyond OpenAI's interface."""
 
-    max_tokens: int | None = None
-    temperature: float | None = None
-    top_p: float | None = None
-    n: int | None = None
-    stop: str | list[str] | None = None
-    seed: int | None = None
-    presence_penalty: float | None = None
-    frequency_penalty: float | None = None
-    logit_bias: dict[str, float] | None = None
-    top_k: int | None = None
-    min_p: float | None = None
-    repetition_penalty: float | None = None
-    stop_token_ids: list[int] | None = None
+    max_tokens: _PositiveInt | None = None
+    temperature: Annotated[float, _TEMPERATURE] | None = None
+    top_p: Annotated[float, _rule(minimum=MIN_TOP_P, maximum=1)] | None = None
+    n: Annotated[int, _rule(minimum=1, maximum=MAX_ANSWERS)] | None = None
+    stop: _StopString | list[_StopString] | None = None
+    seed: Annotated[int, _rule(minimum=0, maximum=2**63 - 1)] | None = None
+    presence_penalty: _Penalty | None = None
+    frequency_penalty: _Penalty | None = None
+    logit_bias: (
+        Annotated[
+            dict[str, Annotated[float, _rule(minimum=-MAX_BIAS, maximum=MAX_BIAS)]],
+            _rule(propertyNames={"pattern": "^[0-9]+$"}),
+        ]
+        | None
+    ) = None
+    top_k: _PositiveInt | None = None
+    min_p: _Share | None = None
+    repetition_penalty: Annotated[float, _rule(minimum=0.01, maximum=100)] | None = None
+    stop_token_ids: list[_TokenId] | None = None
 
     @property
     def stop_strings(self) -> tuple[str, ...]:
@@ -124,14 +169,14 @@ class SamplingFields(msgspec.Struct, frozen=True, kw_only=True):
 class ChatRequest(SamplingFields, frozen=True, kw_only=True):
     """`POST /v1/chat/completions`."""
 
-    messages: list[ChatMessage]
+    messages: Annotated[list[ChatMessage], _rule(minItems=1)]
     model: str | None = None
-    max_completion_tokens: int | None = None
+    max_completion_tokens: _PositiveInt | None = None
     logprobs: bool | None = None
-    top_logprobs: int | None = None
+    top_logprobs: _NumBest | None = None
     stream: bool | None = None
     stream_options: StreamOptions | None = None
-    tools: list[dict[str, Any]] | None = None
+    tools: list[_Function] | None = None
     tool_choice: Literal["none", "auto", "required"] | NamedTool | None = None
     response_format: ResponseFormat | None = None
 
@@ -153,9 +198,12 @@ class ChatRequest(SamplingFields, frozen=True, kw_only=True):
 class CompletionRequest(SamplingFields, frozen=True, kw_only=True):
     """`POST /v1/completions`."""
 
-    prompt: str | list[str | int | list[int]]
+    prompt: (
+        Annotated[str, _rule(minLength=1)] | Annotated[list[str | int | list[int]], _rule(anyOf=_PROMPTS, minItems=1)]
+    )
+    max_tokens: Annotated[int, _rule(minimum=0)] | None = None  # 0 with `echo`, to score a prompt and no more
     model: str | None = None
-    logprobs: int | None = None
+    logprobs: _NumBest | None = None
     echo: bool | None = None
     stream: bool | None = None
     stream_options: StreamOptions | None = None
@@ -189,8 +237,8 @@ class TokenizeRequest(msgspec.Struct, frozen=True):
 
     model: str | None = None
     prompt: str | None = None
-    messages: list[ChatMessage] | None = None
-    tools: list[dict[str, Any]] | None = None
+    messages: Annotated[list[ChatMessage], _rule(minItems=1)] | None = None
+    tools: list[_Function] | None = None
 
     def __post_init__(self) -> None:
         if (self.prompt is None) == (self.messages is None):
@@ -200,11 +248,36 @@ class TokenizeRequest(msgspec.Struct, frozen=True):
 class DetokenizeRequest(msgspec.Struct, frozen=True):
     """`POST /detokenize`."""
 
-    tokens: list[int]
+    tokens: list[_TokenId]
     model: str | None = None
 
 
-def read_request(kind: type[_Request], body: bytes) -> _Request:
+class TranscriptionForm(msgspec.Struct, frozen=True):
+    """What stands beside the file in `POST /v1/audio/transcriptions` and `/v1/audio/translations`.
+
+    The last three are OpenAI's. This model can do nothing with them, and refuses them where they would matter.
+    """
+
+    model: str | None = None
+    language: str | None = None
+    response_format: TextFormat = "json"
+    temperature: Annotated[float, _TEMPERATURE] = 0.0
+    prompt: Annotated[str, _rule(maxLength=0)] = ""
+    stream: Annotated[bool, _rule(const=False)] = False
+    timestamp_granularities: list[Literal["segment", "word"]] = msgspec.field(
+        default_factory=list, name="timestamp_granularities[]"
+    )
+
+    def __post_init__(self) -> None:
+        if self.prompt:
+            raise ValueError("a prompt is given, but the model was trained without one; leave it out")
+        if self.stream:
+            raise ValueError("transcriptions are not streamed here; ask for a chat about the sound instead")
+        if "word" in self.timestamp_granularities:
+            raise ValueError("the model gives no times of words; ask for segments")
+
+
+def read_request(kind: type[_Request], body: bytes | bytearray) -> _Request:
     """Reads the JSON body of a request.
 
     Raises:
@@ -213,10 +286,29 @@ def read_request(kind: type[_Request], body: bytes) -> _Request:
     try:
         return msgspec.json.decode(body, type=kind)
     except msgspec.ValidationError as error:
-        _, _, path = str(error).partition(" - at `$")
-        raise invalid_field(f"the request cannot be used: {error}", path.strip("`.") or None) from error
+        raise _unusable(error) from error
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
         raise invalid_field(f"the request is not valid JSON: {error}", None) from error
+
+
+def read_form(fields: Mapping[str, str | list[str]]) -> TranscriptionForm:
+    """Reads the fields of a form, all of which are text. An empty one counts as not given.
+
+    Raises:
+        RefusedError: with status 400; a field cannot be used.
+    """
+    try:
+        return msgspec.convert(
+            {name: value for name, value in fields.items() if value}, TranscriptionForm, strict=False
+        )
+    except msgspec.ValidationError as error:
+        raise _unusable(error) from error
+
+
+def _unusable(error: msgspec.ValidationError) -> RefusedError:
+    _, _, path = str(error).partition(" - at `$")
+    message = f"the request cannot be used: {error}; /openapi.json says what each field may hold"
+    return invalid_field(message, path.strip("`.") or None)
 
 
 def _check_limits(max_tokens: int | None, max_completion_tokens: int | None) -> None:

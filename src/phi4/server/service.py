@@ -16,6 +16,7 @@ from phi4.engine.request import Request
 from phi4.processing.processor import Processor
 from phi4.server.admission import Admission
 from phi4.server.answers import Answers
+from phi4.server.bodies import Bodies
 from phi4.server.errors import ErrorBody, RefusedError
 from phi4.server.limits import ServerLimits
 from phi4.server.metrics import Metrics
@@ -36,6 +37,7 @@ class Service:
         model_id: what clients call the model.
         limits: what the server takes on.
         api_key: what clients must send; None lets everybody in.
+        default_temperature: of requests that give none.
     """
 
     assistant: Assistant
@@ -43,12 +45,18 @@ class Service:
     model_id: str
     limits: ServerLimits = field(default_factory=ServerLimits)
     api_key: str | None = field(default=None, repr=False)
+    default_temperature: float = 1.0
     created: int = field(default_factory=lambda: int(time.time()))
 
     @cached_property
     def admission(self) -> Admission:
         """Who waits and who is being answered."""
         return Admission(self.limits.max_waiting)
+
+    @cached_property
+    def bodies(self) -> Bodies:
+        """Room for what is being sent."""
+        return Bodies(self.limits.max_bodies_bytes)
 
     @cached_property
     def metrics(self) -> Metrics:

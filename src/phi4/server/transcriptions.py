@@ -2,8 +2,7 @@
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Literal
 
 import numpy as np
 from starlette.datastructures import FormData, UploadFile
@@ -21,7 +20,7 @@ from phi4.server.media import check_sound
 from phi4.server.opened import Opened, open_answers
 from phi4.server.responses import TimedText, TimedTranscription, Transcription, TranscriptionUsage
 from phi4.server.sampling import read_sampling
-from phi4.server.schema import SamplingFields
+from phi4.server.schema import SamplingFields, TranscriptionForm, read_form
 from phi4.server.service import Service, service_of
 from phi4.server.sound_pieces import cut_where_quiet
 from phi4.server.subtitles import Segment, to_srt, to_vtt
@@ -33,19 +32,7 @@ MAX_FIELDS = 20
 # Nobody says this much in 30 s; a model that repeats itself would fill the context.
 MAX_PIECE_TOKENS = 512
 
-TextFormat = Literal["json", "text", "verbose_json", "srt", "vtt"]
 Task = Literal["transcribe", "translate"]
-
-
-@dataclass(frozen=True)
-class _Upload:
-    """A form with a sound, read."""
-
-    content: bytes
-    model: str | None
-    language: str | None
-    response_format: TextFormat
-    temperature: float
 
 
 async def transcriptions(http_request: HttpRequest) -> Response:
@@ -62,10 +49,12 @@ async def _answer(http_request: HttpRequest, task: Task) -> Response:
     arrived = time.perf_counter()
     service = service_of(http_request)
     async with http_request.form(max_files=1, max_fields=MAX_FIELDS) as form:
-        upload = await _read_form(form)
-    service.check_model(upload.model)
-    pieces = _Pieces(service, upload, TRANSCRIBE_PROMPT if task == "transcribe" else TRANSLATE_PROMPT)
-    opening = open_answers(service, pieces.prepare, stop=(), model=upload.model, arrived=arrived)
+        content, asked = await _read_upload(form)
+    service.check_model(asked.model)
+    pieces = _Pieces(
+        service, content, asked.temperature, TRANSCRIBE_PROMPT if task == "transcribe" else TRANSLATE_PROMPT
+    )
+    opening = open_answers(service, pieces.prepare, stop=(), model=asked.model, arrived=arrived)
     opened = await until_hung_up(http_request, opening)
     try:
         segments = await until_hung_up(http_request, pieces.read(opened))
@@ -73,46 +62,33 @@ async def _answer(http_request: HttpRequest, task: Task) -> Response:
         opened.close()
     usages = [one.usage for one in opened.answers]
     tokens = (sum(one.prompt_tokens for one in usages), sum(one.completion_tokens for one in usages))
-    return _write(upload, task, segments, TranscriptionUsage(*tokens, sum(tokens)), usage_headers(usages[-1]))
+    return _write(asked, task, segments, TranscriptionUsage(*tokens, sum(tokens)), usage_headers(usages[-1]))
 
 
-async def _read_form(form: FormData) -> _Upload:
-    """Reads the fields; those that OpenAI has and this model has no use for are refused if they would matter."""
+async def _read_upload(form: FormData) -> tuple[bytes, TranscriptionForm]:
     file = form.get("file")
     if not isinstance(file, UploadFile):
         raise invalid_field("the form has no file; send the sound as multipart/form-data in the field file", "file")
-    texts = {name: value for name, value in form.multi_items() if isinstance(value, str)}
-    wanted = texts.get("response_format", "json")
-    response_format: TextFormat | None = next((one for one in get_args(TextFormat) if one == wanted), None)
-    if response_format is None:
-        known = ", ".join(get_args(TextFormat))
-        raise invalid_field(f"response_format is {wanted!r}; it must be one of {known}", "response_format")
-    if texts.get("prompt"):
-        raise invalid_field("a prompt is given, but the model was trained without one; leave it out", "prompt")
-    if texts.get("stream", "false").lower() not in ("false", "0"):
-        raise invalid_field("transcriptions are not streamed here; ask for a chat about the sound instead", "stream")
-    if "word" in form.getlist("timestamp_granularities[]"):
-        raise invalid_field("the model gives no times of words; ask for segments", "timestamp_granularities[]")
-    try:
-        temperature = float(texts.get("temperature") or 0)
-    except ValueError:
-        raise invalid_field(f"temperature is {texts['temperature']!r}, not a number", "temperature") from None
-    return _Upload(await file.read(), texts.get("model"), texts.get("language"), response_format, temperature)
+    texts: dict[str, str | list[str]] = {name: value for name, value in form.items() if isinstance(value, str)}
+    several = "timestamp_granularities[]"
+    texts |= {several: [value for value in form.getlist(several) if isinstance(value, str)]}
+    return await file.read(), read_form(texts)
 
 
 class _Pieces:
     """A sound in pieces of at most 30 s, each a conversation of its own; all are answered together."""
 
-    def __init__(self, service: Service, upload: _Upload, prompt: str) -> None:
+    def __init__(self, service: Service, content: bytes, temperature: float, prompt: str) -> None:
         self._service = service
-        self._upload = upload
+        self._content = content
+        self._temperature = temperature
         self._prompt = prompt
         self._places: list[tuple[int, int]] = []
 
     def prepare(self) -> list[Request]:
         """Decodes and cuts the sound, and makes a request for the engine of each piece."""
-        check_sound(self._upload.content, self._service.limits)
-        samples = load_audio(self._upload.content, SAMPLE_RATE_HZ)
+        check_sound(self._content, self._service.limits)
+        samples = load_audio(self._content, SAMPLE_RATE_HZ)
         self._places = cut_where_quiet(samples, SAMPLE_RATE_HZ)
         return [self._request(samples[start:end]) for start, end in self._places]
 
@@ -124,7 +100,7 @@ class _Pieces:
     def _request(self, samples: np.ndarray) -> Request:
         inputs = self._service.processor.prepare([user_message(self._prompt, sounds=[(samples, SAMPLE_RATE_HZ)])])
         sampling = read_sampling(
-            SamplingFields(temperature=self._upload.temperature),
+            SamplingFields(temperature=self._temperature),
             max_tokens=MAX_PIECE_TOKENS,
             logprobs=0,
             num_prompt_tokens=len(inputs.token_ids),
@@ -145,10 +121,14 @@ class _Pieces:
 
 
 def _write(
-    upload: _Upload, task: Task, segments: Sequence[Segment], usage: TranscriptionUsage, headers: dict[str, str]
+    asked: TranscriptionForm,
+    task: Task,
+    segments: Sequence[Segment],
+    usage: TranscriptionUsage,
+    headers: dict[str, str],
 ) -> Response:
     text = " ".join(segment.text for segment in segments if segment.text)
-    match upload.response_format:
+    match asked.response_format:
         case "text":
             return PlainTextResponse(text + "\n", headers=headers)
         case "srt":
@@ -162,6 +142,6 @@ def _write(
                 TimedText(number, one.start_s, one.end_s, one.text, list(one.token_ids), one.average_logprob)
                 for number, one in enumerate(segments)
             ]
-            language = "english" if task == "translate" else upload.language or "unknown"
+            language = "english" if task == "translate" else asked.language or "unknown"
             whole = TimedTranscription(task, language, segments[-1].end_s, text, timed, usage)
             return json_response(whole, headers=headers)
