@@ -1,7 +1,8 @@
 """The page in a real browser: typing, uploads, the microphone, stopping, by keyboard alone and on a narrow screen."""
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
@@ -41,6 +42,17 @@ def say(page: Page, text: str) -> None:
     assert page.run("document.activeElement.id") == "text"
     page.call("Input.insertText", text=text)
     page.press("Enter", "\r", 13)
+
+
+def make_endless(page: Page) -> None:
+    """Has answers go on for long."""
+    # The tiny model would end its noise anywhere; a page has no logit_bias, so the request is changed on its way.
+    ends = ", ".join(f"{token_id}: -100" for token_id in load_preset("tiny").generation["eos_token_id"])
+    page.run(
+        "window.original ??= window.fetch; window.fetch = (url, options) => window.original(url, options?.body"
+        f" ? {{...options, body: JSON.stringify({{...JSON.parse(options.body), logit_bias: {{{ends}}}}})}} : options)"
+    )
+    page.run("document.getElementById('max_tokens').value = 9000")
 
 
 def test_a_question_is_answered_by_keyboard_alone(page: Page) -> None:
@@ -94,13 +106,7 @@ def test_the_microphone_is_recorded_as_a_sound_that_the_server_reads(page: Page)
 
 
 def test_escape_stops_an_answer(page: Page, server: Running) -> None:
-    # The tiny model would end its noise anywhere; a page has no logit_bias, so the request is changed on its way.
-    ends = ", ".join(f"{token_id}: -100" for token_id in load_preset("tiny").generation["eos_token_id"])
-    page.run(
-        "window.original ??= window.fetch; window.fetch = (url, options) => window.original(url, options?.body"
-        f" ? {{...options, body: JSON.stringify({{...JSON.parse(options.body), logit_bias: {{{ends}}}}})}} : options)"
-    )
-    page.run("document.getElementById('max_tokens').value = 9000")
+    make_endless(page)
     say(page, "Hello")
     page.wait(f"{LAST}.querySelector('p').textContent.length > 3")
     page.press("Escape", code=27)
@@ -108,14 +114,48 @@ def test_escape_stops_an_answer(page: Page, server: Running) -> None:
     server.wait_until_idle()
 
 
-def test_an_error_is_shown_and_forgotten(page: Page) -> None:
+def test_an_error_is_shown_and_its_question_comes_back(page: Page) -> None:
     page.run("document.getElementById('temperature').value = -1")
     say(page, "Hello")
     page.wait("document.querySelector('article.error')?.textContent.includes('temperature')")
     page.run("document.getElementById('temperature').value = 0")
-    page.wait("document.activeElement.id === 'text'")
+    page.wait("document.getElementById('text').value === 'Hello' && document.activeElement.id === 'text'")
+    page.press("Enter", "\r", 13)
+    page.wait(f"{IS_DONE} && {NOTE}.startsWith('adapter none')")
+    assert page.run("messages.length") == 2
+
+
+def test_settings_may_be_left_empty(page: Page) -> None:
+    for name in ("temperature", "top_p", "seed"):
+        page.run(f"document.getElementById('{name}').value = ''")
+    assert page.run("Object.keys(settings()).join()") == "max_tokens"
     say(page, "Hello")
     page.wait(f"{IS_DONE} && {NOTE}.startsWith('adapter none')")
+
+
+def test_a_new_chat_knows_nothing_of_an_answer_that_it_broke_off(page: Page, server: Running) -> None:
+    make_endless(page)
+    say(page, "Hello")
+    page.wait(f"{LAST}.querySelector('p').textContent.length > 3")
+    page.run("document.getElementById('reset').click()")
+    server.wait_until_idle()
+    page.wait("document.getElementById('stop').hidden && document.querySelectorAll('article').length === 0")
+    assert page.run("messages.length") == 0
+
+
+def test_a_server_that_is_gone_is_named(page: Page) -> None:
+    page.run("window.fetch = () => Promise.reject(new TypeError('Failed to fetch'))")
+    say(page, "Hello")
+    page.wait("document.querySelector('article.error')?.textContent.includes('cannot be reached')")
+
+
+def test_a_missing_key_is_asked_for(browser: Page, start: Callable[..., AbstractContextManager[Running]]) -> None:
+    with start(api_key="secret") as server:
+        browser.open(f"http://127.0.0.1:{server.port}/")
+        browser.wait("document.activeElement.id === 'key'")
+        browser.call("Input.insertText", text="secret")
+        browser.press("Enter", "\r", 13)
+        browser.wait("document.getElementById('model').textContent === 'tiny'")
 
 
 def test_nothing_is_wider_than_a_phone(page: Page) -> None:

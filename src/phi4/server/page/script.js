@@ -125,20 +125,31 @@ async function record() {
 function show(role, text, media = []) {
   const body = element("p", { textContent: text });
   const note = element("footer");
-  $("chat").append(element("article", { className: role }, ...media.map(medium), body, note));
+  const article = element("article", { className: role }, ...media.map(medium), body, note);
+  $("chat").append(article);
   $("chat").scrollTop = $("chat").scrollHeight;
-  return { body, note };
+  return { article, body, note };
+}
+
+// Changes what is shown, and follows its end unless somebody has scrolled away from it.
+function follow(change) {
+  const chat = $("chat");
+  const isAtEnd = chat.scrollHeight - chat.scrollTop - chat.clientHeight < 40;
+  change();
+  if (isAtEnd) chat.scrollTop = chat.scrollHeight;
+}
+
+// Settings that are left empty are the server's affair.
+function settings() {
+  const names = ["temperature", "top_p", "max_tokens", "seed"];
+  return Object.fromEntries(names.filter((name) => $(name).value !== "").map((name) => [name, Number($(name).value)]));
 }
 
 function request() {
   const system = $("system").value.trim();
-  const seed = $("seed").value;
   return {
     messages: [...(system ? [{ role: "system", content: system }] : []), ...messages],
-    temperature: Number($("temperature").value),
-    top_p: Number($("top_p").value),
-    max_tokens: Number($("max_tokens").value),
-    ...(seed !== "" && { seed: Number(seed) }),
+    ...settings(),
     stream: true,
     stream_options: { include_usage: true },
   };
@@ -168,20 +179,30 @@ function describe(usage, seconds) {
     + ` · rotary ${used.rotary}${speed}`;
 }
 
+async function ask(signal) {
+  const fields = { method: "POST", headers: headers(), body: JSON.stringify(request()), signal };
+  const response = await fetch("v1/chat/completions", fields).catch((error) => {
+    throw error.name === "AbortError" ? error : new Error("The server cannot be reached. Is it still running?");
+  });
+  if (response.ok) return response;
+  if (response.status === 401) askForKey();
+  const told = await response.json().catch(() => null);
+  throw new Error(told?.error?.message ?? `The server answered with status ${response.status}.`);
+}
+
+// Returns whether anything was answered.
 async function answer() {
+  const conversation = messages; // a new chat has another
   const shown = show("assistant", "");
-  running = new AbortController();
+  const stopper = running = new AbortController();
   let text = "";
   let usage = null;
   let first = 0;
   let last = 0;
   toggle(true);
+  shown.note.textContent = "waiting";
   try {
-    const response = await fetch("v1/chat/completions", {
-      method: "POST", headers: headers(), body: JSON.stringify(request()), signal: running.signal,
-    });
-    if (!response.ok) throw new Error((await response.json()).error.message);
-    for await (const event of events(response)) {
+    for await (const event of events(await ask(stopper.signal))) {
       if (event.error) throw new Error(event.error.message);
       usage = event.usage ?? usage;
       const piece = event.choices[0]?.delta.content;
@@ -189,25 +210,33 @@ async function answer() {
       last = performance.now();
       first ||= last;
       text += piece;
-      shown.body.textContent = text;
-      $("chat").scrollTop = $("chat").scrollHeight;
+      follow(() => { shown.body.textContent = text; shown.note.textContent = ""; });
     }
-    shown.note.textContent = usage ? describe(usage, (last - first) / 1000) : "";
+    follow(() => { shown.note.textContent = usage ? describe(usage, (last - first) / 1000) : "broken off"; });
   } catch (error) {
-    const stopped = error.name === "AbortError";
-    shown.note.textContent = stopped ? "stopped" : "failed";
-    if (!stopped) show("error", error.message || String(error));
+    if (error.name === "AbortError") {
+      shown.note.textContent = "stopped";
+    } else {
+      follow(() => {
+        shown.article.className = "assistant error";
+        shown.note.textContent = [text && "broken off", error.message || String(error)].filter(Boolean).join(": ");
+      });
+    }
   }
   // A question without an answer is forgotten: what was wrong with it would fail again and again.
-  if (text) messages.push({ role: "assistant", content: text });
-  else messages.pop();
-  running = null;
-  toggle(false);
+  if (text) conversation.push({ role: "assistant", content: text });
+  else conversation.pop();
+  if (running === stopper) {
+    running = null;
+    toggle(false);
+  }
+  return text !== "";
 }
 
 function toggle(isRunning) {
   $("stop").hidden = !isRunning;
   $("send").hidden = isRunning;
+  $("chat").setAttribute("aria-busy", String(isRunning));
   (isRunning ? $("stop") : $("text")).focus();
 }
 
@@ -221,19 +250,33 @@ async function send() {
   $("text").value = "";
   attachments = [];
   showAttachments();
-  await answer();
+  const conversation = messages;
+  const isAnswered = await answer();
+  // It comes back to be changed, unless something else has been begun.
+  if (isAnswered || conversation !== messages || $("text").value || attachments.length) return;
+  $("text").value = text;
+  attachments = media;
+  showAttachments();
 }
 
 function reset() {
   running?.abort();
+  running = null;
+  toggle(false);
   messages = [];
   $("chat").replaceChildren();
   $("text").focus();
 }
 
+function askForKey() {
+  $("settings").open = true;
+  $("key").focus();
+}
+
 async function nameModel() {
   try {
     const response = await fetch("v1/models", { headers: headers() });
+    if (response.status === 401) askForKey();
     $("model").textContent = response.ok ? (await response.json()).data[0].id : "";
   } catch {
     $("model").textContent = "";
@@ -251,16 +294,17 @@ document.onpaste = (event) => {
 document.ondragover = (event) => { event.preventDefault(); $("composer").classList.add("over"); };
 document.ondragleave = () => $("composer").classList.remove("over");
 document.ondrop = (event) => {
-  event.preventDefault();
   $("composer").classList.remove("over");
+  if (!event.dataTransfer.files.length) return; // text goes where it is dropped
+  event.preventDefault();
   attach([...event.dataTransfer.files]);
 };
 $("file").onchange = async () => { await attach([...$("file").files]); $("file").value = ""; };
-$("attach").onkeydown = (event) => { if (event.key === "Enter" || event.key === " ") $("file").click(); };
+$("attach").onkeydown = (event) => { if (event.key === "Enter" || event.key === " ") { event.preventDefault(); $("file").click(); } };
 $("record").onclick = record;
 $("stop").onclick = () => running?.abort();
 $("reset").onclick = reset;
 $("key").onchange = () => { sessionStorage.setItem("key", $("key").value); nameModel(); };
 $("key").value = sessionStorage.getItem("key") ?? "";
-nameModel();
 $("text").focus();
+nameModel();
