@@ -10,6 +10,7 @@ from typing import Any, Literal
 import torch
 
 from phi4.checkpoint.hub import resolve, shipped_packs
+from phi4.checkpoint.layouts import open_checkpoint
 from phi4.checkpoint.usual_dtype import usual_dtype
 from phi4.checkpoint.weights import LoadedModel, load_model
 from phi4.engine.constraint import Constraint
@@ -205,7 +206,7 @@ class Assistant:
         chosen = check_device(device or best_device())
         chosen_packs = shipped_packs(str(model)) if packs is None else [Path(pack) for pack in packs]
         directory = resolve(str(model))
-        chosen_dtype = dtype or usual_dtype(directory, torch.device(chosen))
+        chosen_dtype = dtype or usual_dtype(open_checkpoint(directory), torch.device(chosen))
         loaded = load_model(directory, chosen_dtype, chosen, chosen_packs, modalities)
         return cls(loaded, Processor.load(loaded.directory, loaded.config, loaded.preprocessor))
 

@@ -151,7 +151,7 @@ def verify(
     if limit < 1:
         raise InputError(f"the limit must be at least 1 record, not {limit}")
     checkpoint = open_checkpoint(directory)
-    chosen_dtype = dtype or usual_dtype(directory, torch.device(device))
+    chosen_dtype = dtype or usual_dtype(checkpoint, torch.device(device))
     source = _Source(directory, tuple(read_pack(path) for path in packs), tuple(modalities), chosen_dtype, device)
     if not source.packs and not checkpoint.config.adapters:
         raise InputError(f"{directory} is a bare language model, so there is nothing to compare; name packs for it")

@@ -97,6 +97,7 @@ def test_sampling_follows_the_probabilities() -> None:
         {"temperature": math.inf},
         {"top_k": 0},
         {"top_p": 0.0},
+        {"top_p": 5e-324},
         {"top_p": 1.5},
         {"min_p": 2.0},
         {"repetition_penalty": 0.0},

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import torch
 
+from phi4.checkpoint.layouts import open_checkpoint
 from phi4.checkpoint.training import list_checkpoints
 from phi4.checkpoint.usual_dtype import usual_dtype
 from phi4.errors import CheckpointError, TrainingError
@@ -105,7 +106,7 @@ def test_resuming_with_other_packs_is_refused(setting: Setting, stopped: Path) -
 
 
 def test_resuming_in_another_dtype_is_refused(setting: Setting, stopped: Path) -> None:
-    usual = usual_dtype(setting.base, torch.device("cpu"))
+    usual = usual_dtype(open_checkpoint(setting.base), torch.device("cpu"))
     other = torch.float32 if usual == torch.bfloat16 else torch.bfloat16
     with pytest.raises(TrainingError, match="another dtype;"):
         train_stage(align(), setting.base, setting.packs, setting.data, stopped, resume=True, dtype=other)

@@ -1,10 +1,8 @@
 """Which type a model computes in unless somebody says."""
 
-from pathlib import Path
-
 import torch
 
-from phi4.checkpoint.layouts import Checkpoint, open_checkpoint
+from phi4.checkpoint.layouts import Checkpoint
 from phi4.memory import memory_bytes
 
 # The rest is for the key/value cache, activations and others.
@@ -16,16 +14,15 @@ def stored_dtype(checkpoint: Checkpoint) -> torch.dtype:
     return next(t.dtype for name, t in checkpoint.tensors.items() if name.endswith("model.embed_tokens.weight"))
 
 
-def usual_dtype(directory: Path, device: torch.device) -> torch.dtype:
+def usual_dtype(checkpoint: Checkpoint, device: torch.device) -> torch.dtype:
     """What is stored, but float32 for bf16 on a processor that cannot multiply bf16 and has memory enough.
 
     There, products of bf16 matrices take 60 times as long as those of float32, which hold every bf16 value exactly.
 
     Args:
-        directory: the model directory.
+        checkpoint: the opened model.
         device: where the weights go.
     """
-    checkpoint = open_checkpoint(directory)
     stored = stored_dtype(checkpoint)
     if stored != torch.bfloat16 or multiplies_bf16(device):
         return stored

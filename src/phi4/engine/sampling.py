@@ -14,6 +14,8 @@ MAX_ANSWERS = 128
 MAX_LOGPROBS = 20
 MAX_BIAS = 100.0
 MAX_PENALTY = 2.0
+# Probabilities are fp32: a smaller share would round to nothing, and leave no token at all.
+MIN_TOP_P = 1e-6
 
 
 @dataclass(frozen=True)
@@ -62,7 +64,7 @@ class Sampling:
                 "0 (greedy) or at least 0.0001",
             ),
             "top_k": (self.top_k, self.top_k is None or self.top_k >= 1, "at least 1"),
-            "top_p": (self.top_p, 0.0 < self.top_p <= 1.0, "above 0 and at most 1"),
+            "top_p": (self.top_p, MIN_TOP_P <= self.top_p <= 1.0, f"from {MIN_TOP_P:g} to 1"),
             "min_p": (self.min_p, 0.0 <= self.min_p <= 1.0, "from 0 to 1"),
             "repetition_penalty": (self.repetition_penalty, 0.01 <= self.repetition_penalty <= 100, "0.01 to 100"),
             "seed": (self.seed, self.seed is None or 0 <= self.seed < 2**63, "from 0 to 2^63 - 1"),

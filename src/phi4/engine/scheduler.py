@@ -211,13 +211,15 @@ class Scheduler:
 
         Nobody waits in a circle or for ever: it is a running row that is waited for, and only as long as it runs.
         """
+        if not self.limits.reuse_prefixes:
+            return False
         block_tokens = self.limits.block_tokens
         index = running.table.num_cached // block_tokens
         if (index + 1) * block_tokens > min(len(running.token_ids), waiting.num_reusable):
             return False
         key = waiting.block_keys(waiting.table, index + 1, block_tokens)[index]
         is_same = running.block_keys(running.table, index + 1, block_tokens)[index] == key
-        return self.limits.reuse_prefixes and is_same and not self.pool.count_known([key])[0]
+        return is_same and not self.pool.count_known([key])[0]
 
     def _make_room(self, row: Row) -> bool:
         """Whether a waiting row has room by now; rows of a lower priority give theirs up if that helps."""

@@ -93,14 +93,8 @@ class Phi4Multimodal(nn.Module):
         Raises:
             InputError: the rows are not as many as the placeholders.
         """
-        match medium.modality:
-            case "vision":
-                features = self.vision(medium.data)
-            case "speech":
-                features = self.speech(medium.data, adapter)
-            case name:
-                features = self.get_submodule(name)(medium.data)
-        return _checked(medium, features)
+        (features,) = self.encode_together([medium], [adapter])
+        return features
 
     def encode_together(self, media: Sequence[Medium], adapters: Sequence[str | None]) -> list[torch.Tensor]:
         """Turns media into rows as `encode` does, pictures and sounds several in a pass.

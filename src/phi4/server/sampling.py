@@ -3,7 +3,7 @@
 from phi4.engine.sampling import Sampling
 from phi4.errors import CapacityError
 from phi4.server.errors import invalid_field
-from phi4.server.schema import MAX_TEMPERATURE, MIN_TOP_P, SamplingFields
+from phi4.server.schema import MAX_TEMPERATURE, SamplingFields
 
 
 def read_sampling(
@@ -35,8 +35,6 @@ def read_sampling(
     wrong = [token_id for token_id in fields.stop_token_ids or () if token_id < 0]
     if wrong:
         raise invalid_field(f"stop_token_ids has {wrong[0]}; no token has a number below 0", "stop_token_ids")
-    if fields.top_p is not None and fields.top_p < MIN_TOP_P:
-        raise invalid_field(f"top_p must be at least {MIN_TOP_P:g}, not {fields.top_p:g}", "top_p")
     if fields.temperature is not None and fields.temperature > MAX_TEMPERATURE:
         raise invalid_field(
             f"temperature must be at most {MAX_TEMPERATURE:g}, not {fields.temperature:g}", "temperature"

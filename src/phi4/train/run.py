@@ -86,14 +86,15 @@ def train_stage(
         raise TrainingError(f"{run} holds a run already; continue it with --resume, or name another folder")
     run.mkdir(parents=True, exist_ok=True)
     place = own_device(device)
-    loaded = load_model(base, dtype or usual_dtype(base, place), place, packs, modalities)
+    checkpoint = open_checkpoint(base)
+    loaded = load_model(base, dtype or usual_dtype(checkpoint, place), place, packs, modalities)
     if not isinstance(loaded.model, Phi4Multimodal):
         raise ConfigError(f"{base} has no modality to train; add packs, random ones from `phi4 new-pack` to begin with")
-    pack_dtype = dtype or stored_dtype(open_checkpoint(base))
+    pack_dtype = dtype or stored_dtype(checkpoint)
     datasets = {source.dataset: ShardedRecords.open(data / source.dataset) for source in stage.sources}
     identity = {
         "recipe": stage_digest(stage),
-        "base": base_digest(open_checkpoint(base).tensors),
+        "base": base_digest(checkpoint.tensors),
         "dtype": str(loaded.model.dtype).removeprefix("torch."),
         "packs": hashlib.sha256("".join(sorted(map(file_digest, packs))).encode()).hexdigest(),
         "data": data_digest(stage, data, datasets),

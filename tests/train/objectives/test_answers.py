@@ -9,6 +9,7 @@ from torch.nn import functional
 
 from data.samples import media_record
 from data.samples import record as text_record
+from phi4.checkpoint.layouts import open_checkpoint
 from phi4.checkpoint.usual_dtype import usual_dtype
 from phi4.data.example import Example
 from phi4.data.record import Record
@@ -58,7 +59,7 @@ def test_what_was_trained_scores_the_same_bits_when_it_is_loaded(
     setting: Setting, finished: Path, encode: Encode
 ) -> None:
     """The last validation ran on the weights in the trainer's memory, one example for each data set."""
-    dtype = usual_dtype(setting.base, torch.device("cpu"))
+    dtype = usual_dtype(open_checkpoint(setting.base), torch.device("cpu"))
     served = setting.load([finished / "vision.safetensors", finished / "speech.safetensors"], dtype=dtype).model
     assert isinstance(served, Phi4Multimodal)
     reported = read_metrics(finished)[-1]

@@ -32,7 +32,7 @@ class NearestText(nn.Module):
     """
 
     mean: torch.Tensor
-    whitening: torch.Tensor
+    whitening: torch.Tensor | None
     directions: torch.Tensor
     length: torch.Tensor
 
@@ -46,9 +46,8 @@ class NearestText(nn.Module):
         super().__init__()
         mean = embeddings.mean(0)
         distinct = embeddings - mean
-        whitening = whitening_matrix(distinct) if whitened else torch.eye(len(mean), device=mean.device)
         self.register_buffer("mean", mean, persistent=False)
-        self.register_buffer("whitening", whitening, persistent=False)
+        self.register_buffer("whitening", whitening_matrix(distinct) if whitened else None, persistent=False)
         self.register_buffer("directions", self.place(embeddings), persistent=False)
         self.register_buffer("length", distinct.norm(dim=-1).mean(), persistent=False)
 
@@ -58,7 +57,8 @@ class NearestText(nn.Module):
 
     def place(self, vectors: torch.Tensor) -> torch.Tensor:
         """The direction of vectors as seen from the mean of all texts: [..., hidden] -> [..., hidden]."""
-        return functional.normalize((vectors.float() - self.mean) @ self.whitening, dim=-1)
+        distinct = vectors.float() - self.mean
+        return functional.normalize(distinct if self.whitening is None else distinct @ self.whitening, dim=-1)
 
     def length_error(self, vectors: torch.Tensor) -> torch.Tensor:
         """How far vectors are from the length of embeddings, as a squared logarithm: [..., hidden] -> [...]."""
