@@ -10,8 +10,8 @@ from phi4.cli import app
 from phi4.server.app import build_app
 from server.running import Running
 
-# Options in the examples that are not ours.
-CURL_OPTIONS = {"--silent", "--fail", "--header", "--data", "--form"}
+# Options in the examples that are those of other programs: curl, and the load test.
+OTHER_OPTIONS = {"--silent", "--fail", "--header", "--data", "--form", "--clients", "--seconds"}
 PAGE = (Path(__file__).parents[2] / "docs" / "serving.md").read_text()
 
 
@@ -35,7 +35,7 @@ def test_every_limit_is_in_the_table_with_its_default() -> None:
     assert {name for name in options if name.startswith(("--max-", "--drain"))} <= documented.keys()
     for name, default in documented.items():
         assert options[name] is None or float(default) == float(options[name])
-    assert set(re.findall(r"--[a-z][\w-]+(?=[`\s])", PAGE)) - options.keys() <= CURL_OPTIONS
+    assert set(re.findall(r"--[a-z][\w-]+(?=[`\s])", PAGE)) - options.keys() <= OTHER_OPTIONS
 
 
 def test_every_number_is_in_the_table(server: Running) -> None:
