@@ -1,6 +1,8 @@
 """Chats over HTTP: the same answers as without a server, as a whole and streamed, and what was used for them."""
 
 import json
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import Any
 
 import msgspec
@@ -194,3 +196,19 @@ def test_a_request_without_a_temperature_has_that_of_the_server(server: Running,
     (request,) = _Chat(service, msgspec.structs.replace(asked, temperature=0.5)).prepare()
     assert request.sampling.temperature == 0.5
     assert server.service.default_temperature == 1.0
+
+
+@pytest.mark.parametrize(
+    ("path", "asked"),
+    [
+        ("/v1/chat/completions", {"messages": user("Which tokens of this have been seen before? " * 5)}),
+        ("/v1/completions", {"prompt": ["Which tokens of that have been seen before? " * 5]}),
+    ],
+)
+def test_usage_says_what_was_found_in_the_cache(
+    start: Callable[..., AbstractContextManager[Running]], path: str, asked: dict[str, Any]
+) -> None:
+    with start() as server:
+        first, second = (server.send(path, GREEDY | asked).json["usage"] for _ in range(2))
+    assert first["prompt_tokens_details"]["cached_tokens"] == 0
+    assert 0 < second["prompt_tokens_details"]["cached_tokens"] < second["prompt_tokens"]

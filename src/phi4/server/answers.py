@@ -74,7 +74,7 @@ class Answers:
     @property
     def usage(self) -> Usage:
         """What was used so far."""
-        return usage_of(self.request.inputs, self.num_tokens, self.adapter, self.rotary)
+        return usage_of(self.request.inputs, self.num_tokens, self.adapter, self.rotary, self._handle.cached_tokens)
 
     async def __aiter__(self) -> AsyncIterator[AnswerPiece]:
         open_choices = set(range(len(self._texts)))
@@ -121,14 +121,18 @@ class _AnswerText:
         return AnswerPiece(token.choice, text, token, token.finish_reason)
 
 
-def usage_of(inputs: ModelInputs, num_tokens: int, adapter: str | None, rotary: str | None) -> Usage:
+def usage_of(
+    inputs: ModelInputs, num_tokens: int, adapter: str | None, rotary: str | None, num_cached: int = 0
+) -> Usage:
     """What a request used: tokens of its prompt and its answers, adapter, rotary table, tokens of each medium."""
     per_modality = inputs.tokens_per_modality
     return Usage(
         prompt_tokens=len(inputs.token_ids),
         completion_tokens=num_tokens,
         total_tokens=len(inputs.token_ids) + num_tokens,
-        prompt_tokens_details=PromptTokensDetails(per_modality.get("vision", 0), per_modality.get("speech", 0)),
+        prompt_tokens_details=PromptTokensDetails(
+            per_modality.get("vision", 0), per_modality.get("speech", 0), num_cached
+        ),
         phi4=Used(adapter, rotary, [MediumUse(medium.modality, medium.num_tokens) for medium in inputs.media]),
     )
 

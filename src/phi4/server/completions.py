@@ -123,6 +123,5 @@ def _tokens(pieces: Sequence[AnswerPiece]) -> list[tuple[int, LogProbabilities |
 def _add(usages: Sequence[Usage]) -> Usage:
     prompt_tokens = sum(usage.prompt_tokens for usage in usages)
     completion_tokens = sum(usage.completion_tokens for usage in usages)
-    return Usage(
-        prompt_tokens, completion_tokens, prompt_tokens + completion_tokens, PromptTokensDetails(), usages[-1].phi4
-    )
+    details = PromptTokensDetails(cached_tokens=sum(usage.prompt_tokens_details.cached_tokens for usage in usages))
+    return Usage(prompt_tokens, completion_tokens, prompt_tokens + completion_tokens, details, usages[-1].phi4)

@@ -9,10 +9,11 @@ FinishReason = Literal["stop", "length", "tool_calls"]
 
 
 class PromptTokensDetails(msgspec.Struct, frozen=True):
-    """How many tokens of a prompt stand for pictures and sounds."""
+    """How many tokens of a prompt stand for pictures and sounds, and how many were found in the cache."""
 
     image_tokens: int = 0
     audio_tokens: int = 0
+    cached_tokens: int = 0
 
 
 class MediumUse(msgspec.Struct, frozen=True):
