@@ -8,6 +8,7 @@
 
 PYTHON ?= python3
 BIN := .venv/bin
+KERNELS := CMakeLists.txt $(wildcard src/phi4/kernels/cpp/*)
 
 .PHONY: demo test test-slow format clean nano
 
@@ -41,11 +42,11 @@ clean:
 		|| { echo "phi4 needs Python 3.11 or newer; name one with: make PYTHON=/path/to/python3.11 ..."; exit 1; }
 	$(PYTHON) -m venv .venv
 
-.venv/runtime-installed: .venv/bin/pip pyproject.toml constraints.txt
+.venv/runtime-installed: .venv/bin/pip pyproject.toml constraints.txt $(KERNELS)
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable .
 	@touch $@
 
-.venv/dev-installed: .venv/bin/pip pyproject.toml constraints.txt
+.venv/dev-installed: .venv/bin/pip pyproject.toml constraints.txt $(KERNELS)
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev,nano]'
 	@touch $@ .venv/runtime-installed
 

@@ -53,6 +53,8 @@ class Attention(nn.Module):
         heads = self.qkv_proj(hidden, step.adapter_runs).view(hidden.shape[0], -1, self.head_dim)
         rotating, values = heads.split([self.num_heads + self.num_kv_heads, self.num_kv_heads], dim=1)
         queries, keys = apply_rotary(rotating, step.cos, step.sin).split([self.num_heads, self.num_kv_heads], dim=1)
+        if step.paged is not None:
+            return step.paged.attend(self.layer, queries, keys, values)
         lengths = [segment.length for segment in step.segments]
         parts = zip(queries.split(lengths), keys.split(lengths), values.split(lengths), strict=True)
         histories: list[tuple[torch.Tensor, torch.Tensor]] = []

@@ -8,6 +8,7 @@ import torch
 
 from phi4.config import DecoderConfig
 from phi4.inputs import Rotary
+from phi4.kernels.paged_attention import PagedAttention, can_attend
 from phi4.model.paged_cache import CacheRow
 from phi4.model.rope import RotaryTables
 
@@ -66,6 +67,7 @@ class Step:
         sin: [tokens, 1, rotary_dim / 2].
         adapter_runs: the rows that an adapter touches; rows of text are in none.
         outputs: the rows whose output is asked for, or None for all.
+        paged: attends to all conversations at once; None where a segment has no cache, or there is no kernel for it.
         recompute: whether each layer forgets its activations and runs again in the backward pass: slower by a third,
             and the memory of one layer in place of all.
     """
@@ -75,6 +77,7 @@ class Step:
     sin: torch.Tensor
     adapter_runs: tuple[AdapterRun, ...]
     outputs: Outputs | None
+    paged: PagedAttention | None
     recompute: bool
 
 
@@ -97,7 +100,19 @@ def build_step(
             rows=torch.tensor(output_rows, dtype=torch.long, device=device),
             adapter_runs=find_runs([row_adapters[row] for row in output_rows]),
         )
-    return Step(tuple(segments), cos, sin, find_runs(row_adapters), outputs, recompute)
+    return Step(tuple(segments), cos, sin, find_runs(row_adapters), outputs, paged_attention(segments), recompute)
+
+
+def paged_attention(segments: Sequence[Segment]) -> PagedAttention | None:
+    """The kernel for conversations that are all kept in one cache, if there is one for it; it has no gradients."""
+    rows = [segment.cache for segment in segments if segment.cache is not None]
+    if len(rows) < len(segments) or len({id(row.cache) for row in rows}) != 1 or torch.is_grad_enabled():
+        return None
+    cache = rows[0].cache
+    if not can_attend(cache.keys[0]):
+        return None
+    parts = [(segment.length, segment.cached, row.runs) for segment, row in zip(segments, rows, strict=True)]
+    return PagedAttention.of(parts, cache.keys, cache.values)
 
 
 def rotary_for(config: DecoderConfig, num_tokens: int) -> Rotary:

@@ -1,0 +1,50 @@
+// Attention over the paged cache. Compiled once for each level of instructions, into a namespace of its own.
+#pragma once
+
+#include <cstdint>
+
+namespace phi4 {
+
+// Neighbouring slots of the cache that hold neighbouring tokens of one conversation.
+struct Run {
+    int64_t position;  // of the first token in its conversation
+    int64_t slot;      // that holds the first token
+    int64_t count;     // of tokens
+};
+
+// What a step adds to one conversation.
+struct Segment {
+    int64_t row;     // of its first new token among the packed ones
+    int64_t length;  // new tokens
+    int64_t cached;  // tokens before them
+    const Run* runs;
+    int64_t num_runs;
+};
+
+// The values of one layer. Rows of queries are `query_stride` apart, rows of outputs `heads * head_dim`.
+struct Layer {
+    const void* queries;  // [tokens, heads, head_dim]
+    const void* keys;     // the cache's, [kv_heads, slots, head_dim]
+    const void* values;   // [kv_heads, slots, head_dim]
+    void* outputs;        // [tokens, heads, head_dim]
+    int64_t query_stride;
+    int64_t slots;
+    int heads;
+    int kv_heads;
+    int head_dim;
+    bool bf16;  // what all four hold; else float
+};
+
+// Whether there is an instance for heads of this size.
+bool has_head_dim(int head_dim);
+
+#define PHI4_DECLARE(level)                                                                        \
+    namespace level {                                                                              \
+    void attend(const Layer& layer, const Segment* segments, int64_t num_segments, int threads);   \
+    }
+PHI4_DECLARE(plain)
+PHI4_DECLARE(avx2)
+PHI4_DECLARE(avx512)
+#undef PHI4_DECLARE
+
+}  // namespace phi4

@@ -1,0 +1,156 @@
+// What Python sees of the kernels: addresses come in, checked by phi4.kernels.paged_attention.
+
+#include <nanobind/nanobind.h>
+#include <nanobind/stl/pair.h>
+#include <nanobind/stl/string.h>
+#include <nanobind/stl/tuple.h>
+#include <nanobind/stl/vector.h>
+
+#include <cstring>
+#include <stdexcept>
+#include <string>
+#include <tuple>
+#include <utility>
+#include <vector>
+
+#include "attention.h"
+
+namespace nb = nanobind;
+
+namespace phi4 {
+
+bool has_head_dim(int head_dim) {
+    return head_dim == 16 || head_dim == 32 || head_dim == 64 || head_dim == 96 || head_dim == 128;
+}
+
+namespace {
+
+// The levels of instructions that this processor has, the best one first.
+std::vector<std::string> levels() {
+    std::vector<std::string> found;
+#ifdef PHI4_X86
+    if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
+        __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("fma"))
+        found.push_back("avx512");
+    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c"))
+        found.push_back("avx2");
+#endif
+    found.push_back("plain");
+    return found;
+}
+
+using Attend = void (*)(const Layer&, const Segment*, int64_t, int);
+
+Attend attend_at(const std::string& level) {
+    for (const std::string& available : levels()) {
+        if (available != level) continue;
+#ifdef PHI4_X86
+        if (level == "avx512") return avx512::attend;
+        if (level == "avx2") return avx2::attend;
+#endif
+        return plain::attend;
+    }
+    throw std::invalid_argument("this processor has no level of instructions called " + level);
+}
+
+using Slots = std::pair<int64_t, int64_t>;  // first <= slot < last
+using Part = std::tuple<int64_t, int64_t, std::vector<Slots>>;  // new tokens, cached tokens, where they are kept
+
+// The segments of one step: the same for all layers.
+class Conversations {
+public:
+    explicit Conversations(const std::vector<Part>& parts) {
+        for (const auto& [length, cached, slots] : parts) {
+            std::vector<Run> runs;
+            int64_t position = 0;
+            for (const auto& [first, last] : slots) {
+                runs.push_back({position, first, last - first});
+                position += last - first;
+                highest_slot_ = last > highest_slot_ ? last : highest_slot_;
+            }
+            if (length < 1 || cached < 0 || position < cached + length)
+                throw std::invalid_argument("a conversation has fewer slots than tokens");
+            runs_.push_back(std::move(runs));
+            segments_.push_back({num_tokens_, length, cached, nullptr, 0});
+            num_tokens_ += length;
+        }
+        for (size_t n = 0; n < segments_.size(); ++n) {
+            segments_[n].runs = runs_[n].data();
+            segments_[n].num_runs = static_cast<int64_t>(runs_[n].size());
+        }
+    }
+    Conversations(const Conversations&) = delete;
+    Conversations& operator=(const Conversations&) = delete;
+
+    int64_t num_tokens() const { return num_tokens_; }
+    int64_t num_slots() const { return highest_slot_; }
+
+    // Copies the new tokens of one layer to their slots: rows of [kv_heads, head_dim], `row_bytes` apart.
+    void write(const char* rows, int64_t row_bytes, char* storage, int64_t slots, int kv_heads, int64_t head_bytes) const {
+        for (const Segment& segment : segments_)
+            for (int64_t n = 0; n < segment.num_runs; ++n) {
+                const Run& run = segment.runs[n];
+                for (int64_t slot = run.slot; slot < run.slot + run.count; ++slot) {
+                    const int64_t token = run.position + slot - run.slot - segment.cached;
+                    if (token < 0) continue;
+                    if (token >= segment.length) break;
+                    const char* row = rows + (segment.row + token) * row_bytes;
+                    for (int head = 0; head < kv_heads; ++head)
+                        std::memcpy(storage + (head * slots + slot) * head_bytes, row + head * head_bytes, head_bytes);
+                }
+            }
+    }
+
+    void attend(
+        const std::string& level,
+        int threads,
+        std::tuple<uintptr_t, uintptr_t, uintptr_t> news,  // queries, keys, values
+        std::tuple<int64_t, int64_t, int64_t> strides,     // of their rows, in values
+        std::pair<uintptr_t, uintptr_t> cache,             // keys, values
+        int64_t slots,
+        std::tuple<int, int, int> sizes,  // heads, kv_heads, head_dim
+        bool bf16,
+        uintptr_t outputs) const {
+        const Attend attend = attend_at(level);
+        const auto [heads, kv_heads, head_dim] = sizes;
+        const int64_t value_bytes = bf16 ? 2 : 4;
+        nb::gil_scoped_release released;
+        write(reinterpret_cast<const char*>(std::get<1>(news)), std::get<1>(strides) * value_bytes,
+              reinterpret_cast<char*>(cache.first), slots, kv_heads, head_dim * value_bytes);
+        write(reinterpret_cast<const char*>(std::get<2>(news)), std::get<2>(strides) * value_bytes,
+              reinterpret_cast<char*>(cache.second), slots, kv_heads, head_dim * value_bytes);
+        const Layer layer{
+            reinterpret_cast<const void*>(std::get<0>(news)),
+            reinterpret_cast<const void*>(cache.first),
+            reinterpret_cast<const void*>(cache.second),
+            reinterpret_cast<void*>(outputs),
+            std::get<0>(strides),
+            slots,
+            heads,
+            kv_heads,
+            head_dim,
+            bf16,
+        };
+        attend(layer, segments_.data(), static_cast<int64_t>(segments_.size()), threads);
+    }
+
+private:
+    std::vector<std::vector<Run>> runs_;
+    std::vector<Segment> segments_;
+    int64_t num_tokens_ = 0;
+    int64_t highest_slot_ = 0;
+};
+
+}  // namespace
+
+NB_MODULE(native, module) {
+    module.def("levels", &levels);
+    module.def("has_head_dim", &has_head_dim);
+    nb::class_<Conversations>(module, "Conversations")
+        .def(nb::init<const std::vector<Part>&>())
+        .def_prop_ro("num_tokens", &Conversations::num_tokens)
+        .def_prop_ro("num_slots", &Conversations::num_slots)
+        .def("attend", &Conversations::attend);
+}
+
+}  // namespace phi4

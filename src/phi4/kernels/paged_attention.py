@@ -1,0 +1,116 @@
+"""Attention of all conversations of a step over the paged cache, in one native call for each layer."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from phi4.kernels.instructions import LEVELS, NATIVE
+
+DTYPES = (torch.float32, torch.bfloat16)
+
+# New tokens, tokens before them, and the slots of all of them: first <= slot < last, in the conversation's order.
+Part = tuple[int, int, Sequence[tuple[int, int]]]
+
+
+@dataclass(frozen=True)
+class PagedAttention:
+    """The conversations of one step.
+
+    Every token gets the same bits whatever stands beside it in a step, however its prompt was cut, and for any number
+    of threads. Products are summed in fp32.
+
+    Attributes:
+        conversations: what the native module knows of them.
+        keys: storage of each layer, [kv_heads, slots, head_dim].
+        values: [kv_heads, slots, head_dim].
+        level: instructions to use.
+    """
+
+    conversations: Any
+    keys: Sequence[torch.Tensor]
+    values: Sequence[torch.Tensor]
+    level: str
+
+    @classmethod
+    def of(
+        cls,
+        parts: Sequence[Part],
+        keys: Sequence[torch.Tensor],
+        values: Sequence[torch.Tensor],
+        level: str | None = None,
+    ) -> "PagedAttention":
+        """Describes the conversations that are laid end to end in a step.
+
+        Args:
+            parts: one for each conversation.
+            keys: storage of each layer, [kv_heads, slots, head_dim].
+            values: [kv_heads, slots, head_dim].
+            level: instructions to use, of `LEVELS`; None for the best.
+
+        Raises:
+            ValueError: a conversation has fewer slots than tokens, or the processor lacks the instructions.
+        """
+        if NATIVE is None:
+            raise ValueError("no kernels were compiled; the caller asks `can_attend` first")
+        return cls(NATIVE.Conversations(parts), keys, values, level or LEVELS[0])
+
+    def attend(self, layer: int, queries: torch.Tensor, keys: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
+        """Stores the new tokens of a layer, and lets each attend to its conversation up to itself.
+
+        Args:
+            layer: index of the decoder layer.
+            queries: of the new tokens, rotated, [tokens, heads, head_dim].
+            keys: rotated, [tokens, kv_heads, head_dim].
+            values: [tokens, kv_heads, head_dim].
+
+        Returns:
+            [tokens, heads * head_dim].
+
+        Raises:
+            ValueError: the tensors do not fit the conversations or each other.
+        """
+        news, caches = (queries, keys, values), (self.keys[layer], self.values[layer])
+        self._check(news, caches)
+        tokens, heads, head_dim = queries.shape
+        kv_heads, slots, _ = caches[0].shape
+        outputs = torch.empty(tokens, heads * head_dim, dtype=queries.dtype)
+        self.conversations.attend(
+            self.level,
+            torch.get_num_threads(),
+            tuple(new.data_ptr() for new in news),
+            tuple(new.stride(0) for new in news),
+            tuple(cache.data_ptr() for cache in caches),
+            slots,
+            (heads, kv_heads, head_dim),
+            queries.dtype == torch.bfloat16,
+            outputs.data_ptr(),
+        )
+        return outputs
+
+    def _check(self, news: Sequence[torch.Tensor], caches: Sequence[torch.Tensor]) -> None:
+        """The native code believes what it is told: nothing may pass here that does not fit."""
+        (tokens, heads, head_dim), (kv_heads, slots, _) = news[0].shape, caches[0].shape
+        fits = (
+            tokens == self.conversations.num_tokens
+            and self.conversations.num_slots <= slots
+            and heads % kv_heads == 0
+            and all(new.shape == (tokens, kv_heads, head_dim) for new in news[1:])
+            and all(cache.shape == (kv_heads, slots, head_dim) and cache.is_contiguous() for cache in caches)
+            and all(new.stride()[1:] == (head_dim, 1) for new in news)
+            and all(can_attend(tensor) and tensor.dtype == news[0].dtype for tensor in (*news, *caches))
+        )
+        if not fits:
+            shapes = ", ".join(f"{tuple(tensor.shape)} {tensor.dtype}" for tensor in (*news, *caches))
+            raise ValueError(f"{self.conversations.num_tokens} tokens do not fit {shapes}")
+
+
+def can_attend(heads: torch.Tensor) -> bool:
+    """Whether there is a kernel for heads of this size and type, [..., head_dim], on this machine."""
+    return (
+        NATIVE is not None
+        and heads.device.type == "cpu"
+        and heads.dtype in DTYPES
+        and NATIVE.has_head_dim(heads.shape[-1])
+    )
