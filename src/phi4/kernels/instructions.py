@@ -1,5 +1,6 @@
 """The compiled kernels, if they are there, and which of the processor's instructions they use."""
 
+from importlib import import_module
 from types import ModuleType
 
 
@@ -8,10 +9,9 @@ def _find() -> ModuleType | None:
     import torch  # noqa: F401
 
     try:
-        from phi4.kernels import native
+        return import_module("phi4.kernels.native")
     except ImportError:
         return None
-    return native
 
 
 # None where nothing was compiled: plain torch does the work then.
