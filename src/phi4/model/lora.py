@@ -7,7 +7,7 @@ from torch import nn
 from torch.nn import functional
 
 from phi4.config import AdapterConfig
-from phi4.model.linear import linear
+from phi4.model.linear import add_linear, linear
 from phi4.model.step import AdapterRun
 
 
@@ -42,10 +42,10 @@ class AdaptedLinear(nn.Module):
         output = linear(hidden, self.weight)
         for run in runs:
             own = functional.dropout(hidden[run.start : run.stop], self.dropouts[run.adapter], self.training)
-            down = self.lora_A[run.adapter](own) * self.scales[run.adapter]
-            up: torch.Tensor = self.lora_B[run.adapter].weight.T  # type: ignore[assignment]
+            down = linear(own, self.lora_A[run.adapter].weight) * self.scales[run.adapter]  # type: ignore[arg-type]
+            up: torch.Tensor = self.lora_B[run.adapter].weight  # type: ignore[assignment]
             # A slice would make autograd copy the whole output: where one run has all rows, there is none.
             whole = run.stop - run.start == output.shape[0]
             rows = output if whole else output[run.start : run.stop]
-            rows.addmm_(down, up)
+            add_linear(rows, down, up)
         return output

@@ -3,9 +3,6 @@
 // Every query is computed by itself, in an order that its position alone decides: blocks of KEY_BLOCK keys counted from
 // the beginning of its conversation, and within a product LANES partial sums that are added up as a tree. Neither the
 // other rows of a step, nor how a prompt was cut, nor the number of threads changes a bit.
-//
-// Nothing of the standard library is instantiated here: the linker keeps one copy of an inline function, and it could be
-// the one with instructions that this processor lacks.
 
 #include "attention.h"
 
@@ -22,27 +19,7 @@ constexpr int KEY_BLOCK = 64;
 // Queries that share the conversion of a block of keys to fp32, in tokens; a group of heads multiplies it.
 constexpr int QUERY_TOKENS = 16;
 
-struct bf16 {
-    uint16_t bits;
-};
-
-inline float widen(float value) { return value; }
-
-inline float widen(bf16 value) {
-    uint32_t bits = static_cast<uint32_t>(value.bits) << 16;
-    float wide;
-    std::memcpy(&wide, &bits, sizeof wide);
-    return wide;
-}
-
-inline void narrow(float value, float* out) { *out = value; }
-
-// Rounds to the nearest, ties to even. Infinities and NaN do not come here.
-inline void narrow(float value, bf16* out) {
-    uint32_t bits;
-    std::memcpy(&bits, &value, sizeof bits);
-    out->bits = static_cast<uint16_t>((bits + 0x7fff + ((bits >> 16) & 1)) >> 16);
-}
+#include "numbers.h"
 
 // exp(x) for x <= 0 with a relative error below 2e-7: 2^n times a polynomial of degree 6 on [-ln 2 / 2, ln 2 / 2].
 inline float exp_negative(float x) {

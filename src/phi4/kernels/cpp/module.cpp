@@ -14,6 +14,7 @@
 #include <vector>
 
 #include "attention.h"
+#include "linear.h"
 
 namespace nb = nanobind;
 
@@ -25,32 +26,68 @@ bool has_head_dim(int head_dim) {
 
 namespace {
 
-// The levels of instructions that this processor has, the best one first.
-std::vector<std::string> levels() {
-    std::vector<std::string> found;
+// What one level of instructions brings.
+struct Level {
+    std::string name;
+    decltype(&plain::attend) attend;
+    decltype(&plain::multiply) multiply;
+};
+
+// The levels that this processor has, the best one first.
+const std::vector<Level>& levels() {
+    static const std::vector<Level> found = [] {
+        std::vector<Level> found;
 #ifdef PHI4_X86
-    if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
-        __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("fma"))
-        found.push_back("avx512");
-    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c"))
-        found.push_back("avx2");
+        const bool avx512 = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+                            __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") &&
+                            __builtin_cpu_supports("fma");
+        if (avx512 && __builtin_cpu_supports("avx512bf16"))
+            found.push_back({"avx512_bf16", avx512::attend, avx512_bf16::multiply});
+        if (avx512) found.push_back({"avx512", avx512::attend, avx512::multiply});
+        if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c"))
+            found.push_back({"avx2", avx2::attend, avx2::multiply});
 #endif
-    found.push_back("plain");
+        found.push_back({"plain", plain::attend, plain::multiply});
+        return found;
+    }();
     return found;
 }
 
-using Attend = void (*)(const Layer&, const Segment*, int64_t, int);
+std::vector<std::string> level_names() {
+    std::vector<std::string> names;
+    for (const Level& level : levels()) names.push_back(level.name);
+    return names;
+}
 
-Attend attend_at(const std::string& level) {
-    for (const std::string& available : levels()) {
-        if (available != level) continue;
-#ifdef PHI4_X86
-        if (level == "avx512") return avx512::attend;
-        if (level == "avx2") return avx2::attend;
-#endif
-        return plain::attend;
-    }
-    throw std::invalid_argument("this processor has no level of instructions called " + level);
+const Level& level_called(const std::string& name) {
+    for (const Level& level : levels())
+        if (level.name == name) return level;
+    throw std::invalid_argument("this processor has no level of instructions called " + name);
+}
+
+void multiply(
+    const std::string& level,
+    int threads,
+    std::tuple<uintptr_t, uintptr_t, uintptr_t> addresses,  // rows, weights, results
+    std::pair<int64_t, int64_t> strides,                     // of rows and results, in values
+    std::tuple<int64_t, int64_t, int64_t> sizes,             // rows, outputs, inputs
+    bool add,
+    bool bf16) {
+    const Product product{
+        reinterpret_cast<const void*>(std::get<0>(addresses)),
+        reinterpret_cast<const void*>(std::get<1>(addresses)),
+        reinterpret_cast<void*>(std::get<2>(addresses)),
+        strides.first,
+        strides.second,
+        std::get<0>(sizes),
+        std::get<1>(sizes),
+        std::get<2>(sizes),
+        add,
+        bf16,
+    };
+    const Level& own = level_called(level);
+    nb::gil_scoped_release released;
+    own.multiply(product, threads);
 }
 
 using Slots = std::pair<int64_t, int64_t>;  // first <= slot < last
@@ -111,7 +148,7 @@ public:
         std::tuple<int, int, int> sizes,  // heads, kv_heads, head_dim
         bool bf16,
         uintptr_t outputs) const {
-        const Attend attend = attend_at(level);
+        const Level& own = level_called(level);
         const auto [heads, kv_heads, head_dim] = sizes;
         const int64_t value_bytes = bf16 ? 2 : 4;
         nb::gil_scoped_release released;
@@ -131,7 +168,7 @@ public:
             head_dim,
             bf16,
         };
-        attend(layer, segments_.data(), static_cast<int64_t>(segments_.size()), threads);
+        own.attend(layer, segments_.data(), static_cast<int64_t>(segments_.size()), threads);
     }
 
 private:
@@ -144,7 +181,8 @@ private:
 }  // namespace
 
 NB_MODULE(native, module) {
-    module.def("levels", &levels);
+    module.def("levels", &level_names);
+    module.def("multiply", &multiply);
     module.def("has_head_dim", &has_head_dim);
     nb::class_<Conversations>(module, "Conversations")
         .def(nb::init<const std::vector<Part>&>())
