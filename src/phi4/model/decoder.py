@@ -14,7 +14,7 @@ from phi4.model.attention import causal_attention
 from phi4.model.fused import rms_norm, swiglu
 from phi4.model.linear import linear
 from phi4.model.lora import AdaptedLinear
-from phi4.model.rope import RotaryTables, apply_rotary
+from phi4.model.rope import RotaryTables, rotate
 from phi4.model.step import AdapterRun, Outputs, Segment, Step, build_step
 
 NO_ADAPTERS: Mapping[str, AdapterConfig] = MappingProxyType({})
@@ -52,7 +52,8 @@ class Attention(nn.Module):
         """
         heads = self.qkv_proj(hidden, step.adapter_runs).view(hidden.shape[0], -1, self.head_dim)
         rotating, values = heads.split([self.num_heads + self.num_kv_heads, self.num_kv_heads], dim=1)
-        queries, keys = apply_rotary(rotating, step.cos, step.sin).split([self.num_heads, self.num_kv_heads], dim=1)
+        rotated = rotate(rotating, step.cos, step.sin)
+        queries, keys = rotated.split([self.num_heads, self.num_kv_heads], dim=1)
         if step.paged is not None:
             return step.paged.attend(self.layer, queries, keys, values)
         lengths = [segment.length for segment in step.segments]

@@ -7,6 +7,7 @@ import torch
 
 from phi4.config import DecoderConfig
 from phi4.inputs import Rotary
+from phi4.kernels import elementwise
 
 
 @dataclass(frozen=True)
@@ -59,6 +60,14 @@ def longrope_scale(config: DecoderConfig) -> float:
     if stretch <= 1.0:
         return 1.0
     return math.sqrt(1.0 + math.log(stretch) / math.log(config.original_max_position_embeddings))
+
+
+def rotate(heads: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
+    """What `apply_rotary` gives; in place where there is a kernel, so that `heads` must not be needed afterwards."""
+    if elementwise.can_run(heads, cos, sin):
+        elementwise.rotate(heads, cos, sin)
+        return heads
+    return apply_rotary(heads, cos, sin)
 
 
 def apply_rotary(heads: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:

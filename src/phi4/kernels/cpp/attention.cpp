@@ -21,25 +21,6 @@ constexpr int QUERY_TOKENS = 16;
 
 #include "numbers.h"
 
-// exp(x) for x <= 0 with a relative error below 2e-7: 2^n times a polynomial of degree 6 on [-ln 2 / 2, ln 2 / 2].
-inline float exp_negative(float x) {
-    x = x < -87.0f ? -87.0f : x;
-    float n = std::nearbyintf(x * 1.44269504f);
-    float r = x - n * 0.693359375f;
-    r = r + n * 2.12194440e-4f;
-    float p = 1.0f / 720;
-    p = p * r + 1.0f / 120;
-    p = p * r + 1.0f / 24;
-    p = p * r + 1.0f / 6;
-    p = p * r + 0.5f;
-    p = p * r + 1.0f;
-    p = p * r + 1.0f;
-    int32_t bits = (static_cast<int32_t>(n) + 127) << 23;
-    float power;
-    std::memcpy(&power, &bits, sizeof power);
-    return p * power;
-}
-
 template <int HEAD_DIM>
 inline float dot(const float* a, const float* b) {
     float sums[LANES] = {};

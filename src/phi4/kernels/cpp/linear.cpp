@@ -6,6 +6,7 @@
 
 #include "linear.h"
 
+#include <cmath>
 #include <cstring>
 
 #if defined(__AVX512BF16__)

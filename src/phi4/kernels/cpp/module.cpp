@@ -14,6 +14,7 @@
 #include <vector>
 
 #include "attention.h"
+#include "elementwise.h"
 #include "linear.h"
 
 namespace nb = nanobind;
@@ -31,7 +32,13 @@ struct Level {
     std::string name;
     decltype(&plain::attend) attend;
     decltype(&plain::multiply) multiply;
+    decltype(&plain::rms_norm) rms_norm;
+    decltype(&plain::swiglu) swiglu;
+    decltype(&plain::rotate) rotate;
 };
+
+#define PHI4_LEVEL_OF(name, level, products) \
+    Level { name, level::attend, products::multiply, level::rms_norm, level::swiglu, level::rotate }
 
 // The levels that this processor has, the best one first.
 const std::vector<Level>& levels() {
@@ -42,12 +49,12 @@ const std::vector<Level>& levels() {
                             __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") &&
                             __builtin_cpu_supports("fma");
         if (avx512 && __builtin_cpu_supports("avx512bf16"))
-            found.push_back({"avx512_bf16", avx512::attend, avx512_bf16::multiply});
-        if (avx512) found.push_back({"avx512", avx512::attend, avx512::multiply});
+            found.push_back(PHI4_LEVEL_OF("avx512_bf16", avx512, avx512_bf16));
+        if (avx512) found.push_back(PHI4_LEVEL_OF("avx512", avx512, avx512));
         if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c"))
-            found.push_back({"avx2", avx2::attend, avx2::multiply});
+            found.push_back(PHI4_LEVEL_OF("avx2", avx2, avx2));
 #endif
-        found.push_back({"plain", plain::attend, plain::multiply});
+        found.push_back(PHI4_LEVEL_OF("plain", plain, plain));
         return found;
     }();
     return found;
@@ -88,6 +95,33 @@ void multiply(
     const Level& own = level_called(level);
     nb::gil_scoped_release released;
     own.multiply(product, threads);
+}
+
+void rms_norm(
+    const std::string& level, int threads, uintptr_t input, uintptr_t weight, uintptr_t output, int64_t num_rows,
+    int64_t width, int64_t input_stride, float eps, bool bf16) {
+    const Rows rows{reinterpret_cast<const void*>(input), reinterpret_cast<void*>(output), num_rows, width,
+                    input_stride, bf16};
+    level_called(level).rms_norm(rows, reinterpret_cast<const void*>(weight), eps, threads);
+}
+
+void swiglu(
+    const std::string& level, int threads, uintptr_t input, uintptr_t output, int64_t num_rows, int64_t width,
+    int64_t input_stride, bool bf16) {
+    const Rows rows{reinterpret_cast<const void*>(input), reinterpret_cast<void*>(output), num_rows, width,
+                    input_stride, bf16};
+    level_called(level).swiglu(rows, threads);
+}
+
+void rotate(
+    const std::string& level, int threads, std::tuple<uintptr_t, uintptr_t, uintptr_t> addresses,  // heads, cos, sin
+    int64_t token_stride, std::tuple<int64_t, int64_t, int64_t, int64_t> sizes,  // tokens, heads, head_dim, half
+    bool bf16) {
+    const auto [tokens, num_heads, head_dim, half] = sizes;
+    const Rotation rotation{
+        reinterpret_cast<void*>(std::get<0>(addresses)), reinterpret_cast<const void*>(std::get<1>(addresses)),
+        reinterpret_cast<const void*>(std::get<2>(addresses)), tokens, token_stride, num_heads, head_dim, half, bf16};
+    level_called(level).rotate(rotation, threads);
 }
 
 using Slots = std::pair<int64_t, int64_t>;  // first <= slot < last
@@ -183,6 +217,9 @@ private:
 NB_MODULE(native, module) {
     module.def("levels", &level_names);
     module.def("multiply", &multiply);
+    module.def("rms_norm", &rms_norm);
+    module.def("swiglu", &swiglu);
+    module.def("rotate", &rotate);
     module.def("has_head_dim", &has_head_dim);
     nb::class_<Conversations>(module, "Conversations")
         .def(nb::init<const std::vector<Part>&>())

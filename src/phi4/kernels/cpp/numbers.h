@@ -1,4 +1,4 @@
-// bf16 as stored, and how it becomes fp32 and back. Included into the namespace of a level.
+// bf16 as stored, how it becomes fp32 and back, and the exponential. Included into the namespace of a level.
 //
 // Nothing of the standard library is instantiated in these files: the linker keeps one copy of an inline function, and it
 // could be the one with instructions that this processor lacks.
@@ -24,4 +24,23 @@ inline void narrow(float value, bf16* out) {
     std::memcpy(&bits, &value, sizeof bits);
     const uint32_t rounded = (bits + 0x7fff + ((bits >> 16) & 1)) >> 16;
     out->bits = static_cast<uint16_t>(value != value ? 0x7fc0 : rounded);
+}
+
+// exp(x) for x <= 0 with a relative error below 2e-7: 2^n times a polynomial of degree 6 on [-ln 2 / 2, ln 2 / 2].
+inline float exp_negative(float x) {
+    x = x < -87.0f ? -87.0f : x;
+    float n = std::nearbyintf(x * 1.44269504f);
+    float r = x - n * 0.693359375f;
+    r = r + n * 2.12194440e-4f;
+    float p = 1.0f / 720;
+    p = p * r + 1.0f / 120;
+    p = p * r + 1.0f / 24;
+    p = p * r + 1.0f / 6;
+    p = p * r + 0.5f;
+    p = p * r + 1.0f;
+    p = p * r + 1.0f;
+    int32_t bits = (static_cast<int32_t>(n) + 127) << 23;
+    float power;
+    std::memcpy(&power, &bits, sizeof power);
+    return p * power;
 }

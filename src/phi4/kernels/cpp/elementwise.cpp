@@ -1,0 +1,107 @@
+// RMSNorm, SwiGLU and the rotation of queries and keys, each rounded once at its end; the norm twice, as in the release.
+
+#include "elementwise.h"
+
+#include <cmath>
+#include <cstring>
+
+namespace phi4 {
+namespace PHI4_LEVEL {
+namespace {
+
+#include "numbers.h"
+
+constexpr int LANES = 16;
+
+// Below this many values, waking a second thread takes longer than the work.
+constexpr int64_t VALUES_FOR_THREADS = 32 * 1024;
+
+inline float rounded(float value, const float*) { return value; }
+
+inline float rounded(float value, const bf16*) {
+    bf16 stored;
+    narrow(value, &stored);
+    return widen(stored);
+}
+
+template <typename T>
+void norm_row(const T* input, const T* weight, float eps, int64_t width, T* output) {
+    float sums[LANES] = {};
+    int64_t n = 0;
+    for (; n + LANES <= width; n += LANES)
+        for (int lane = 0; lane < LANES; ++lane) sums[lane] += widen(input[n + lane]) * widen(input[n + lane]);
+    for (int lane = 0; n + lane < width; ++lane) sums[lane] += widen(input[n + lane]) * widen(input[n + lane]);
+    for (int half = LANES / 2; half > 0; half /= 2)
+        for (int lane = 0; lane < half; ++lane) sums[lane] += sums[lane + half];
+    const float scale = 1.0f / std::sqrt(sums[0] / static_cast<float>(width) + eps);
+    for (int64_t i = 0; i < width; ++i) narrow(widen(weight[i]) * rounded(widen(input[i]) * scale, input), output + i);
+}
+
+template <typename T>
+void swiglu_row(const T* gate, const T* up, int64_t width, T* output) {
+    for (int64_t i = 0; i < width; ++i) {
+        const float x = widen(gate[i]);
+        const float e = exp_negative(x < 0.0f ? x : -x);
+        const float silu = x * ((x < 0.0f ? e : 1.0f) / (1.0f + e));
+        narrow(silu * widen(up[i]), output + i);
+    }
+}
+
+template <typename T>
+void rotate_head(T* head, const T* cos, const T* sin, int64_t half) {
+    for (int64_t i = 0; i < half; ++i) {
+        const float first = widen(head[i]), second = widen(head[half + i]), c = widen(cos[i]), s = widen(sin[i]);
+        narrow(first * c - second * s, head + i);
+        narrow(second * c + first * s, head + half + i);
+    }
+}
+
+template <typename T>
+void norm_all(const Rows& rows, const void* weight, float eps, int threads) {
+#pragma omp parallel for num_threads(threads) if (threads > 1 && rows.num_rows * rows.width >= VALUES_FOR_THREADS)
+    for (int64_t row = 0; row < rows.num_rows; ++row)
+        norm_row<T>(
+            static_cast<const T*>(rows.input) + row * rows.input_stride,
+            static_cast<const T*>(weight),
+            eps,
+            rows.width,
+            static_cast<T*>(rows.output) + row * rows.width);
+}
+
+template <typename T>
+void swiglu_all(const Rows& rows, int threads) {
+#pragma omp parallel for num_threads(threads) if (threads > 1 && rows.num_rows * rows.width >= VALUES_FOR_THREADS)
+    for (int64_t row = 0; row < rows.num_rows; ++row) {
+        const T* gate = static_cast<const T*>(rows.input) + row * rows.input_stride;
+        swiglu_row<T>(gate, gate + rows.width, rows.width, static_cast<T*>(rows.output) + row * rows.width);
+    }
+}
+
+template <typename T>
+void rotate_all(const Rotation& own, int threads) {
+#pragma omp parallel for num_threads(threads) if (threads > 1 && own.tokens * own.token_stride >= VALUES_FOR_THREADS)
+    for (int64_t token = 0; token < own.tokens; ++token)
+        for (int64_t head = 0; head < own.num_heads; ++head)
+            rotate_head<T>(
+                static_cast<T*>(own.heads) + token * own.token_stride + head * own.head_dim,
+                static_cast<const T*>(own.cos) + token * own.half,
+                static_cast<const T*>(own.sin) + token * own.half,
+                own.half);
+}
+
+}  // namespace
+
+void rms_norm(const Rows& rows, const void* weight, float eps, int threads) {
+    rows.bf16 ? norm_all<bf16>(rows, weight, eps, threads) : norm_all<float>(rows, weight, eps, threads);
+}
+
+void swiglu(const Rows& rows, int threads) {
+    rows.bf16 ? swiglu_all<bf16>(rows, threads) : swiglu_all<float>(rows, threads);
+}
+
+void rotate(const Rotation& rotation, int threads) {
+    rotation.bf16 ? rotate_all<bf16>(rotation, threads) : rotate_all<float>(rotation, threads);
+}
+
+}  // namespace PHI4_LEVEL
+}  // namespace phi4

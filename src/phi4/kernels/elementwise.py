@@ -1,0 +1,98 @@
+"""What stands between the products of a layer: norm, activation and rotation, without gradients."""
+
+import torch
+
+from phi4.kernels.instructions import LEVELS, NATIVE
+
+DTYPES = (torch.float32, torch.bfloat16)
+
+
+def can_run(*tensors: torch.Tensor) -> bool:
+    """Whether there are kernels for tensors of this kind, alone or together, on this machine."""
+    return (
+        NATIVE is not None
+        and not torch.is_grad_enabled()
+        and tensors[0].dtype in DTYPES
+        and all(
+            tensor.device.type == "cpu" and tensor.stride(-1) == 1 and tensor.dtype == tensors[0].dtype
+            for tensor in tensors
+        )
+    )
+
+
+def rms_norm(hidden: torch.Tensor, weight: torch.Tensor, eps: float, level: str | None = None) -> torch.Tensor:
+    """Root-mean-square norm: fp32 inside, the weight applied after the cast back (facts sheet 1.3).
+
+    Args:
+        hidden: [tokens, hidden].
+        weight: [hidden].
+        eps: added to the mean square.
+        level: instructions to use, of `LEVELS`; None for the best. The same below.
+
+    Returns:
+        [tokens, hidden].
+
+    Raises:
+        ValueError: the tensors do not fit, or the processor lacks the instructions. The same below.
+    """
+    if not can_run(hidden, weight) or hidden.dim() != 2 or weight.shape != hidden.shape[1:]:
+        raise _misfit("normalises", hidden, weight)
+    output = torch.empty(hidden.shape, dtype=hidden.dtype)
+    NATIVE.rms_norm(  # type: ignore[union-attr]
+        level or LEVELS[0],
+        torch.get_num_threads(),
+        hidden.data_ptr(),
+        weight.data_ptr(),
+        output.data_ptr(),
+        *hidden.shape,
+        hidden.stride(0),
+        eps,
+        hidden.dtype == torch.bfloat16,
+    )
+    return output
+
+
+def swiglu(gate_up: torch.Tensor, level: str | None = None) -> torch.Tensor:
+    """silu(gate) * up, the gate first: [tokens, 2 * intermediate] -> [tokens, intermediate] (facts sheet 1.2)."""
+    if not can_run(gate_up) or gate_up.dim() != 2 or gate_up.shape[1] % 2:
+        raise _misfit("gates", gate_up)
+    output = torch.empty(gate_up.shape[0], gate_up.shape[1] // 2, dtype=gate_up.dtype)
+    NATIVE.swiglu(  # type: ignore[union-attr]
+        level or LEVELS[0],
+        torch.get_num_threads(),
+        gate_up.data_ptr(),
+        output.data_ptr(),
+        *output.shape,
+        gate_up.stride(0),
+        gate_up.dtype == torch.bfloat16,
+    )
+    return output
+
+
+def rotate(heads: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor, level: str | None = None) -> None:
+    """Rotates the leading dimensions of every head in place, dimension d together with d + rotary_dim / 2.
+
+    Args:
+        heads: queries and keys, [tokens, heads, head_dim].
+        cos: [tokens, 1, rotary_dim / 2].
+        sin: [tokens, 1, rotary_dim / 2].
+        level: instructions to use.
+    """
+    tokens, num_heads, head_dim = heads.shape
+    half = cos.shape[-1]
+    fits = cos.shape == sin.shape == (tokens, 1, half) and 2 * half <= head_dim and heads.stride(1) == head_dim
+    if not (fits and can_run(heads, cos, sin) and cos.is_contiguous() and sin.is_contiguous()):
+        raise _misfit("rotates", heads, cos, sin)
+    NATIVE.rotate(  # type: ignore[union-attr]
+        level or LEVELS[0],
+        torch.get_num_threads(),
+        (heads.data_ptr(), cos.data_ptr(), sin.data_ptr()),
+        heads.stride(0),
+        (tokens, num_heads, head_dim, half),
+        heads.dtype == torch.bfloat16,
+    )
+
+
+def _misfit(verb: str, *tensors: torch.Tensor) -> ValueError:
+    shapes = ", ".join(f"{tuple(tensor.shape)} {tensor.dtype}" for tensor in tensors)
+    return ValueError(f"no kernel {verb} {shapes}")

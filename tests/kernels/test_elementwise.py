@@ -1,0 +1,72 @@
+import pytest
+import torch
+from torch.nn import functional
+
+from phi4.kernels.elementwise import can_run, rms_norm, rotate, swiglu
+from phi4.kernels.instructions import LEVELS, NATIVE
+from phi4.model.rope import apply_rotary
+
+pytestmark = pytest.mark.skipif(NATIVE is None, reason="no kernels were compiled here")
+
+DTYPES = [(torch.float32, 1e-6), (torch.bfloat16, 2**-7)]
+TOKENS, WIDTH, HALF = 7, 40, 10
+
+
+@pytest.fixture(autouse=True)
+def _inference() -> object:
+    with torch.inference_mode():
+        yield
+
+
+@pytest.mark.parametrize("level", LEVELS)
+@pytest.mark.parametrize(("dtype", "error"), DTYPES)
+def test_every_level_agrees_with_plain_torch(level: str, dtype: torch.dtype, error: float) -> None:
+    hidden, weight = 5 * torch.randn(TOKENS, WIDTH).to(dtype), torch.randn(WIDTH).to(dtype)
+    normed = weight * functional.rms_norm(hidden.float(), weight.shape, eps=1e-5).to(dtype)
+    torch.testing.assert_close(rms_norm(hidden, weight, 1e-5, level), normed, rtol=error, atol=error)
+    gate, up = hidden.chunk(2, dim=-1)
+    torch.testing.assert_close(swiglu(hidden, level), functional.silu(gate) * up, rtol=error, atol=error)
+    heads = torch.randn(TOKENS, 5, 32).to(dtype)
+    cos, sin = torch.randn(2, TOKENS, 1, HALF).to(dtype)
+    expected = apply_rotary(heads, cos, sin)
+    rotate(heads, cos, sin, level)
+    torch.testing.assert_close(heads, expected, rtol=error, atol=error)
+
+
+@pytest.mark.parametrize("level", LEVELS)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_neighbours_change_no_bit(level: str, dtype: torch.dtype) -> None:
+    hidden, weight = torch.randn(TOKENS, WIDTH).to(dtype), torch.randn(WIDTH).to(dtype)
+    for row in range(TOKENS):
+        own = hidden[row : row + 1]
+        assert torch.equal(rms_norm(own, weight, 1e-5, level), rms_norm(hidden, weight, 1e-5, level)[row : row + 1])
+        assert torch.equal(swiglu(own, level), swiglu(hidden, level)[row : row + 1])
+
+
+@pytest.mark.parametrize("extreme", [0.0, 1e4, -1e4, 3e38])
+def test_extreme_gates_give_what_torch_gives(extreme: float) -> None:
+    gate_up = torch.tensor([[extreme, 1.0, 2.0, -1.0]])
+    torch.testing.assert_close(swiglu(gate_up), functional.silu(gate_up[:, :2]) * gate_up[:, 2:])
+
+
+def test_what_is_not_a_number_stays_so() -> None:
+    assert swiglu(torch.tensor([[torch.nan, 1.0]])).isnan().all()
+    assert swiglu(torch.tensor([[torch.nan, 1.0]]).bfloat16()).isnan().all()
+    assert rms_norm(torch.tensor([[torch.nan, 1.0]]), torch.ones(2), 1e-5).isnan().all()
+
+
+def test_tensors_that_do_not_fit_are_refused() -> None:
+    with pytest.raises(ValueError, match="normalises"):
+        rms_norm(torch.ones(2, 4), torch.ones(5), 1e-5)
+    with pytest.raises(ValueError, match="gates"):
+        swiglu(torch.ones(2, 5))
+    with pytest.raises(ValueError, match="rotates"):
+        rotate(torch.ones(2, 3, 8), torch.ones(2, 1, 5), torch.ones(2, 1, 5))
+
+
+def test_gradients_and_other_types_are_left_to_torch() -> None:
+    assert can_run(torch.ones(1, 2))
+    assert not can_run(torch.ones(1, 2, dtype=torch.float16))
+    assert not can_run(torch.ones(1, 2), torch.ones(1, 2, dtype=torch.bfloat16))
+    with torch.inference_mode(False), torch.enable_grad():
+        assert not can_run(torch.ones(1, 2))
