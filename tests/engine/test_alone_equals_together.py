@@ -15,10 +15,11 @@ from phi4.checkpoint.weights import LoadedModel
 from phi4.engine.engine import Engine
 from phi4.engine.handle import Handle
 from phi4.engine.limits import SchedulerLimits
-from phi4.engine.request import Request
+from phi4.engine.request import GeneratedToken, Request
 from phi4.engine.sampling import Sampling
 from phi4.engine.whole_pass import score
 from phi4.inputs import ModelInputs
+from phi4.kernels.instructions import NATIVE
 from phi4.model.decoder import Phi4Mini
 from phi4.model.multimodal import Phi4Multimodal
 
@@ -180,3 +181,19 @@ def test_the_same_text_under_another_picture_is_not_reused(short: Phi4Multimodal
         before = engine.counts.reused_tokens
         list(engine.submit(Request(one, Sampling(max_tokens=2))))
         assert engine.counts.reused_tokens - before == reused
+
+
+@pytest.mark.skipif(NATIVE is None, reason="the stock products round with the number of rows")
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["fp32", "bf16"])
+def test_with_native_kernels_company_and_chunks_change_no_bit(short: Phi4Multimodal, dtype: torch.dtype) -> None:
+    model = Phi4Multimodal(short.config).eval()
+    model.load_state_dict(short.state_dict())
+    engine = Engine(model.to(dtype), (), SchedulerLimits(13, max_rows=9, block_tokens=4, reuse_prefixes=False))
+    inputs = [conversation(short.config, mode, length, seed=1) for mode in MODES for length in (3, 20, 45)]
+    requests = [Request(one, Sampling(max_tokens=8, logprobs=0)) for one in inputs]
+    together: list[list[GeneratedToken]] = [[] for _ in requests]
+    for index, token in engine.generate(requests):
+        together[index].append(token)
+    for request, tokens in zip(requests, together, strict=True):
+        alone = list(engine.submit(request))  # with the features that were made of its media before
+        assert [(t.token_id, t.log_probabilities) for t in alone] == [(t.token_id, t.log_probabilities) for t in tokens]
