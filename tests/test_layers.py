@@ -41,6 +41,7 @@ ALLOWED = {
     "verify": {"config", "errors", "modality", "processing", "checkpoint", "assistant", "score", "text_logits"},
     "server": {"errors", "inputs", "processing", "engine", "assistant"},
     "cli": {
+        "kernels",
         "config",
         "errors",
         "inputs",

@@ -13,6 +13,8 @@ import PIL.Image
 import pytest
 
 from cli.conftest import Phi4
+from phi4 import __version__
+from phi4.kernels.instructions import LEVELS
 
 RunJson = Callable[..., Any]
 
@@ -155,3 +157,9 @@ def test_invalid_utf_8_is_named(tiny_directory: Path) -> None:
 def test_the_command_line_starts_without_torch() -> None:
     code = "import sys, phi4.cli; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_the_version_says_what_computes(phi4: Phi4) -> None:
+    said = phi4("--version").stdout
+    assert said.startswith(f"phi4 {__version__}, torch ")
+    assert ("no native kernels" in said) == (not LEVELS)

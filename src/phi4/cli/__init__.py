@@ -2,9 +2,11 @@
 
 import sys
 from collections.abc import Sequence
+from typing import Annotated
 
 import typer
 
+import phi4
 from phi4.cli import conversation, models
 from phi4.cli import serve as serving
 from phi4.cli import train as training
@@ -16,7 +18,6 @@ app = typer.Typer(
     rich_markup_mode="markdown",
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
-    help="Phi-4-Mini and Phi-4-Multimodal: text, pictures and sound. Every command defaults to the model `nano`.",
 )
 for needs_arguments, command in (
     (True, conversation.ask),
@@ -32,6 +33,24 @@ for needs_arguments, command in (
     (False, serving.serve),
 ):
     app.command(no_args_is_help=needs_arguments)(command)
+
+
+@app.callback(invoke_without_command=True)
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", is_eager=True, help="Say which version this is, and what it computes with.")
+    ] = False,
+) -> None:
+    """Phi-4-Mini and Phi-4-Multimodal: text, pictures and sound. Every command defaults to the model `nano`."""
+    if version:
+        # Importing torch takes a second, which `--help` does without.
+        import torch
+
+        from phi4.kernels.instructions import LEVELS
+
+        kernels = f"native kernels ({LEVELS[0]})" if LEVELS else "no native kernels: plain torch does their work"
+        print(f"phi4 {phi4.__version__}, torch {torch.__version__}, {kernels}")
+        raise typer.Exit
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
