@@ -3,9 +3,9 @@
 python benchmarks/server_load.py --model nano --dtype float32 --clients 200 --seconds 180 --page results.md
 
 Starts a server, asks every conversation alone, then lets the clients ask at random. Each whole answer must be the one
-that was given alone, and each one that was left midway must have begun in the same way. In bf16 that does not hold: the
-stock matrix product rounds differently with the shape of a batch. Prints what was found; the exit status is 1 if
-anything was wrong.
+that was given alone, and each one that was left midway must have begun in the same way. In bf16 that needs the native
+kernels: the stock matrix product rounds differently with the shape of a batch. Prints what was found; the exit status
+is 1 if anything was wrong.
 """
 
 import argparse
