@@ -1,7 +1,7 @@
-"""How often a token differs, with the stock bf16 matrix product, between rows answered alone and together.
+"""How often a token differs in bf16 between rows answered alone and together.
 
-The product rounds differently with the number of rows in a step (docs/decisions/0001-packed-tokens.md). In fp32, tests
-find no different token.
+With the native kernels, never. The stock product rounds differently with the number of rows in a step
+(docs/decisions/0001-packed-tokens.md). In fp32, tests find no different token.
 
 python benchmarks/bf16_together.py --model nano --rows 64
 """
