@@ -1,7 +1,7 @@
 // Causal attention of many conversations over one paged cache, in fp32 whatever the cache holds.
 //
 // Every query is computed by itself, in an order that its position alone decides: blocks of KEY_BLOCK keys counted from
-// the beginning of its conversation, and within a product LANES partial sums that are added up as a tree. Neither the
+// the beginning of its conversation, and within a product LANES partial sums that are added up as a tree (vectors.h). Neither the
 // other rows of a step, nor how a prompt was cut, nor the number of threads changes a bit.
 
 #include "attention.h"
@@ -14,22 +14,14 @@ namespace phi4 {
 namespace PHI4_LEVEL {
 namespace {
 
-constexpr int LANES = 16;
 constexpr int KEY_BLOCK = 64;
-// Queries that share the conversion of a block of keys to fp32, in tokens; a group of heads multiplies it.
+// Tokens of a tile; with a group of heads each, their queries pass over a block of keys while it is in the cache.
 constexpr int QUERY_TOKENS = 16;
+// Queries that share the reading of a key: their sums are in registers.
+constexpr int QUERIES_TOGETHER = 3;
 
 #include "numbers.h"
-
-template <int HEAD_DIM>
-inline float dot(const float* a, const float* b) {
-    float sums[LANES] = {};
-    for (int d = 0; d < HEAD_DIM; d += LANES)
-        for (int lane = 0; lane < LANES; ++lane) sums[lane] += a[d + lane] * b[d + lane];
-    for (int half = LANES / 2; half > 0; half /= 2)
-        for (int lane = 0; lane < half; ++lane) sums[lane] += sums[lane + half];
-    return sums[0];
-}
+#include "vectors.h"
 
 // What one query knows after the keys so far.
 template <int HEAD_DIM>
@@ -41,54 +33,83 @@ struct Query {
     int64_t history;        // keys that it sees
 };
 
-// Scratch memory of one thread.
-template <int HEAD_DIM>
-struct Scratch {
-    float keys[KEY_BLOCK][HEAD_DIM];
-    float values[KEY_BLOCK][HEAD_DIM];
+// Where the tokens of a block are stored. Behind the last of them stands that one again.
+template <typename T>
+struct Block {
+    const T* keys[KEY_BLOCK];
+    const T* values[KEY_BLOCK];
 };
 
-// Reads the tokens first <= position < last of a conversation, as fp32.
+// Finds the tokens first <= position < last of a conversation.
 template <int HEAD_DIM, typename T>
-void read_tokens(const T* storage, const Segment& segment, int64_t first, int64_t last, float (*out)[HEAD_DIM]) {
+void find_tokens(const T* keys, const T* values, const Segment& segment, int64_t first, int64_t last, Block<T>& block) {
     for (int64_t n = 0; n < segment.num_runs; ++n) {
         const Run& run = segment.runs[n];
-        int64_t low = run.position > first ? run.position : first;
-        int64_t high = run.position + run.count < last ? run.position + run.count : last;
+        const int64_t low = run.position > first ? run.position : first;
+        const int64_t high = run.position + run.count < last ? run.position + run.count : last;
         for (int64_t position = low; position < high; ++position) {
-            const T* source = storage + (run.slot + position - run.position) * HEAD_DIM;
-            for (int d = 0; d < HEAD_DIM; ++d) out[position - first][d] = widen(source[d]);
+            const int64_t offset = (run.slot + position - run.position) * HEAD_DIM;
+            block.keys[position - first] = keys + offset;
+            block.values[position - first] = values + offset;
         }
+    }
+    for (int64_t n = last - first; n < KEY_BLOCK; ++n) {
+        block.keys[n] = block.keys[last - first - 1];
+        block.values[n] = block.values[last - first - 1];
     }
 }
 
+// Turns the scores of the keys that a query sees into weights, those of the others into 0, and prepares its sums.
 template <int HEAD_DIM>
-void add_block(Query<HEAD_DIM>& own, const Scratch<HEAD_DIM>& block, int count) {
-    float scores[KEY_BLOCK];
+void weigh(Query<HEAD_DIM>& own, float* scores, int64_t count) {
     float highest = own.highest;
-    for (int key = 0; key < count; ++key) {
-        scores[key] = dot<HEAD_DIM>(own.query, block.keys[key]);
-        highest = scores[key] > highest ? scores[key] : highest;
-    }
-    for (int key = 0; key < count; ++key) scores[key] -= highest;
-    for (int key = count; key < KEY_BLOCK; ++key) scores[key] = -INFINITY;
-    float lanes[LANES] = {};
-    for (int key = 0; key < KEY_BLOCK; ++key) scores[key] = exp_negative(scores[key]);
-    for (int key = count; key < KEY_BLOCK; ++key) scores[key] = 0.0f;
-    for (int key = 0; key < KEY_BLOCK; key += LANES)
-        for (int lane = 0; lane < LANES; ++lane) lanes[lane] += scores[key + lane];
-    for (int half = LANES / 2; half > 0; half /= 2)
-        for (int lane = 0; lane < half; ++lane) lanes[lane] += lanes[lane + half];
-    float shrink = own.highest == -INFINITY ? 0.0f : exp_negative(own.highest - highest);
+    for (int64_t key = count; key < KEY_BLOCK; ++key) scores[key] = -INFINITY;
+    for (int key = 0; key < KEY_BLOCK; ++key) highest = scores[key] > highest ? scores[key] : highest;
+    for (int key = 0; key < KEY_BLOCK; ++key) scores[key] = exp_negative(scores[key] - highest);
+    for (int64_t key = count; key < KEY_BLOCK; ++key) scores[key] = 0.0f;
+    Vector weights = {};
+    for (int key = 0; key < KEY_BLOCK; key += LANES) weights += load(scores + key);
+    const Vector none = {};
+    const float shrink = own.highest == -INFINITY ? 0.0f : exp_negative(own.highest - highest);
     own.highest = highest;
-    own.weight = own.weight * shrink + lanes[0];
-    float sum[HEAD_DIM];
-    for (int d = 0; d < HEAD_DIM; ++d) sum[d] = own.sum[d] * shrink;
-    for (int key = 0; key < count; ++key) {
-        float weight = scores[key];
-        for (int d = 0; d < HEAD_DIM; ++d) sum[d] += weight * block.values[key][d];
+    own.weight = own.weight * shrink + add_up(weights, none, none, none)[0];
+    for (int d = 0; d < HEAD_DIM; ++d) own.sum[d] *= shrink;
+}
+
+// Lets some queries see the first keys of a block, `keys` at most. All of them see at least one.
+template <int HEAD_DIM, int QUERIES, typename T>
+void add_block(Query<HEAD_DIM>* own, const Block<T>& block, int64_t start, int keys) {
+    float scores[QUERIES][KEY_BLOCK];
+    for (int key = 0; key < keys; key += 4) {
+        Vector sums[QUERIES][4] = {};
+        for (int d = 0; d < HEAD_DIM; d += LANES)
+            for (int n = 0; n < 4; ++n) {
+                const Vector wide = load(block.keys[key + n] + d);
+                for (int q = 0; q < QUERIES; ++q) sums[q][n] += load(own[q].query + d) * wide;
+            }
+        for (int q = 0; q < QUERIES; ++q) {
+            const Four four = add_up(sums[q][0], sums[q][1], sums[q][2], sums[q][3]);
+            std::memcpy(scores[q] + key, &four, sizeof four);
+        }
     }
-    for (int d = 0; d < HEAD_DIM; ++d) own.sum[d] = sum[d];
+    for (int q = 0; q < QUERIES; ++q) {
+        const int64_t seen = own[q].history - start;
+        weigh<HEAD_DIM>(own[q], scores[q], seen < keys ? seen : keys);
+    }
+    // A part of a head at a time: its sums stay in registers.
+    constexpr int VECTORS = HEAD_DIM / LANES;
+    constexpr int PART = VECTORS % 4 == 0 ? 4 : VECTORS % 2 == 0 ? 2 : 1;
+    for (int d = 0; d < HEAD_DIM; d += PART * LANES) {
+        Vector sums[QUERIES][PART];
+        for (int q = 0; q < QUERIES; ++q)
+            for (int n = 0; n < PART; ++n) sums[q][n] = load(own[q].sum + d + n * LANES);
+        for (int key = 0; key < keys; ++key)
+            for (int n = 0; n < PART; ++n) {
+                const Vector wide = load(block.values[key] + d + n * LANES);
+                for (int q = 0; q < QUERIES; ++q) sums[q][n] += scores[q][key] * wide;
+            }
+        for (int q = 0; q < QUERIES; ++q) std::memcpy(own[q].sum + d, sums[q], sizeof sums[q]);
+    }
 }
 
 // Some neighbouring tokens of a conversation, all query heads of one key head.
@@ -101,7 +122,6 @@ void attend_tile(const Layer& layer, const Segment& segment, int64_t first, int6
     const T* values = static_cast<const T*>(layer.values) + kv_head * head_values;
     const int64_t num_queries = tokens * group;
     auto* queries = static_cast<Query<HEAD_DIM>*>(std::malloc(num_queries * sizeof(Query<HEAD_DIM>)));
-    auto* block = static_cast<Scratch<HEAD_DIM>*>(std::malloc(sizeof(Scratch<HEAD_DIM>)));
     for (int64_t n = 0; n < num_queries; ++n) {
         const int64_t token = first + n / group;
         const T* source = static_cast<const T*>(layer.queries) + (segment.row + token) * layer.query_stride +
@@ -113,14 +133,15 @@ void attend_tile(const Layer& layer, const Segment& segment, int64_t first, int6
         queries[n].history = segment.cached + token + 1;
     }
     const int64_t history = segment.cached + first + tokens;
+    Block<T> block;
     for (int64_t start = 0; start < history; start += KEY_BLOCK) {
         const int64_t end = start + KEY_BLOCK < history ? start + KEY_BLOCK : history;
-        read_tokens<HEAD_DIM>(keys, segment, start, end, block->keys);
-        read_tokens<HEAD_DIM>(values, segment, start, end, block->values);
-        for (int64_t n = 0; n < num_queries; ++n) {
-            const int64_t seen = (queries[n].history < end ? queries[n].history : end) - start;
-            if (seen > 0) add_block<HEAD_DIM>(queries[n], *block, static_cast<int>(seen));
-        }
+        find_tokens<HEAD_DIM>(keys, values, segment, start, end, block);
+        int64_t n = 0;
+        while (n < num_queries && queries[n].history <= start) ++n;
+        for (; n + QUERIES_TOGETHER <= num_queries; n += QUERIES_TOGETHER)
+            add_block<HEAD_DIM, QUERIES_TOGETHER>(queries + n, block, start, static_cast<int>(end - start));
+        for (; n < num_queries; ++n) add_block<HEAD_DIM, 1>(queries + n, block, start, static_cast<int>(end - start));
     }
     for (int64_t n = 0; n < num_queries; ++n) {
         T* out = static_cast<T*>(layer.outputs) +
@@ -128,7 +149,6 @@ void attend_tile(const Layer& layer, const Segment& segment, int64_t first, int6
         const float share = 1.0f / queries[n].weight;
         for (int d = 0; d < HEAD_DIM; ++d) narrow(queries[n].sum[d] * share, out + d);
     }
-    std::free(block);
     std::free(queries);
 }
 

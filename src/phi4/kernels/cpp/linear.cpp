@@ -18,38 +18,21 @@ namespace PHI4_LEVEL {
 namespace {
 
 #include "numbers.h"
+#include "vectors.h"
 
 // A tile of results is summed in registers, as many vectors as there are beside those that are being multiplied.
 #if defined(__AVX512F__)
-constexpr int LANES = 16, TILE_ROWS = 6;
+constexpr int TILE_ROWS = 6;
 #elif defined(__AVX2__)
-constexpr int LANES = 8, TILE_ROWS = 3;
+constexpr int TILE_ROWS = 3;
 #else
-constexpr int LANES = 4, TILE_ROWS = 2;
+constexpr int TILE_ROWS = 2;
 #endif
 constexpr int TILE_OUTPUTS = 4;
-
-typedef float Vector __attribute__((vector_size(LANES * sizeof(float))));
-typedef float Four __attribute__((vector_size(4 * sizeof(float))));
-typedef uint32_t FourBits __attribute__((vector_size(4 * sizeof(uint32_t))));
 
 // Weights that stay in the second-level cache while all rows pass by.
 constexpr int64_t BLOCK_BYTES = 192 * 1024;
 constexpr int64_t BLOCK_ROWS = 256;
-
-inline Vector load(const float* source) {
-    Vector wide;
-    std::memcpy(&wide, source, sizeof wide);
-    return wide;
-}
-
-inline Vector load(const bf16* source) {
-    typedef uint16_t Narrow __attribute__((vector_size(LANES * sizeof(uint16_t))));
-    typedef uint32_t Wide __attribute__((vector_size(LANES * sizeof(uint32_t))));
-    Narrow bits;
-    std::memcpy(&bits, source, sizeof bits);
-    return reinterpret_cast<Vector>(__builtin_convertvector(bits, Wide) << 16);
-}
 
 // Adds up the products of some inputs, STEP at a time.
 template <typename T>
@@ -74,33 +57,7 @@ struct Sums<bf16> {
 };
 #endif
 
-// Adds up the lanes of four vectors, each as a tree: with the lane half a vector further, a quarter, and so on.
-inline Four add_up(const Vector& a, const Vector& b, const Vector& c, const Vector& d) {
-#if defined(__AVX512F__)
-    const Vector ab = __builtin_shufflevector(a, b, 0, 1, 2, 3, 4, 5, 6, 7, 16, 17, 18, 19, 20, 21, 22, 23) +
-                      __builtin_shufflevector(a, b, 8, 9, 10, 11, 12, 13, 14, 15, 24, 25, 26, 27, 28, 29, 30, 31);
-    const Vector cd = __builtin_shufflevector(c, d, 0, 1, 2, 3, 4, 5, 6, 7, 16, 17, 18, 19, 20, 21, 22, 23) +
-                      __builtin_shufflevector(c, d, 8, 9, 10, 11, 12, 13, 14, 15, 24, 25, 26, 27, 28, 29, 30, 31);
-    Vector all = __builtin_shufflevector(ab, cd, 0, 1, 2, 3, 8, 9, 10, 11, 16, 17, 18, 19, 24, 25, 26, 27) +
-                 __builtin_shufflevector(ab, cd, 4, 5, 6, 7, 12, 13, 14, 15, 20, 21, 22, 23, 28, 29, 30, 31);
-    all += __builtin_shufflevector(all, all, 2, 3, 0, 1, 6, 7, 4, 5, 10, 11, 8, 9, 14, 15, 12, 13);
-    all += __builtin_shufflevector(all, all, 1, 0, 3, 2, 5, 4, 7, 6, 9, 8, 11, 10, 13, 12, 15, 14);
-    return __builtin_shufflevector(all, all, 0, 4, 8, 12);
-#elif defined(__AVX2__)
-    const Vector ab = __builtin_shufflevector(a, b, 0, 1, 2, 3, 8, 9, 10, 11) +
-                      __builtin_shufflevector(a, b, 4, 5, 6, 7, 12, 13, 14, 15);
-    const Vector cd = __builtin_shufflevector(c, d, 0, 1, 2, 3, 8, 9, 10, 11) +
-                      __builtin_shufflevector(c, d, 4, 5, 6, 7, 12, 13, 14, 15);
-    Vector all = __builtin_shufflevector(ab, cd, 0, 1, 4, 5, 8, 9, 12, 13) +
-                 __builtin_shufflevector(ab, cd, 2, 3, 6, 7, 10, 11, 14, 15);
-    all += __builtin_shufflevector(all, all, 1, 0, 3, 2, 5, 4, 7, 6);
-    return __builtin_shufflevector(all, all, 0, 2, 4, 6);
-#else
-    const Vector ab = __builtin_shufflevector(a, b, 0, 1, 4, 5) + __builtin_shufflevector(a, b, 2, 3, 6, 7);
-    const Vector cd = __builtin_shufflevector(c, d, 0, 1, 4, 5) + __builtin_shufflevector(c, d, 2, 3, 6, 7);
-    return __builtin_shufflevector(ab, cd, 0, 2, 4, 6) + __builtin_shufflevector(ab, cd, 1, 3, 5, 7);
-#endif
-}
+typedef uint32_t FourBits __attribute__((vector_size(4 * sizeof(uint32_t))));
 
 inline void narrow(const Four& values, float* results) { std::memcpy(results, &values, sizeof values); }
 
