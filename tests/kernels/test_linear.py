@@ -1,5 +1,3 @@
-from collections.abc import Iterator
-
 import pytest
 import torch
 from hypothesis import given
@@ -11,12 +9,6 @@ from phi4.kernels.linear import can_multiply, multiply
 pytestmark = pytest.mark.skipif(NATIVE is None, reason="no kernels were compiled here")
 
 DTYPES = [(torch.float32, 1e-6), (torch.bfloat16, 2**-7)]
-
-
-@pytest.fixture(autouse=True)
-def _inference() -> Iterator[None]:
-    with torch.inference_mode():
-        yield
 
 
 def numbers(*shape: int, dtype: torch.dtype) -> torch.Tensor:

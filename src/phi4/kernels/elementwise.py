@@ -2,22 +2,7 @@
 
 import torch
 
-from phi4.kernels.instructions import LEVELS, NATIVE
-
-DTYPES = (torch.float32, torch.bfloat16)
-
-
-def can_run(*tensors: torch.Tensor) -> bool:
-    """Whether there are kernels for tensors of this kind, alone or together, on this machine."""
-    return (
-        NATIVE is not None
-        and not torch.is_grad_enabled()
-        and tensors[0].dtype in DTYPES
-        and all(
-            tensor.device.type == "cpu" and tensor.stride(-1) == 1 and tensor.dtype == tensors[0].dtype
-            for tensor in tensors
-        )
-    )
+from phi4.kernels.instructions import LEVELS, NATIVE, can_run, describe
 
 
 def rms_norm(hidden: torch.Tensor, weight: torch.Tensor, eps: float, level: str | None = None) -> torch.Tensor:
@@ -36,9 +21,9 @@ def rms_norm(hidden: torch.Tensor, weight: torch.Tensor, eps: float, level: str 
         ValueError: the tensors do not fit, or the processor lacks the instructions. The same below.
     """
     if not can_run(hidden, weight) or hidden.dim() != 2 or weight.shape != hidden.shape[1:]:
-        raise _misfit("normalises", hidden, weight)
+        raise ValueError(f"no kernel normalises {describe(hidden, weight)}")
     output = torch.empty(hidden.shape, dtype=hidden.dtype)
-    NATIVE.rms_norm(  # type: ignore[union-attr]
+    NATIVE.rms_norm(
         level or LEVELS[0],
         torch.get_num_threads(),
         hidden.data_ptr(),
@@ -55,9 +40,9 @@ def rms_norm(hidden: torch.Tensor, weight: torch.Tensor, eps: float, level: str 
 def swiglu(gate_up: torch.Tensor, level: str | None = None) -> torch.Tensor:
     """silu(gate) * up, the gate first: [tokens, 2 * intermediate] -> [tokens, intermediate] (facts sheet 1.2)."""
     if not can_run(gate_up) or gate_up.dim() != 2 or gate_up.shape[1] % 2:
-        raise _misfit("gates", gate_up)
+        raise ValueError(f"no kernel gates {describe(gate_up)}")
     output = torch.empty(gate_up.shape[0], gate_up.shape[1] // 2, dtype=gate_up.dtype)
-    NATIVE.swiglu(  # type: ignore[union-attr]
+    NATIVE.swiglu(
         level or LEVELS[0],
         torch.get_num_threads(),
         gate_up.data_ptr(),
@@ -82,8 +67,8 @@ def rotate(heads: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor, level: str
     half = cos.shape[-1]
     fits = cos.shape == sin.shape == (tokens, 1, half) and 2 * half <= head_dim and heads.stride(1) == head_dim
     if not (fits and can_run(heads, cos, sin) and cos.is_contiguous() and sin.is_contiguous()):
-        raise _misfit("rotates", heads, cos, sin)
-    NATIVE.rotate(  # type: ignore[union-attr]
+        raise ValueError(f"no kernel rotates {describe(heads, cos, sin)}")
+    NATIVE.rotate(
         level or LEVELS[0],
         torch.get_num_threads(),
         (heads.data_ptr(), cos.data_ptr(), sin.data_ptr()),
@@ -91,8 +76,3 @@ def rotate(heads: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor, level: str
         (tokens, num_heads, head_dim, half),
         heads.dtype == torch.bfloat16,
     )
-
-
-def _misfit(verb: str, *tensors: torch.Tensor) -> ValueError:
-    shapes = ", ".join(f"{tuple(tensor.shape)} {tensor.dtype}" for tensor in tensors)
-    return ValueError(f"no kernel {verb} {shapes}")

@@ -1,13 +1,14 @@
-"""The compiled kernels, if they are there, and which of the processor's instructions they use."""
+"""The compiled kernels, if they are there, which of the processor's instructions they use, and what they take."""
 
 from importlib import import_module
-from types import ModuleType
+from typing import Any
+
+import torch  # before the kernels: it brings the OpenMP whose threads they share
+
+DTYPES = (torch.float32, torch.bfloat16)
 
 
-def _find() -> ModuleType | None:
-    # torch comes first: it brings the OpenMP whose threads the kernels share.
-    import torch  # noqa: F401
-
+def _find() -> Any:
     try:
         return import_module("phi4.kernels.native")
     except ImportError:
@@ -17,5 +18,26 @@ def _find() -> ModuleType | None:
 # None where nothing was compiled: plain torch does the work then.
 NATIVE = _find()
 
-# The levels of instructions that this processor has, the best one first: "avx512", "avx2", "plain".
+# The levels of instructions that this processor has, the best one first: of "avx512_bf16", "avx512", "avx2", "plain".
 LEVELS: tuple[str, ...] = tuple(NATIVE.levels()) if NATIVE is not None else ()
+
+
+def can_run(*tensors: torch.Tensor) -> bool:
+    """Whether kernels take tensors of this kind together: on the CPU, of one type, with neighbouring values.
+
+    None has gradients: where they are kept, the answer is no.
+    """
+    return (
+        NATIVE is not None
+        and not torch.is_grad_enabled()
+        and tensors[0].dtype in DTYPES
+        and all(
+            tensor.device.type == "cpu" and tensor.stride(-1) == 1 and tensor.dtype == tensors[0].dtype
+            for tensor in tensors
+        )
+    )
+
+
+def describe(*tensors: torch.Tensor) -> str:
+    """Shapes and types, for errors. Native code believes what it is told, so nothing may reach it that misfits."""
+    return ", ".join(f"{tuple(tensor.shape)} {tensor.dtype}" for tensor in tensors)

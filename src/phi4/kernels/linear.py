@@ -2,9 +2,7 @@
 
 import torch
 
-from phi4.kernels.instructions import LEVELS, NATIVE
-
-DTYPES = (torch.float32, torch.bfloat16)
+from phi4.kernels.instructions import LEVELS, NATIVE, can_run, describe
 
 
 def multiply(
@@ -26,11 +24,10 @@ def multiply(
     """
     tokens, outputs = rows.shape[0], weight.shape[0]
     results = torch.empty(tokens, outputs, dtype=rows.dtype) if add_to is None else add_to
-    fits = rows.shape[1] == weight.shape[1] and results.shape == (tokens, outputs) and results.dtype == rows.dtype
-    if not (fits and can_multiply(rows, weight) and results.device.type == "cpu" and results.stride(1) == 1):
-        shapes = ", ".join(f"{tuple(tensor.shape)} {tensor.dtype}" for tensor in (rows, weight, results))
-        raise ValueError(f"no kernel multiplies {shapes}")
-    NATIVE.multiply(  # type: ignore[union-attr]
+    fits = rows.shape[1] == weight.shape[1] and results.shape == (tokens, outputs)
+    if not (fits and can_multiply(rows, weight) and can_run(rows, results)):
+        raise ValueError(f"no kernel multiplies {describe(rows, weight, results)}")
+    NATIVE.multiply(
         level or LEVELS[0],
         torch.get_num_threads(),
         (rows.data_ptr(), weight.data_ptr(), results.data_ptr()),
@@ -44,12 +41,4 @@ def multiply(
 
 def can_multiply(rows: torch.Tensor, weight: torch.Tensor) -> bool:
     """Whether there is a kernel for tensors of this kind on this machine; none has gradients."""
-    return (
-        NATIVE is not None
-        and not torch.is_grad_enabled()
-        and rows.device.type == weight.device.type == "cpu"
-        and rows.dtype == weight.dtype
-        and rows.dtype in DTYPES
-        and rows.stride(1) == 1
-        and weight.is_contiguous()
-    )
+    return can_run(rows, weight) and weight.is_contiguous()

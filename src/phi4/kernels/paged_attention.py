@@ -6,9 +6,7 @@ from typing import Any
 
 import torch
 
-from phi4.kernels.instructions import LEVELS, NATIVE
-
-DTYPES = (torch.float32, torch.bfloat16)
+from phi4.kernels.instructions import LEVELS, NATIVE, can_run, describe
 
 # New tokens, tokens before them, and the slots of all of them: first <= slot < last, in the conversation's order.
 Part = tuple[int, int, Sequence[tuple[int, int]]]
@@ -90,7 +88,7 @@ class PagedAttention:
         return outputs
 
     def _check(self, news: Sequence[torch.Tensor], caches: Sequence[torch.Tensor]) -> None:
-        """The native code believes what it is told: nothing may pass here that does not fit."""
+        """Refuses what the conversations or the kernel do not fit."""
         (tokens, heads, head_dim), (kv_heads, slots, _) = news[0].shape, caches[0].shape
         fits = (
             tokens == self.conversations.num_tokens
@@ -99,18 +97,12 @@ class PagedAttention:
             and all(new.shape == (tokens, kv_heads, head_dim) for new in news[1:])
             and all(cache.shape == (kv_heads, slots, head_dim) and cache.is_contiguous() for cache in caches)
             and all(new.stride()[1:] == (head_dim, 1) for new in news)
-            and all(can_attend(tensor) and tensor.dtype == news[0].dtype for tensor in (*news, *caches))
+            and can_attend(*news, *caches)
         )
         if not fits:
-            shapes = ", ".join(f"{tuple(tensor.shape)} {tensor.dtype}" for tensor in (*news, *caches))
-            raise ValueError(f"{self.conversations.num_tokens} tokens do not fit {shapes}")
+            raise ValueError(f"{self.conversations.num_tokens} tokens do not fit {describe(*news, *caches)}")
 
 
-def can_attend(heads: torch.Tensor) -> bool:
-    """Whether there is a kernel for heads of this size and type, [..., head_dim], on this machine."""
-    return (
-        NATIVE is not None
-        and heads.device.type == "cpu"
-        and heads.dtype in DTYPES
-        and NATIVE.has_head_dim(heads.shape[-1])
-    )
+def can_attend(*heads: torch.Tensor) -> bool:
+    """Whether there is a kernel for heads of this size and type, each [..., head_dim]; none has gradients."""
+    return can_run(*heads) and bool(NATIVE.has_head_dim(heads[0].shape[-1]))

@@ -6,6 +6,7 @@ import torch
 from torch.nn import functional
 
 from phi4.kernels import elementwise
+from phi4.kernels.instructions import can_run
 
 
 class _RMSNorm(torch.autograd.Function):
@@ -43,7 +44,7 @@ def rms_norm(hidden: torch.Tensor, weight: torch.Tensor, eps: float) -> torch.Te
     Returns:
         [tokens, hidden].
     """
-    if elementwise.can_run(hidden, weight):
+    if can_run(hidden, weight):
         return elementwise.rms_norm(hidden, weight, eps)
     result: torch.Tensor = _RMSNorm.apply(hidden, weight, eps)  # type: ignore[no-untyped-call]
     return result
@@ -69,7 +70,7 @@ class _SwiGLU(torch.autograd.Function):
 
 def swiglu(gate_up: torch.Tensor) -> torch.Tensor:
     """silu(gate) * up, the gate first: [tokens, 2 * intermediate] -> [tokens, intermediate] (facts sheet 1.2)."""
-    if elementwise.can_run(gate_up):
+    if can_run(gate_up):
         return elementwise.swiglu(gate_up)
     result: torch.Tensor = _SwiGLU.apply(gate_up)  # type: ignore[no-untyped-call]
     return result

@@ -8,6 +8,7 @@ import torch
 from phi4.config import DecoderConfig
 from phi4.inputs import Rotary
 from phi4.kernels import elementwise
+from phi4.kernels.instructions import can_run
 
 
 @dataclass(frozen=True)
@@ -64,7 +65,7 @@ def longrope_scale(config: DecoderConfig) -> float:
 
 def rotate(heads: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
     """What `apply_rotary` gives; in place where there is a kernel, so that `heads` must not be needed afterwards."""
-    if elementwise.can_run(heads, cos, sin):
+    if can_run(heads, cos, sin):
         elementwise.rotate(heads, cos, sin)
         return heads
     return apply_rotary(heads, cos, sin)

@@ -106,7 +106,7 @@ def build_step(
 def paged_attention(segments: Sequence[Segment]) -> PagedAttention | None:
     """The kernel for conversations that are all kept in one cache, if there is one for it; it has no gradients."""
     rows = [segment.cache for segment in segments if segment.cache is not None]
-    if len(rows) < len(segments) or len({id(row.cache) for row in rows}) != 1 or torch.is_grad_enabled():
+    if len(rows) < len(segments) or len({id(row.cache) for row in rows}) != 1:
         return None
     cache = rows[0].cache
     if not can_attend(cache.keys[0]):

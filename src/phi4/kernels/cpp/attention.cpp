@@ -1,8 +1,8 @@
 // Causal attention of many conversations over one paged cache, in fp32 whatever the cache holds.
 //
 // Every query is computed by itself, in an order that its position alone decides: blocks of KEY_BLOCK keys counted from
-// the beginning of its conversation, and within a product LANES partial sums that are added up as a tree (vectors.h). Neither the
-// other rows of a step, nor how a prompt was cut, nor the number of threads changes a bit.
+// the beginning of its conversation, and within a product LANES partial sums that are added up as a tree (vectors.h).
+// Neither the other rows of a step, nor how a prompt was cut, nor the number of threads changes a bit.
 
 #include "attention.h"
 
@@ -69,10 +69,9 @@ void weigh(Query<HEAD_DIM>& own, float* scores, int64_t count) {
     for (int64_t key = count; key < KEY_BLOCK; ++key) scores[key] = 0.0f;
     Vector weights = {};
     for (int key = 0; key < KEY_BLOCK; key += LANES) weights += load(scores + key);
-    const Vector none = {};
     const float shrink = own.highest == -INFINITY ? 0.0f : exp_negative(own.highest - highest);
     own.highest = highest;
-    own.weight = own.weight * shrink + add_up(weights, none, none, none)[0];
+    own.weight = own.weight * shrink + add_up(weights);
     for (int d = 0; d < HEAD_DIM; ++d) own.sum[d] *= shrink;
 }
 
@@ -189,11 +188,10 @@ void attend_typed(const Layer& layer, const Segment* segments, int64_t num_segme
 
 void attend(const Layer& layer, const Segment* segments, int64_t num_segments, int threads) {
     switch (layer.head_dim) {
-        case 16: return attend_typed<16>(layer, segments, num_segments, threads);
-        case 32: return attend_typed<32>(layer, segments, num_segments, threads);
-        case 64: return attend_typed<64>(layer, segments, num_segments, threads);
-        case 96: return attend_typed<96>(layer, segments, num_segments, threads);
-        case 128: return attend_typed<128>(layer, segments, num_segments, threads);
+#define PHI4_CASE(size) \
+    case size: return attend_typed<size>(layer, segments, num_segments, threads);
+        PHI4_FOR_EACH_HEAD_DIM(PHI4_CASE)
+#undef PHI4_CASE
     }
 }
 

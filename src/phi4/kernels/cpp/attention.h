@@ -35,8 +35,8 @@ struct Layer {
     bool bf16;  // what all four hold; else float
 };
 
-// Whether there is an instance for heads of this size.
-bool has_head_dim(int head_dim);
+// The sizes of heads that there are instances for.
+#define PHI4_FOR_EACH_HEAD_DIM(use) use(16) use(32) use(64) use(96) use(128)
 
 #define PHI4_DECLARE(level)                                                                        \
     namespace level {                                                                              \

@@ -10,8 +10,7 @@ namespace PHI4_LEVEL {
 namespace {
 
 #include "numbers.h"
-
-constexpr int LANES = 16;
+#include "vectors.h"
 
 // Below this many values, waking a second thread takes longer than the work.
 constexpr int64_t VALUES_FOR_THREADS = 32 * 1024;
@@ -26,14 +25,12 @@ inline float rounded(float value, const bf16*) {
 
 template <typename T>
 void norm_row(const T* input, const T* weight, float eps, int64_t width, T* output) {
-    float sums[LANES] = {};
+    Vector sums = {}, rest = {};
     int64_t n = 0;
-    for (; n + LANES <= width; n += LANES)
-        for (int lane = 0; lane < LANES; ++lane) sums[lane] += widen(input[n + lane]) * widen(input[n + lane]);
-    for (int lane = 0; n + lane < width; ++lane) sums[lane] += widen(input[n + lane]) * widen(input[n + lane]);
-    for (int half = LANES / 2; half > 0; half /= 2)
-        for (int lane = 0; lane < half; ++lane) sums[lane] += sums[lane + half];
-    const float scale = 1.0f / std::sqrt(sums[0] / static_cast<float>(width) + eps);
+    for (; n + LANES <= width; n += LANES) sums += load(input + n) * load(input + n);
+    for (int lane = 0; n + lane < width; ++lane) rest[lane] = widen(input[n + lane]);
+    sums += rest * rest;
+    const float scale = 1.0f / std::sqrt(add_up(sums) / static_cast<float>(width) + eps);
     for (int64_t i = 0; i < width; ++i) narrow(widen(weight[i]) * rounded(widen(input[i]) * scale, input), output + i);
 }
 

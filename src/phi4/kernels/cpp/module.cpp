@@ -1,4 +1,4 @@
-// What Python sees of the kernels: addresses come in, checked by phi4.kernels.paged_attention.
+// What Python sees of the kernels: addresses come in, checked by the modules of phi4.kernels.
 
 #include <nanobind/nanobind.h>
 #include <nanobind/stl/pair.h>
@@ -21,11 +21,13 @@ namespace nb = nanobind;
 
 namespace phi4 {
 
-bool has_head_dim(int head_dim) {
-    return head_dim == 16 || head_dim == 32 || head_dim == 64 || head_dim == 96 || head_dim == 128;
-}
-
 namespace {
+
+bool has_head_dim(int head_dim) {
+#define PHI4_IS(size) || head_dim == size
+    return false PHI4_FOR_EACH_HEAD_DIM(PHI4_IS);
+#undef PHI4_IS
+}
 
 // What one level of instructions brings.
 struct Level {
@@ -102,7 +104,9 @@ void rms_norm(
     int64_t width, int64_t input_stride, float eps, bool bf16) {
     const Rows rows{reinterpret_cast<const void*>(input), reinterpret_cast<void*>(output), num_rows, width,
                     input_stride, bf16};
-    level_called(level).rms_norm(rows, reinterpret_cast<const void*>(weight), eps, threads);
+    const Level& own = level_called(level);
+    nb::gil_scoped_release released;
+    own.rms_norm(rows, reinterpret_cast<const void*>(weight), eps, threads);
 }
 
 void swiglu(
@@ -110,7 +114,9 @@ void swiglu(
     int64_t input_stride, bool bf16) {
     const Rows rows{reinterpret_cast<const void*>(input), reinterpret_cast<void*>(output), num_rows, width,
                     input_stride, bf16};
-    level_called(level).swiglu(rows, threads);
+    const Level& own = level_called(level);
+    nb::gil_scoped_release released;
+    own.swiglu(rows, threads);
 }
 
 void rotate(
@@ -121,7 +127,9 @@ void rotate(
     const Rotation rotation{
         reinterpret_cast<void*>(std::get<0>(addresses)), reinterpret_cast<const void*>(std::get<1>(addresses)),
         reinterpret_cast<const void*>(std::get<2>(addresses)), tokens, token_stride, num_heads, head_dim, half, bf16};
-    level_called(level).rotate(rotation, threads);
+    const Level& own = level_called(level);
+    nb::gil_scoped_release released;
+    own.rotate(rotation, threads);
 }
 
 using Slots = std::pair<int64_t, int64_t>;  // first <= slot < last

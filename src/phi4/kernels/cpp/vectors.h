@@ -52,3 +52,9 @@ inline Four add_up(const Vector& a, const Vector& b, const Vector& c, const Vect
     return __builtin_shufflevector(ab, cd, 0, 2, 4, 6) + __builtin_shufflevector(ab, cd, 1, 3, 5, 7);
 #endif
 }
+
+// The same for one vector.
+inline float add_up(const Vector& sums) {
+    const Vector none = {};
+    return add_up(sums, none, none, none)[0];
+}
