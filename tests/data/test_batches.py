@@ -72,6 +72,29 @@ def test_rows_do_not_depend_on_how_many_processes_share_the_streams() -> None:
     assert furthest == together.state()["draws"]
 
 
+def test_rows_are_the_same_when_other_processes_prepare_them() -> None:
+    alone, ahead = batches(2), batches(2, workers=2)
+    expected = [shown(alone.next_row(stream)) for _ in range(30) for stream in range(2)]
+    assert [shown(ahead.next_row(stream)) for _ in range(15) for stream in range(2)] == expected[:30]
+    taken_up = batches(2, workers=2)
+    taken_up.restore(ahead.state())
+    assert [shown(taken_up.next_row(stream)) for _ in range(15) for stream in range(2)] == expected[30:]
+
+
+def test_skips_and_damage_are_told_by_the_processes_that_meet_them() -> None:
+    def fail_rarely(item: Record) -> Example:
+        if item.id.startswith("long 3"):
+            raise InputError("the image is no picture")
+        return encode(item)
+
+    few = Batches(SETS, {"short": 100.0, "long": 1.0}, fail_rarely, 1, TOKENS_PER_ROW, 0, None, workers=1)
+    for _ in range(200):
+        few.next_row(0)
+    assert few.skipped.keys() == {"long: InputError"}
+    with pytest.raises(DataError, match="200 of 200 records cannot be used"):
+        batches(1, tokens_per_row=1, encode=lambda item: encode(SETS["long"][0]), workers=2).next_row(0)
+
+
 def test_a_stream_takes_every_nth_draw_and_packs_it_greedily() -> None:
     order = Order({name: len(items) for name, items in SETS.items()}, WEIGHTS, seed=1)
     stream = batches(3, augment=None)

@@ -9,7 +9,7 @@ from conversations import MODES, conversation, picture, sound
 from phi4.checkpoint.weights import LoadedModel
 from phi4.inputs import AudioFrames, ImageCrops
 from phi4.model.speech import MAX_CHUNK_TOKENS, Speech
-from phi4.model.vision import MAX_CROPS_TOGETHER, Vision
+from phi4.model.vision import MAX_PATCHES_TOGETHER, Vision
 
 
 @pytest.fixture
@@ -65,11 +65,14 @@ def test_a_damaged_picture_leaves_its_company_alone(vision: Vision) -> None:
 
 
 @torch.inference_mode()
-def test_no_pass_takes_more_crops_than_the_largest_picture(vision: Vision, passes: list[int]) -> None:
+def test_no_pass_takes_more_patches_than_the_largest_picture(
+    vision: Vision, passes: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
     images = pictures(vision, *[(3, 3)] * 5, (6, 7))
+    monkeypatch.setattr("phi4.model.vision.MAX_PATCHES_TOGETHER", 37 * images[0].mask[0].numel())
     vision.encode_together(images)
     assert sorted(passes) == [20, 30, 43]
-    assert MAX_CROPS_TOGETHER == 37
+    assert MAX_PATCHES_TOGETHER == 37 * 32 * 32
 
 
 @torch.inference_mode()

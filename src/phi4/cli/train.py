@@ -1,5 +1,6 @@
 """The command that trains: one stage of a recipe, or a table of stages."""
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -26,6 +27,12 @@ def train(
     steps: Annotated[int | None, typer.Option("--steps", help="Train shorter or longer than the recipe.")] = None,
     dtype: DtypeOption = None,
     device: Annotated[Device | None, typer.Option("--device", help="Default: CUDA if there, else cpu.")] = None,
+    workers: Annotated[
+        int | None,
+        typer.Option(
+            "--workers", min=0, help="Processes that prepare examples. Default: one per core with CUDA, else 0."
+        ),
+    ] = None,
     list_stages: Annotated[bool, typer.Option("--list", help="Show the stages of one recipe or of all.")] = False,
 ) -> None:
     """Train one stage: the parts that it names, on frozen everything else; writes a pack for each modality it trained.
@@ -68,12 +75,18 @@ def train(
         resume=resume,
         device=chosen,
         dtype=None if dtype is None else getattr(torch, dtype),
+        workers=workers if workers is not None else default_workers(chosen),
     )
     if result.interrupted is not None:
         print(f"stopped at step {result.step} of {stage.steps}; --resume continues")
         raise typer.Exit(128 + result.interrupted)
     for path in result.packs.values():
         print(path)
+
+
+def default_workers(device: Device) -> int:
+    """CUDA is fed by all of the processor; a CPU that trains has no time to spare."""
+    return len(os.sched_getaffinity(0)) if device == "cuda" else 0
 
 
 def print_stages(paths: list[Path]) -> None:

@@ -1,12 +1,14 @@
 """Batches: examples packed into rows, in an order that can be taken up again anywhere."""
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import count
 from typing import Any
 
 import numpy as np
 
+from phi4.data.ahead import computed_ahead
 from phi4.data.example import Example
 from phi4.data.order import Order
 from phi4.data.record import Record
@@ -38,6 +40,23 @@ class Row:
         return sum(len(example.inputs.token_ids) for example in self.examples)
 
 
+@dataclass(frozen=True, eq=False)
+class Drawn:
+    """What became of one draw.
+
+    Attributes:
+        dataset: name of the data set that it is from.
+        example: the record, ready for training, or None.
+        reason: why there is no example: the kind of error.
+        details: which record it is, and the error.
+    """
+
+    dataset: str
+    example: Example | None
+    reason: str = ""
+    details: str = ""
+
+
 class Batches:
     """Rows for training, from several streams.
 
@@ -59,6 +78,7 @@ class Batches:
         tokens_per_row: int,
         seed: int,
         augment: Augment | None = None,
+        workers: int = 0,
     ) -> None:
         """Begins every stream at its first draw.
 
@@ -70,6 +90,8 @@ class Batches:
             tokens_per_row: no row is longer.
             seed: of the order and of augmentation.
             augment: changes records before they are encoded.
+            workers: processes that prepare examples ahead, for each stream that is read; 0 prepares each in its turn.
+                The rows are the same.
 
         Raises:
             DataError: a data set is empty or has no weight, or a number is out of range.
@@ -91,7 +113,10 @@ class Batches:
         self._num_streams = num_streams
         self._tokens_per_row = tokens_per_row
         self._seed = seed
+        self._workers = workers
         self._draws = [0] * num_streams
+        # What each stream that was read yet draws next.
+        self._ahead: dict[int, Iterator[Drawn]] = {}
         # An example that did not fit into its stream's last row; its draw is not counted yet.
         self._waiting: dict[int, tuple[Example, str]] = {}
         self.skipped: Counter[str] = Counter()
@@ -142,21 +167,38 @@ class Batches:
             )
         self._draws = list(draws)
         self._waiting = {}
+        self._ahead = {}
 
     def _next_example(self, stream: int) -> tuple[Example, str]:
-        """Encodes the stream's next record that can be used, and names its data set; counts the draws of others."""
-        while True:
-            self._check_skipped()
-            k = stream + self._draws[stream] * self._num_streams
-            draw = self._order.draw(k)
-            record = self._datasets[draw.dataset][draw.index]
+        """The stream's next record that can be used, and the name of its data set; counts the draws of others."""
+        self._check_skipped()
+        if stream not in self._ahead:
+            self._ahead[stream] = self._drawn_from(stream)
+        for drawn in self._ahead[stream]:
             self._num_encoded += 1
-            try:
-                return self._encode_draw(record, k), draw.dataset
-            except (InputError, CapacityError, DataError) as error:
-                self.skipped[f"{draw.dataset}: {type(error).__name__}"] += 1
-                self.first_skipped = [*self.first_skipped, f"{draw.dataset}, record {record.id!r}: {error}"][:3]
+            if drawn.example is not None:
+                return drawn.example, drawn.dataset
+            self.skipped[f"{drawn.dataset}: {drawn.reason}"] += 1
+            self.first_skipped = [*self.first_skipped, f"{drawn.dataset}, {drawn.details}"][:3]
             self._draws[stream] += 1
+            self._check_skipped()
+        raise AssertionError("unreachable: draws have no end")
+
+    def _drawn_from(self, stream: int) -> Iterator[Drawn]:
+        """All draws of a stream from where it stands."""
+        first = stream + self._draws[stream] * self._num_streams
+        if self._workers:
+            return computed_ahead(self._prepare, first, self._num_streams, self._workers)
+        return map(self._prepare, count(first, self._num_streams))
+
+    def _prepare(self, k: int) -> Drawn:
+        """Makes an example of the k-th draw, or says why there is none."""
+        draw = self._order.draw(k)
+        record = self._datasets[draw.dataset][draw.index]
+        try:
+            return Drawn(draw.dataset, self._encode_draw(record, k))
+        except (InputError, CapacityError, DataError) as error:
+            return Drawn(draw.dataset, None, type(error).__name__, f"record {record.id!r}: {error}")
 
     def _encode_draw(self, record: Record, k: int) -> Example:
         if self._augment is not None:

@@ -56,6 +56,8 @@ class Attention(nn.Module):
         queries, keys = rotated.split([self.num_heads, self.num_kv_heads], dim=1)
         if step.paged is not None:
             return step.paged.attend(self.layer, queries, keys, values)
+        if step.packed is not None:
+            return step.packed.attend(queries, keys, values)
         lengths = [segment.length for segment in step.segments]
         parts = zip(queries.split(lengths), keys.split(lengths), values.split(lengths), strict=True)
         histories: list[tuple[torch.Tensor, torch.Tensor]] = []

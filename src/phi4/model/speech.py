@@ -16,6 +16,10 @@ from phi4.model.projectors import Projector
 # Longer clips are cut into independent chunks of this many tokens (40 s; facts sheet 5.3).
 MAX_CHUNK_TOKENS = 500
 
+# Frames of a pass times the values that the subsampling makes of each 8 of them: in the release, 1024 channels of 10
+# mels and 4,000 frames.
+MAX_VALUES_TOGETHER = 4_000 * 10_240
+
 
 class Speech(nn.Module):
     """From the log-mel frames of one clip to the rows that replace its placeholders."""
@@ -44,16 +48,19 @@ class Speech(nn.Module):
     def encode_together(self, sounds: Sequence[AudioFrames], projectors: Sequence[str]) -> list[torch.Tensor]:
         """Encodes clips as `forward` would, short ones several in a pass.
 
-        A pass takes as many frames, padding included, as one of the windows in which a long clip passes.
+        A pass takes no more memory, padding included, than a window in which a long clip passes does in the release.
 
         Args:
             sounds: the clips.
             projectors: of each.
         """
         mean = self.encoder.global_mean
+        window = MAX_CHUNK_TOKENS * self.encoder.subsampling.time_reduction
+        max_frames = max(window, MAX_VALUES_TOGETHER // self.encoder.subsampling.out.in_features)
         lengths = [audio.frames.shape[0] for audio in sounds]
+        sizes = [length if length <= window else max_frames + 1 for length in lengths]  # a longer clip passes alone
         encoded: dict[int, torch.Tensor] = {}
-        for batch in split_batches(lengths, MAX_CHUNK_TOKENS * self.encoder.subsampling.time_reduction):
+        for batch in split_batches(sizes, max_frames):
             if len(batch) == 1:
                 encoded[batch[0]] = self(sounds[batch[0]], projectors[batch[0]])
                 continue
@@ -110,7 +117,8 @@ class ConformerEncoder(nn.Module):
         bias = self.relative_attention_bias(hidden.shape[1]).masked_fill(~inside[:, None, None, :], -math.inf)
         for block in self.blocks:
             hidden = block(hidden, bias)
-        return [own[mask] for own, mask in zip(hidden, inside, strict=True)]
+        reduction = self.subsampling.time_reduction
+        return [own[: -(-len(frames) // reduction)] for own, frames in zip(hidden, clips, strict=True)]
 
 
 class Subsampling(nn.Module):

@@ -9,6 +9,7 @@ import torch
 from phi4.config import DecoderConfig
 from phi4.inputs import Rotary
 from phi4.kernels.paged_attention import PagedAttention, can_attend
+from phi4.model.packed_attention import PackedAttention
 from phi4.model.paged_cache import CacheRow
 from phi4.model.rope import RotaryTables
 
@@ -68,6 +69,7 @@ class Step:
         adapter_runs: the rows that an adapter touches; rows of text are in none.
         outputs: the rows whose output is asked for, or None for all.
         paged: attends to all conversations at once; None where a segment has no cache, or there is no kernel for it.
+        packed: attends to all conversations at once where none has a cache and the device is not the CPU.
         recompute: whether each layer forgets its activations and runs again in the backward pass: slower by a third,
             and the memory of one layer in place of all.
     """
@@ -78,6 +80,7 @@ class Step:
     adapter_runs: tuple[AdapterRun, ...]
     outputs: Outputs | None
     paged: PagedAttention | None
+    packed: PackedAttention | None
     recompute: bool
 
 
@@ -100,7 +103,11 @@ def build_step(
             rows=torch.tensor(output_rows, dtype=torch.long, device=device),
             adapter_runs=find_runs([row_adapters[row] for row in output_rows]),
         )
-    return Step(tuple(segments), cos, sin, find_runs(row_adapters), outputs, paged_attention(segments), recompute)
+    packed = None
+    if device.type != "cpu" and all(segment.cache is None for segment in segments):
+        packed = PackedAttention.of(lengths, [segment.prefix for segment in segments], device)
+    paged = paged_attention(segments)
+    return Step(tuple(segments), cos, sin, find_runs(row_adapters), outputs, paged, packed, recompute)
 
 
 def paged_attention(segments: Sequence[Segment]) -> PagedAttention | None:

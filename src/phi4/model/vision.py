@@ -12,9 +12,9 @@ from phi4.model.encoder_attention import EncoderAttention
 from phi4.model.encoder_batches import split_batches
 from phi4.model.projectors import Projector
 
-# Small pictures pass together as long as they take no more memory than the largest picture does by itself: 36 tiles
-# and the global view (facts sheet 4.3).
-MAX_CROPS_TOGETHER = 37
+# Small pictures pass together as long as they take no more memory than the release's largest does by itself: 36 tiles
+# and the global view (facts sheet 4.3) of 32 x 32 patches each.
+MAX_PATCHES_TOGETHER = 37 * 32**2
 
 
 class Vision(nn.Module):
@@ -38,7 +38,7 @@ class Vision(nn.Module):
     def encode_together(self, images: Sequence[ImageCrops]) -> list[torch.Tensor]:
         """Encodes pictures as `forward` would, several in a pass: no crop sees another."""
         encoded: dict[int, torch.Tensor] = {}
-        for batch in split_batches([image.crops.shape[0] for image in images], MAX_CROPS_TOGETHER):
+        for batch in split_batches([image.mask.numel() for image in images], MAX_PATCHES_TOGETHER):
             members = [images[place] for place in batch]
             rows = self._encode_batch(members) if len(members) > 1 else [self(members[0])]
             encoded.update(zip(batch, rows, strict=True))
@@ -47,23 +47,45 @@ class Vision(nn.Module):
     def _encode_batch(self, images: Sequence[ImageCrops]) -> list[torch.Tensor]:
         weight = self.encoder.patch_embedding.weight
         crops = torch.cat([image.crops for image in images]).to(weight.device, weight.dtype)
-        masks = [image.mask.to(weight.device) for image in images]
-        patches = self.encoder(crops, torch.cat(masks)).split([len(mask) for mask in masks])
-        return [self._lay_out(*one) for one in zip(images, patches, masks, strict=True)]
+        # Where pictures lie is read from the masks before they go to a device that would have to be waited for.
+        masks = torch.cat([image.mask for image in images])
+        patches = self.encoder(crops, masks.to(weight.device))
+        pooled = pool_patches(patches, masks.shape[-1])
+        places = [place_rows(image) for image in images]
+        first = 0
+        for image, own in zip(images, places, strict=True):
+            own[own >= 0] += first
+            first += image.crops.shape[0] * pooled.shape[1] * pooled.shape[2]
+        # The two separators stand at the end, where the places -2 and -1 are.
+        table = torch.cat((pooled.flatten(0, 2), self.row_separator.flatten(0, 2), self.separator.flatten(0, 1)))
+        rows = functional.embedding((torch.cat(places) % len(table)).to(weight.device), table)
+        return [self.projector(own) for own in rows.split([len(own) for own in places])]
 
-    def _lay_out(self, image: ImageCrops, patches: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-        """From the patches of one picture, [crops, patches, width], to its rows."""
-        pooled = pool_patches(patches, mask.shape[-1])
-        tiles = join_tiles(pooled[1:], image.rows, image.columns)
-        useful = join_tiles(mask[1:, ::2, ::2, None], image.rows, image.columns)[..., 0]
-        tiles = tiles[: int(useful[:, 0].sum()), : int(useful[0, :].sum())]
-        rows = (self._end_rows(tiles), self.separator[0], self._end_rows(pooled[0]))
-        return self.projector(torch.cat(rows))
 
-    def _end_rows(self, grid: torch.Tensor) -> torch.Tensor:
-        """Puts the row separator behind every row: [rows, columns, width] -> [rows * (columns + 1), width]."""
-        ends = self.row_separator[0].expand(grid.shape[0], 1, -1)
-        return torch.cat((grid, ends), dim=1).flatten(0, 1)
+# Places of the separators in `place_rows`.
+ROW_SEPARATOR, SEPARATOR = -2, -1
+
+
+def place_rows(image: ImageCrops) -> torch.Tensor:
+    """What each row of a picture is made of: tiles, separator, global view, a row separator behind every grid row.
+
+    Args:
+        image: its mask says how much of the tiles is picture.
+
+    Returns:
+        Indices into the pooled patches of the picture's crops, crop by crop, or those of the separators, [rows].
+    """
+    num_crops, side = len(image.mask), image.mask.shape[-1] // 2
+    grids = torch.arange(num_crops * side * side).view(num_crops, side, side, 1)
+    tiles = join_tiles(grids[1:], image.rows, image.columns)
+    useful = join_tiles(image.mask[1:, ::2, ::2, None], image.rows, image.columns)[..., 0]
+    tiles = tiles[: int(useful[:, 0].sum()), : int(useful[0, :].sum())]
+    return torch.cat((_end_rows(tiles), torch.tensor([SEPARATOR]), _end_rows(grids[0])))
+
+
+def _end_rows(grid: torch.Tensor) -> torch.Tensor:
+    """Puts the row separator behind every row: [rows, columns, 1] -> [rows * (columns + 1)]."""
+    return functional.pad(grid[..., 0], (0, 1), value=ROW_SEPARATOR).flatten()
 
 
 def pool_patches(patches: torch.Tensor, side: int) -> torch.Tensor:
@@ -133,12 +155,19 @@ class SiglipEncoder(nn.Module):
         Returns:
             [crops, patches * patches, width], without a final norm.
         """
-        hidden = self.patch_embedding(crops).flatten(2).transpose(1, 2)
+        hidden = self._embed_patches(crops)
         hidden = hidden + self.position_embedding(position_ids(mask))
         visible = None if bool(mask.all()) else mask.flatten(1)[:, None, None, :]
         for layer in self.layers[: self.num_feature_layers]:
             hidden = layer(hidden, visible)
         return hidden
+
+    def _embed_patches(self, crops: torch.Tensor) -> torch.Tensor:
+        """The convolution as the linear layer that it is, since its stride is its kernel: [crops, patches, width]."""
+        size, _ = self.patch_embedding.kernel_size
+        patches = crops.unflatten(3, (-1, size)).unflatten(2, (-1, size)).permute(0, 2, 4, 1, 3, 5).flatten(3)
+        weight = self.patch_embedding.weight.flatten(1)
+        return functional.linear(patches.flatten(1, 2), weight, self.patch_embedding.bias)
 
     def summarise(self, features: torch.Tensor) -> torch.Tensor:
         """Makes one vector of a crop, with the remaining layers, the last norm and the head.

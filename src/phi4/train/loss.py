@@ -19,20 +19,20 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
         with_gradient = ctx.needs_input_grad[0]
         gradient = torch.empty_like(hidden) if with_gradient else hidden.new_empty(0)
         total = hidden.new_zeros((), dtype=torch.float32)
-        correct = 0
+        correct = torch.zeros((), dtype=torch.long, device=hidden.device)
         for start in range(0, hidden.shape[0], CHUNK_ROWS):
             rows = slice(start, start + CHUNK_ROWS)
             logits = linear(hidden[rows], head).float()
             log_probabilities = torch.log_softmax(logits, dim=-1)
             total += functional.nll_loss(log_probabilities, targets[rows], reduction="sum")
-            correct += int((logits.argmax(dim=-1) == targets[rows]).sum())
+            correct += (logits.argmax(dim=-1) == targets[rows]).sum()
             if not with_gradient:
                 continue
             slopes = log_probabilities.exp_()
             slopes[torch.arange(slopes.shape[0], device=slopes.device), targets[rows]] -= 1.0
             gradient[rows] = slopes.to(head.dtype) @ head
         ctx.save_for_backward(gradient)
-        return total, torch.tensor(correct)
+        return total, correct
 
     @staticmethod
     def backward(ctx: Any, slope: torch.Tensor, _: torch.Tensor) -> Any:

@@ -53,12 +53,16 @@ class Masters:
 
     def accumulate(self) -> None:
         """Moves the gradients of one row from the model's parameters to the masters."""
-        for name, parameter in self.parameters.items():
-            if parameter.grad is not None:
-                gradient = self.masters[name].grad
-                assert gradient is not None
-                gradient += parameter.grad
-                parameter.grad = None
+        pairs = [
+            (self.masters[name].grad, parameter.grad.float())
+            for name, parameter in self.parameters.items()
+            if parameter.grad is not None
+        ]
+        if pairs:
+            totals, own = zip(*pairs, strict=True)
+            torch._foreach_add_(totals, own)
+        for parameter in self.parameters.values():
+            parameter.grad = None
 
     def update(self, learning_rate: float) -> float:
         """Clips, updates the masters, writes them into the model and clears the gradients.
@@ -66,22 +70,22 @@ class Masters:
         Returns:
             The norm of the gradient before clipping. If it is not finite, nothing is changed.
         """
+        norms = torch.stack(torch._foreach_norm(self.gradients)).tolist()
         norm = float(nn.utils.clip_grad_norm_(list(self.masters.values()), self.max_grad_norm))
         if norm == norm and norm != float("inf"):
             for group in self.adamw.param_groups:
                 group["lr"] = learning_rate * group["factor"]
-            self._step()
+            self._step([own > 0 for own in norms])
             self.publish()
-        for gradient in self.gradients:
-            gradient.zero_()
+        torch._foreach_zero_(self.gradients)
         return norm
 
-    def _step(self) -> None:
+    def _step(self, moves: Sequence[bool]) -> None:
         """Updates what has a gradient. A weight that the loss does not depend on stays, and does not decay either."""
         idle = [
             (master, gradient)
-            for master, gradient in zip(self.masters.values(), self.gradients, strict=True)
-            if not bool(gradient.any())
+            for master, gradient, moved in zip(self.masters.values(), self.gradients, moves, strict=True)
+            if not moved
         ]
         for master, _ in idle:
             master.grad = None
@@ -114,9 +118,8 @@ class Masters:
                 master.copy_(tensors[f"master.{name}"])
                 if f"step.{name}" not in tensors:
                     continue
-                moments = {key: tensors[f"{key}.{name}"].to(master.device) for key in ("exp_avg", "exp_avg_sq")}
-                # AdamW counts its steps on the CPU, wherever the weights are.
-                self.adamw.state[master] = {"step": tensors[f"step.{name}"], **moments}
+                keys = ("step", "exp_avg", "exp_avg_sq")
+                self.adamw.state[master] = {key: tensors[f"{key}.{name}"].to(master.device) for key in keys}
         self.publish()
 
 

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 import signal
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -59,6 +60,7 @@ def train_stage(
     device: str = "cpu",
     dtype: torch.dtype | None = None,
     modalities: Sequence[Modality] = (),
+    workers: int = 0,
 ) -> RunResult:
     """Trains one stage and writes a pack for each modality of which something trained.
 
@@ -73,6 +75,7 @@ def train_stage(
         dtype: of the model and its packs; None trains in `usual_dtype` and writes packs in the type that the base is
             stored in.
         modalities: those from outside, for packs that hold one.
+        workers: processes that prepare examples ahead; 0 prepares each in its turn. The rows are the same.
 
     Returns:
         How far the run came and the packs that it wrote.
@@ -86,6 +89,9 @@ def train_stage(
         raise TrainingError(f"{run} holds a run already; continue it with --resume, or name another folder")
     run.mkdir(parents=True, exist_ok=True)
     place = own_device(device)
+    if workers:
+        # What is left to this process's CPU is small, and its threads would wait for cores that the workers use.
+        torch.set_num_threads(1)
     checkpoint = open_checkpoint(base)
     loaded = load_model(base, dtype or usual_dtype(checkpoint, place), place, packs, modalities)
     if not isinstance(loaded.model, Phi4Multimodal):
@@ -99,8 +105,9 @@ def train_stage(
         "packs": hashlib.sha256("".join(sorted(map(file_digest, packs))).encode()).hexdigest(),
         "data": data_digest(stage, data, datasets),
     }
-    with process_group(place) as group:
-        trainer, changed = _prepare(stage, loaded, data, datasets, run, identity, pack_dtype, group)
+    # cuDNN plans the convolutions of every new shape, and each row has another one.
+    with process_group(place) as group, torch.backends.cudnn.flags(enabled=False):
+        trainer, changed = _prepare(stage, loaded, data, datasets, run, identity, pack_dtype, group, workers)
         if resume:
             trainer.resume()
         interrupted = _run(trainer, stage, run, group)
@@ -146,6 +153,7 @@ def _prepare(
     identity: Mapping[str, str],
     pack_dtype: torch.dtype,
     group: Group,
+    workers: int,
 ) -> tuple[Trainer, set[str]]:
     """Builds the trainer; returns it with the names of all parameters that will differ from the packs."""
     model = loaded.model
@@ -164,6 +172,7 @@ def _prepare(
     objectives = build_objectives(stage, model, data, training, processor.tokenizer)
     for objective in objectives.values():
         objective.to(model.device)
+    own_streams = len(range(group.rank, stage.rows_per_step, group.size))
     batches = Batches(
         training,
         {source.dataset: source.weight for source in stage.sources},
@@ -172,6 +181,7 @@ def _prepare(
         tokens_per_row=stage.tokens_per_row,
         seed=stage.seed,
         augment=stage.augment,
+        workers=math.ceil(workers / max(1, own_streams)),
     )
     valid = {
         name: _encode_all(records.select("valid").sample(stage.valid_records), encode)

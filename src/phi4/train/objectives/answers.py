@@ -37,6 +37,8 @@ def embed(model: Phi4Multimodal, layout: PackedLayout) -> torch.Tensor:
     embeddings = model.embed(torch.tensor(layout.token_ids, device=model.device))
     if not layout.media:
         return embeddings
-    features = [model.encode(placed.medium, placed.adapter) for placed in layout.media]
+    features = model.encode_together(
+        [placed.medium for placed in layout.media], [placed.adapter for placed in layout.media]
+    )
     rows = [row for placed in layout.media for row in range(placed.row, placed.row + placed.medium.num_tokens)]
     return embeddings.index_copy(0, torch.tensor(rows, device=model.device), torch.cat(features))

@@ -107,9 +107,11 @@ class CtcLoss(ObjectiveLoss):
             return torch.log_softmax(self.classes(padded.float()), dim=-1), padded.new_zeros(())
         speech = self.modality == "speech"
         projector: nn.Module = model.speech.projectors["speech"] if speech else model.vision.projector
-        projected = [projector(output) for output in outputs]
-        errors = torch.stack([self.nearest.length_error(own).mean() for own in projected]).sum()
-        padded = nn.utils.rnn.pad_sequence(projected)
+        lengths = [output.shape[0] for output in outputs]
+        projected = projector(torch.cat(list(outputs)))
+        shares = torch.tensor([1.0 / length for length in lengths for _ in range(length)], device=projected.device)
+        errors = (self.nearest.length_error(projected) * shares).sum()
+        padded = nn.utils.rnn.pad_sequence(projected.split(lengths))
         cosines = torch.cat((self.nearest.place(padded) @ self.blank.T, self.nearest.cosines(padded)), dim=-1)
         return torch.log_softmax(self.log_temperature.exp() * cosines, dim=-1), errors
 
