@@ -16,6 +16,7 @@
 #include "attention.h"
 #include "elementwise.h"
 #include "linear.h"
+#include "quantised.h"
 
 namespace nb = nanobind;
 
@@ -37,10 +38,15 @@ struct Level {
     decltype(&plain::rms_norm) rms_norm;
     decltype(&plain::swiglu) swiglu;
     decltype(&plain::rotate) rotate;
+    decltype(&plain::quantise_rows) quantise_rows;
+    decltype(&plain::multiply_quantised) multiply_quantised;
 };
 
-#define PHI4_LEVEL_OF(name, level, products) \
-    Level { name, level::attend, products::multiply, level::rms_norm, level::swiglu, level::rotate }
+#define PHI4_LEVEL_OF(name, level, products, bytes)                                                        \
+    Level {                                                                                                \
+        name, level::attend, products::multiply, level::rms_norm, level::swiglu, level::rotate,            \
+            bytes::quantise_rows, bytes::multiply_quantised                                                \
+    }
 
 // The levels that this processor has, the best one first.
 const std::vector<Level>& levels() {
@@ -50,13 +56,15 @@ const std::vector<Level>& levels() {
         const bool avx512 = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
                             __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") &&
                             __builtin_cpu_supports("fma");
-        if (avx512 && __builtin_cpu_supports("avx512bf16"))
-            found.push_back(PHI4_LEVEL_OF("avx512_bf16", avx512, avx512_bf16));
-        if (avx512) found.push_back(PHI4_LEVEL_OF("avx512", avx512, avx512));
+        const bool vnni = avx512 && __builtin_cpu_supports("avx512vnni");
+        if (vnni && __builtin_cpu_supports("avx512bf16"))
+            found.push_back(PHI4_LEVEL_OF("avx512_bf16", avx512, avx512_bf16, avx512_vnni));
+        if (vnni) found.push_back(PHI4_LEVEL_OF("avx512_vnni", avx512, avx512, avx512_vnni));
+        if (avx512) found.push_back(PHI4_LEVEL_OF("avx512", avx512, avx512, avx512));
         if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c"))
-            found.push_back(PHI4_LEVEL_OF("avx2", avx2, avx2));
+            found.push_back(PHI4_LEVEL_OF("avx2", avx2, avx2, avx2));
 #endif
-        found.push_back(PHI4_LEVEL_OF("plain", plain, plain));
+        found.push_back(PHI4_LEVEL_OF("plain", plain, plain, plain));
         return found;
     }();
     return found;
@@ -97,6 +105,38 @@ void multiply(
     const Level& own = level_called(level);
     nb::gil_scoped_release released;
     own.multiply(product, threads);
+}
+
+void multiply_quantised(
+    const std::string& level,
+    int threads,
+    std::pair<uintptr_t, int64_t> rows,                          // address and stride, in values
+    std::tuple<uintptr_t, uintptr_t, uintptr_t> quantised_rows,  // values, scales, sums: room for them
+    std::tuple<uintptr_t, uintptr_t, uintptr_t> weights,         // codes, steps or 0, scales
+    uintptr_t results,
+    std::tuple<int64_t, int64_t, int64_t> sizes,  // rows, blocks of outputs, groups of inputs
+    bool bf16) {
+    const auto [num_rows, blocks, groups] = sizes;
+    const ByteRows bytes{
+        reinterpret_cast<int8_t*>(std::get<0>(quantised_rows)),
+        reinterpret_cast<float*>(std::get<1>(quantised_rows)),
+        reinterpret_cast<int32_t*>(std::get<2>(quantised_rows)),
+        num_rows,
+        groups,
+    };
+    const QuantisedProduct product{
+        bytes,
+        reinterpret_cast<const uint8_t*>(std::get<0>(weights)),
+        reinterpret_cast<const uint8_t*>(std::get<1>(weights)),
+        reinterpret_cast<const float*>(std::get<2>(weights)),
+        reinterpret_cast<void*>(results),
+        blocks,
+        bf16,
+    };
+    const Level& own = level_called(level);
+    nb::gil_scoped_release released;
+    own.quantise_rows(reinterpret_cast<const void*>(rows.first), rows.second, bf16, bytes, threads);
+    own.multiply_quantised(product, threads);
 }
 
 void rms_norm(
@@ -225,6 +265,7 @@ private:
 NB_MODULE(native, module) {
     module.def("levels", &level_names);
     module.def("multiply", &multiply);
+    module.def("multiply_quantised", &multiply_quantised);
     module.def("rms_norm", &rms_norm);
     module.def("swiglu", &swiglu);
     module.def("rotate", &rotate);

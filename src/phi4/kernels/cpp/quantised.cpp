@@ -1,0 +1,216 @@
+// Rows of 8-bit numbers times a weight matrix of 4 or 8 bits, for one row and for thousands.
+//
+// A weight is scale[output] * value, where value is a whole number of 8 bits: the code itself less 128, or, of codes of
+// 4 bits, step * code + lowest - 128 with a step and a lowest value for each group of 32 inputs. Inside a group all sums
+// are whole numbers, which no order changes; the sums of the groups are added up in their order, with a product and a sum
+// that are rounded each (the build forbids to fuse them). So a row has the same bits in any company, for any number of
+// threads and at every level, and the same as in plain torch.
+
+#include "quantised.h"
+
+#include <cmath>
+#include <cstring>
+
+#if defined(__AVX2__)
+#include <immintrin.h>
+#endif
+
+namespace phi4 {
+namespace PHI4_LEVEL {
+namespace {
+
+#include "numbers.h"
+#include "bytes.h"
+
+constexpr int QUADS = GROUP_INPUTS / 4;
+constexpr int CODE_BYTES = 4 * BLOCK_OUTPUTS;
+constexpr int32_t MIDDLE = 128;
+
+// Below this, a group of a row is zero; 127 divided by it is still a number.
+constexpr float SMALLEST = 1e-30f;
+// Added to a number below 2^22 and taken away again, it rounds to the nearest whole one, ties to even.
+constexpr float ROUNDING = 12582912.0f;
+
+inline int32_t four_inputs(const int8_t* source) {
+    int32_t four;
+    std::memcpy(&four, source, sizeof four);
+    return four;
+}
+
+template <typename T>
+void quantise_group(const T* source, int8_t* values, float* scale, int32_t* sum) {
+    float wide[GROUP_INPUTS];
+    uint32_t largest_bits = 0;
+    for (int n = 0; n < GROUP_INPUTS; ++n) {
+        wide[n] = widen(source[n]);
+        uint32_t bits;
+        std::memcpy(&bits, &wide[n], sizeof bits);
+        bits &= 0x7fffffff;
+        // As whole numbers, infinity and NaN are above all others.
+        largest_bits = bits > largest_bits ? bits : largest_bits;
+    }
+    float largest;
+    std::memcpy(&largest, &largest_bits, sizeof largest);
+    const bool finite = largest_bits < 0x7f800000;
+    const float inverse = finite && largest >= SMALLEST ? 127.0f / largest : 0.0f;
+    int32_t total = 0;
+    for (int n = 0; n < GROUP_INPUTS; ++n) {
+        const float rounded = finite ? wide[n] * inverse + ROUNDING - ROUNDING : 0.0f;
+        values[n] = static_cast<int8_t>(static_cast<int32_t>(rounded));
+        total += values[n];
+    }
+    *scale = largest >= SMALLEST ? largest / 127.0f : 0.0f;
+    // One number that is none makes the whole row none.
+    if (!finite) *scale = largest - largest;
+    *sum = total;
+}
+
+template <typename T>
+void quantise_all(const T* rows, int64_t row_stride, const ByteRows& quantised, int threads) {
+    const int64_t groups = quantised.groups;
+#pragma omp parallel for num_threads(threads) if (threads > 1 && quantised.num_rows > 8)
+    for (int64_t row = 0; row < quantised.num_rows; ++row)
+        for (int64_t group = 0; group < groups; ++group) {
+            const int64_t place = row * groups + group;
+            quantise_group(
+                rows + row * row_stride + group * GROUP_INPUTS, quantised.values + place * GROUP_INPUTS,
+                quantised.scales + place, quantised.sums + place);
+        }
+}
+
+// Sixteen results of one row, from sums that lack the outputs' scales.
+inline void finish(const QuantisedProduct& product, int64_t row, int64_t block, Floats sums) {
+    float results[BLOCK_OUTPUTS];
+    store_floats(results, times(sums, load_floats(product.scales + block * BLOCK_OUTPUTS)));
+    const int64_t place = (row * product.blocks + block) * BLOCK_OUTPUTS;
+    if (product.bf16)
+        for (int n = 0; n < BLOCK_OUTPUTS; ++n) narrow(results[n], static_cast<bf16*>(product.results) + place + n);
+    else
+        std::memcpy(static_cast<float*>(product.results) + place, results, sizeof results);
+}
+
+// The sums of one group of codes of 4 bits, for each row: sixteen whole numbers.
+template <int ROWS>
+inline void add_group_of_four(
+    const QuantisedProduct& product, int64_t row, int64_t block, int64_t group, Sixteen (&sums)[ROWS]) {
+    const int64_t groups = product.rows.groups, place = block * groups + group;
+    const uint8_t* codes = product.codes + place * (QUADS / 2) * CODE_BYTES;
+    const int8_t* inputs = product.rows.values + (row * groups + group) * GROUP_INPUTS;
+    for (int r = 0; r < ROWS; ++r) sums[r] = all(0);
+    for (int quad = 0; quad < QUADS; quad += 2) {
+        const Codes both = load_codes(codes + quad / 2 * CODE_BYTES);
+        const Codes low = low_half(both), high = high_half(both);
+        for (int r = 0; r < ROWS; ++r) {
+            const int8_t* own = inputs + r * groups * GROUP_INPUTS + quad * 4;
+            sums[r] = add_small(sums[r], low, four_inputs(own));
+            sums[r] = add_small(sums[r], high, four_inputs(own + 4));
+        }
+    }
+    const uint8_t* steps = product.steps + place * 2 * BLOCK_OUTPUTS;
+    const Sixteen step = widen_bytes(steps), lowest = minus(widen_bytes(steps + BLOCK_OUTPUTS), all(MIDDLE));
+    for (int r = 0; r < ROWS; ++r) {
+        const int32_t total = product.rows.sums[(row + r) * groups + group];
+        sums[r] = plus(times(step, sums[r]), times(lowest, all(total)));
+    }
+}
+
+// The same of codes of 8 bits.
+template <int ROWS>
+inline void add_group_of_eight(
+    const QuantisedProduct& product, int64_t row, int64_t block, int64_t group, Sixteen (&sums)[ROWS]) {
+    const int64_t groups = product.rows.groups;
+    const uint8_t* codes = product.codes + (block * groups + group) * QUADS * CODE_BYTES;
+    const int8_t* inputs = product.rows.values + (row * groups + group) * GROUP_INPUTS;
+    for (int r = 0; r < ROWS; ++r) sums[r] = all(-MIDDLE * product.rows.sums[(row + r) * groups + group]);
+    for (int quad = 0; quad < QUADS; ++quad) {
+        const Codes both = load_codes(codes + quad * CODE_BYTES);
+#if defined(__AVX512VNNI__)
+        for (int r = 0; r < ROWS; ++r)
+            sums[r] = add_any(sums[r], both, four_inputs(inputs + r * groups * GROUP_INPUTS + quad * 4));
+#else
+        const Codes low = low_half(both), high = high_half(both);
+        for (int r = 0; r < ROWS; ++r) {
+            const int32_t own = four_inputs(inputs + r * groups * GROUP_INPUTS + quad * 4);
+            sums[r] = add_small(sums[r], low, own);
+            sums[r] = plus(sums[r], times_sixteen(add_small(all(0), high, own)));
+        }
+#endif
+    }
+}
+
+// All groups of a block of outputs, for ROWS rows, read as they are stored.
+template <int ROWS, bool FOUR_BITS>
+void multiply_tile(const QuantisedProduct& product, int64_t row, int64_t block) {
+    const int64_t groups = product.rows.groups;
+    Floats results[ROWS];
+    for (int r = 0; r < ROWS; ++r) results[r] = no_floats();
+    for (int64_t group = 0; group < groups; ++group) {
+        Sixteen sums[ROWS];
+        if (FOUR_BITS)
+            add_group_of_four(product, row, block, group, sums);
+        else
+            add_group_of_eight(product, row, block, group, sums);
+        for (int r = 0; r < ROWS; ++r)
+            results[r] = add_scaled(results[r], sums[r], product.rows.scales[(row + r) * groups + group]);
+    }
+    for (int r = 0; r < ROWS; ++r) finish(product, row + r, block, results[r]);
+}
+
+template <bool FOUR_BITS>
+void multiply_stored(const QuantisedProduct& product, int64_t row, int64_t last_row, int64_t block) {
+    for (; row + 4 <= last_row; row += 4) multiply_tile<4, FOUR_BITS>(product, row, block);
+    switch (last_row - row) {
+        case 3: return multiply_tile<3, FOUR_BITS>(product, row, block);
+        case 2: return multiply_tile<2, FOUR_BITS>(product, row, block);
+        case 1: return multiply_tile<1, FOUR_BITS>(product, row, block);
+    }
+}
+
+#if defined(__AVX512VNNI__)
+#include "unpacked.h"
+#endif
+
+// Rows that share one pass over a block's weights.
+constexpr int64_t BLOCK_ROWS = 256;
+
+void multiply_blocks(const QuantisedProduct& product, int64_t row, int64_t last_row, int64_t block, int64_t last_block) {
+#if defined(__AVX512VNNI__)
+    if (last_row - row >= UNPACKED_FROM_ROWS) {
+        for (; block + 2 <= last_block; block += 2) multiply_unpacked<2>(product, row, last_row, block);
+        if (block < last_block) multiply_unpacked<1>(product, row, last_row, block);
+        return;
+    }
+#endif
+    for (; block < last_block; ++block)
+        if (product.steps != nullptr)
+            multiply_stored<true>(product, row, last_row, block);
+        else
+            multiply_stored<false>(product, row, last_row, block);
+}
+
+}  // namespace
+
+void quantise_rows(const void* rows, int64_t row_stride, bool is_bf16, const ByteRows& quantised, int threads) {
+    if (is_bf16)
+        quantise_all(static_cast<const bf16*>(rows), row_stride, quantised, threads);
+    else
+        quantise_all(static_cast<const float*>(rows), row_stride, quantised, threads);
+}
+
+void multiply_quantised(const QuantisedProduct& product, int threads) {
+    // Each thread takes some blocks at a time: long enough to read on, short enough that none waits for another.
+    int64_t share = product.blocks / (8 * threads) / 2 * 2;
+    if (share < 2) share = 2;
+    const int64_t shares = (product.blocks + share - 1) / share;
+    const int64_t row_blocks = (product.rows.num_rows + BLOCK_ROWS - 1) / BLOCK_ROWS;
+#pragma omp parallel for schedule(dynamic) num_threads(threads) if (threads > 1)
+    for (int64_t item = 0; item < shares * row_blocks; ++item) {
+        const int64_t block = item % shares * share, row = item / shares * BLOCK_ROWS;
+        const int64_t last_block = block + share < product.blocks ? block + share : product.blocks;
+        const int64_t last_row = row + BLOCK_ROWS < product.rows.num_rows ? row + BLOCK_ROWS : product.rows.num_rows;
+        multiply_blocks(product, row, last_row, block, last_block);
+    }
+}
+
+}  // namespace PHI4_LEVEL
+}  // namespace phi4

@@ -1,0 +1,42 @@
+// The product of packed rows with a weight matrix of 4 or 8 bits. Compiled once for each level of instructions.
+#pragma once
+
+#include <cstdint>
+
+namespace phi4 {
+
+// Inputs that share a step of the weights and a scale of the rows; outputs that stand beside each other in memory.
+constexpr int GROUP_INPUTS = 32;
+constexpr int BLOCK_OUTPUTS = 16;
+
+// Rows as numbers of 8 bits.
+struct ByteRows {
+    int8_t* values;  // [num_rows, inputs]
+    float* scales;   // of each group, [num_rows, groups]
+    int32_t* sums;   // of each group's numbers, [num_rows, groups]
+    int64_t num_rows;
+    int64_t groups;
+};
+
+struct QuantisedProduct {
+    ByteRows rows;
+    const uint8_t* codes;  // [blocks, groups, quads, 16 outputs, 4 inputs]; of 4 bits, two quads share their bytes
+    const uint8_t* steps;  // [blocks, groups, 2, 16]: the step, then the lowest value; null for codes of 8 bits
+    const float* scales;   // [blocks, 16]
+    void* results;         // [num_rows, 16 * blocks], without gaps
+    int64_t blocks;
+    bool bf16;  // what the results are; else float
+};
+
+#define PHI4_DECLARE(level)                                                                                    \
+    namespace level {                                                                                          \
+    void quantise_rows(const void* rows, int64_t row_stride, bool bf16, const ByteRows& quantised, int threads); \
+    void multiply_quantised(const QuantisedProduct& product, int threads);                                     \
+    }
+PHI4_DECLARE(plain)
+PHI4_DECLARE(avx2)
+PHI4_DECLARE(avx512)
+PHI4_DECLARE(avx512_vnni)
+#undef PHI4_DECLARE
+
+}  // namespace phi4

@@ -1,0 +1,161 @@
+"""The product of packed rows with a weight matrix of 4 or 8 bits: the same bits in any company, at any level.
+
+A weight is `scale[output] * value`, where value is a whole number from -128 to 127. Codes of 8 bits are value + 128.
+Codes of 4 bits share a step and a lowest value in each group of 32 inputs: value = step * code + lowest - 128. Rows are
+rounded to 8 bits with a scale for each group, so that the sums inside a group are whole numbers, which no order changes;
+the groups' sums are added up in their order, each product and sum rounded by itself.
+
+The tensors are stored as the kernels read them: 16 outputs stand beside each other, and of those 4 inputs. Of 4 bits,
+the lower half of a byte is an input of one such quad, the upper half one of the next.
+"""
+
+from dataclasses import dataclass
+
+import torch
+
+from phi4.kernels.instructions import DTYPES, LEVELS, NATIVE, can_run, describe
+
+GROUP_INPUTS = 32
+BLOCK_OUTPUTS = 16
+MIDDLE = 128
+# As in quantised.cpp: below it, a group of a row is zero.
+_SMALLEST = 1e-30
+
+
+@dataclass(frozen=True)
+class PackedWeight:
+    """A weight matrix of [outputs, inputs] as it is stored.
+
+    Attributes:
+        codes: uint8 [outputs / 16, inputs / 32, quads, 16, 4]; 8 quads of 8 bits, or 4 that hold two of 4 bits.
+        steps: uint8 [outputs / 16, inputs / 32, 2, 16], the step and the lowest value; None for codes of 8 bits.
+        scales: float32 [outputs].
+    """
+
+    codes: torch.Tensor
+    steps: torch.Tensor | None
+    scales: torch.Tensor
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Outputs and inputs."""
+        return self.codes.shape[0] * BLOCK_OUTPUTS, self.codes.shape[1] * GROUP_INPUTS
+
+    @property
+    def fits(self) -> bool:
+        """Whether the tensors are of the kinds and shapes that they must have, without gaps, on one device."""
+        blocks, groups = (*self.codes.shape, 0, 0)[:2]
+        quads = 8 if self.steps is None else 4
+        parts = [(self.codes, (blocks, groups, quads, BLOCK_OUTPUTS, 4), torch.uint8)]
+        parts += [(self.scales, (blocks * BLOCK_OUTPUTS,), torch.float32)]
+        if self.steps is not None:
+            parts += [(self.steps, (blocks, groups, 2, BLOCK_OUTPUTS), torch.uint8)]
+        return all(
+            part.shape == shape and part.dtype == dtype and part.is_contiguous() and part.device == self.codes.device
+            for part, shape, dtype in parts
+        )
+
+    def values(self, first_block: int, last_block: int) -> torch.Tensor:
+        """The whole numbers of some blocks of outputs, as float32 [outputs, inputs], without their scales."""
+        codes = self.codes[first_block:last_block]
+        if self.steps is None:
+            numbers = codes.float() - MIDDLE
+        else:
+            numbers = unpack_nibbles(codes).float()
+            step, lowest = self.steps[first_block:last_block, :, :, None, :, None].float().unbind(2)
+            numbers = step * numbers + (lowest - MIDDLE)
+        return numbers.permute(0, 3, 1, 2, 4).reshape(-1, self.shape[1])
+
+    def rows(self, outputs: torch.Tensor) -> torch.Tensor:
+        """Looks up [tokens] outputs: their weights, float32 [tokens, inputs]."""
+        block, lane = outputs // BLOCK_OUTPUTS, outputs % BLOCK_OUTPUTS
+        codes = self.codes[block, :, :, lane]
+        if self.steps is None:
+            numbers = codes.float() - MIDDLE
+        else:
+            step, lowest = self.steps[block, :, :, lane][..., None, None].float().unbind(2)
+            numbers = step * unpack_nibbles(codes).float() + (lowest - MIDDLE)
+        return numbers.flatten(1) * self.scales[outputs, None]
+
+
+def unpack_nibbles(codes: torch.Tensor) -> torch.Tensor:
+    """Codes of 4 bits, a byte for each: [blocks or tokens, groups, 4 quads, ...] -> [..., 8 quads, ...]."""
+    return torch.stack((codes & 15, codes >> 4), dim=3).flatten(2, 3)
+
+
+def multiply_packed(rows: torch.Tensor, weight: PackedWeight, level: str | None = None) -> torch.Tensor:
+    """Multiplies rows with a transposed matrix.
+
+    Args:
+        rows: [tokens, in_features], fp32 or bf16, with neighbouring values.
+        weight: [out_features, in_features].
+        level: instructions to use, of `LEVELS`; None for the best, or for plain torch where there is no kernel.
+
+    Returns:
+        [tokens, out_features], of the rows' type.
+
+    Raises:
+        ValueError: the tensors do not fit each other, or the processor lacks the instructions.
+    """
+    outputs, inputs = weight.shape
+    fits = rows.dim() == 2 and rows.shape[1] == inputs and rows.dtype in DTYPES and rows.device == weight.codes.device
+    if not (fits and weight.fits):
+        parts = [part for part in (rows, weight.codes, weight.steps, weight.scales) if part is not None]
+        raise ValueError(f"no kernel multiplies {describe(*parts)}")
+    if not can_run(rows):
+        if level is not None:
+            raise ValueError(f"no kernel of level {level} multiplies {describe(rows)} on {rows.device.type}")
+        return multiply_in_torch(rows, weight)
+    tokens, groups = rows.shape[0], inputs // GROUP_INPUTS
+    results = torch.empty(tokens, outputs, dtype=rows.dtype)
+    room = (
+        torch.empty(tokens, inputs, dtype=torch.int8),
+        torch.empty(tokens, groups, dtype=torch.float32),
+        torch.empty(tokens, groups, dtype=torch.int32),
+    )
+    NATIVE.multiply_quantised(
+        level or LEVELS[0],
+        torch.get_num_threads(),
+        (rows.data_ptr(), rows.stride(0)),
+        tuple(part.data_ptr() for part in room),
+        (weight.codes.data_ptr(), 0 if weight.steps is None else weight.steps.data_ptr(), weight.scales.data_ptr()),
+        results.data_ptr(),
+        (tokens, weight.codes.shape[0], groups),
+        rows.dtype == torch.bfloat16,
+    )
+    return results
+
+
+# Outputs whose weights are unpacked together without a kernel: 4,096 x 8,192 of them take 134 MB.
+_TORCH_BLOCKS = 256
+
+
+def multiply_in_torch(rows: torch.Tensor, weight: PackedWeight) -> torch.Tensor:
+    """What the kernels compute, in plain torch: the reference, and the way where nothing was compiled."""
+    numbers, scales = round_rows(rows)
+    parts = []
+    for first in range(0, weight.codes.shape[0], _TORCH_BLOCKS):
+        values = weight.values(first, first + _TORCH_BLOCKS).unflatten(1, (-1, GROUP_INPUTS))
+        sums = rows.new_zeros(rows.shape[0], values.shape[0], dtype=torch.float32)
+        for group in range(scales.shape[1]):
+            # Whole numbers below 2^24: exact in fp32, in any order.
+            sums += (numbers[:, group] @ values[:, group].T) * scales[:, group, None]
+        parts.append(sums)
+    return (torch.cat(parts, dim=1) * weight.scales).to(rows.dtype)
+
+
+def round_rows(rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Rounds rows to whole numbers from -127 to 127.
+
+    Returns:
+        The numbers as float32 [tokens, groups, 32], and the scale of each group, [tokens, groups].
+    """
+    wide = rows.float().unflatten(1, (-1, GROUP_INPUTS))
+    largest = wide.abs().amax(-1)
+    # A tensor, since torch multiplies with a reciprocal, rounded once more, where a plain number is divided.
+    none, full = torch.zeros_like(largest), torch.full_like(largest, 127.0)
+    inverse = torch.where(largest >= _SMALLEST, full / largest, none)
+    scales = torch.where(largest >= _SMALLEST, largest / full, none)
+    finite = largest.isfinite()
+    numbers = torch.where(finite[..., None], torch.round(wide * inverse[..., None]), none[..., None])
+    return numbers, torch.where(finite, scales, torch.nan)
