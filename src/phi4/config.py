@@ -29,6 +29,21 @@ class LongRopeConfig:
 
 
 @dataclass(frozen=True)
+class QuantisationConfig:
+    """How the weights of a quantised language model are stored.
+
+    Attributes:
+        linear_bits: 4 or 8 for each of `ADAPTED_LINEARS`, the same in all layers.
+        table_bits: 4 or 8, of the token embedding and the head.
+        base_digest: of the language model that was quantised; packs trained on it fit.
+    """
+
+    linear_bits: Mapping[str, int]
+    table_bits: int
+    base_digest: str
+
+
+@dataclass(frozen=True)
 class DecoderConfig:
     """Sizes of a Llama- or Phi-3-shaped decoder."""
 
@@ -46,6 +61,7 @@ class DecoderConfig:
     original_max_position_embeddings: int
     rope_scaling: LongRopeConfig | None
     tie_word_embeddings: bool
+    quantisation: QuantisationConfig | None = None
 
     def __post_init__(self) -> None:
         if self.num_attention_heads % self.num_key_value_heads:

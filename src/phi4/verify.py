@@ -10,8 +10,8 @@ from typing import Any
 import torch
 
 from phi4.assistant import Assistant
-from phi4.checkpoint.digest import base_digest
-from phi4.checkpoint.keymap import empty_model, modality_of
+from phi4.checkpoint.digest import base_digest, named_digest
+from phi4.checkpoint.keymap import empty_model, fixed_dtypes, modality_of
 from phi4.checkpoint.layouts import Checkpoint, open_checkpoint
 from phi4.checkpoint.packs import Pack, read_pack
 from phi4.checkpoint.tensor_files import StoredTensor
@@ -82,7 +82,7 @@ class Verification:
 
     Attributes:
         directory: the model's.
-        base_digest: of the language model in its files.
+        base_digest: by which packs name the language model; that of its files, if they are not quantised.
         digests: all must be as expected; where a pack's is not, nothing else was tried.
         logits: none may differ.
         media_difference: the largest change that the adapters made to logits of media conversations. Unless it is 0,
@@ -155,7 +155,7 @@ def verify(
     source = _Source(directory, tuple(read_pack(path) for path in packs), tuple(modalities), chosen_dtype, device)
     if not source.packs and not checkpoint.config.adapters:
         raise InputError(f"{directory} is a bare language model, so there is nothing to compare; name packs for it")
-    digest = base_digest(checkpoint.tensors)
+    digest = named_digest(checkpoint.config, checkpoint.tensors)
     recorded = tuple(DigestProof(str(pack.path), digest, pack.base_digest) for pack in source.packs)
     if not all(proof.passed for proof in recorded):
         return Verification(directory, digest, recorded)
@@ -182,8 +182,9 @@ def load_bare(checkpoint: Checkpoint, dtype: torch.dtype, device: torch.device |
         device: where they go.
     """
     config = ModelConfig(checkpoint.config.decoder, raw=checkpoint.config.raw)
+    fixed = fixed_dtypes(checkpoint.config)
     state = {
-        name.removeprefix("language."): tensor.read().to(device=device, dtype=dtype)
+        name.removeprefix("language."): tensor.read().to(device=device, dtype=fixed.get(name, dtype))
         for name, tensor in checkpoint.tensors.items()
         if modality_of(name) == "language"
     }

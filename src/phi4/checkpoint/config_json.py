@@ -15,6 +15,7 @@ from phi4.config import (
     GenerationConfig,
     LongRopeConfig,
     ModelConfig,
+    QuantisationConfig,
     SpeechConfig,
     VisionConfig,
 )
@@ -31,6 +32,11 @@ _ROPE_KEYS = {
     "short_factor",
     "type",
 }
+
+QUANTISATION_KEY = "quantization_config"
+QUANTISATION_METHOD = {"quant_method": "phi4", "version": 1}
+# The token embedding, and the head where it is another matrix.
+TABLE = "embed_tokens"
 
 
 def read_config(raw: Mapping[str, Any]) -> ModelConfig:
@@ -106,9 +112,39 @@ def read_decoder(raw: Mapping[str, Any]) -> DecoderConfig:
         original_max_position_embeddings=size(sizes, "original_max_position_embeddings"),
         rope_scaling=None if sizes["rope_type"] == "default" else _read_long_rope(rope),
         tie_word_embeddings=sizes.get("tie_word_embeddings", False) is True,
+        quantisation=read_quantisation(given) if QUANTISATION_KEY in given else None,
     )
     _check_rope(rope, decoder)
     return decoder
+
+
+def read_quantisation(raw: Mapping[str, Any]) -> QuantisationConfig:
+    """Reads `quantization_config`, as `write_quantisation` writes it.
+
+    Raises:
+        ConfigError: another program quantised the model, or bits or digest are missing or wrong.
+    """
+    values = section(raw, QUANTISATION_KEY)
+    method = {key: values.get(key) for key in QUANTISATION_METHOD}
+    if method != QUANTISATION_METHOD:
+        raise ConfigError(
+            f"{QUANTISATION_KEY} says {method}; only {QUANTISATION_METHOD} is supported: "
+            "take the original weights and quantise them with `phi4 quantize`"
+        )
+    bits = section(values, "bits")
+    wrong = {name: bits.get(name) for name in (*ADAPTED_LINEARS, TABLE) if bits.get(name) not in (4, 8)}
+    if wrong:
+        raise ConfigError(f"{QUANTISATION_KEY}.bits must be 4 or 8 for every linear and {TABLE}, not {wrong}")
+    digest = required(values, "base_digest")
+    if not isinstance(digest, str) or not re.fullmatch("[0-9a-f]{64}", digest):
+        raise ConfigError(f"{QUANTISATION_KEY}.base_digest must be 64 hexadecimal digits, not {digest!r}")
+    return QuantisationConfig({name: bits[name] for name in ADAPTED_LINEARS}, bits[TABLE], digest)
+
+
+def write_quantisation(quantisation: QuantisationConfig) -> dict[str, Any]:
+    """What `config.json` says of a quantised model."""
+    bits = {**quantisation.linear_bits, TABLE: quantisation.table_bits}
+    return {QUANTISATION_KEY: {**QUANTISATION_METHOD, "bits": bits, "base_digest": quantisation.base_digest}}
 
 
 def _read_rope(given: Mapping[str, Any]) -> dict[str, Any]:

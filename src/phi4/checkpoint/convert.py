@@ -5,7 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
-from phi4.checkpoint.digest import base_digest
+from phi4.checkpoint.digest import named_digest
 from phi4.checkpoint.directories import (
     COMPANION_FILES,
     NESTED_PREPROCESSOR_FILE,
@@ -88,7 +88,7 @@ def _write_directory(
 def _write_packs(checkpoint: Checkpoint, directory: Path, max_shard_bytes: int, progress: Progress | None) -> None:
     if not is_multimodal(checkpoint.config):
         raise CheckpointError(f"{checkpoint.directory} is a language model; there is no modality to write as a pack")
-    digest = base_digest(checkpoint.tensors)
+    digest = named_digest(checkpoint.config, checkpoint.tensors)
     specs = specs_of(checkpoint.tensors)
     for modality in checkpoint.config.adapters:
         write_pack(

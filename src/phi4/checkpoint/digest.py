@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from phi4.checkpoint.keymap import modality_of
 from phi4.checkpoint.shards import tensor_bytes
 from phi4.checkpoint.tensor_files import DTYPE_NAMES, StoredTensor
+from phi4.config import ModelConfig
 
 _THREADS = 4
 
@@ -30,6 +31,17 @@ def base_digest(tensors: Mapping[str, StoredTensor]) -> str:
     with ThreadPoolExecutor(_THREADS) as pool:
         digests = pool.map(lambda name: _tensor_digest(name, base[name]), sorted(base))
         return hashlib.sha256(b"".join(digests)).hexdigest()
+
+
+def named_digest(config: ModelConfig, tensors: Mapping[str, StoredTensor]) -> str:
+    """The digest by which packs name a base: for a quantised one, that of the model it was made from.
+
+    Args:
+        config: the checkpoint's configuration.
+        tensors: its tensors by our names.
+    """
+    quantisation = config.decoder.quantisation
+    return base_digest(tensors) if quantisation is None else quantisation.base_digest
 
 
 def _tensor_digest(name: str, tensor: StoredTensor) -> bytes:

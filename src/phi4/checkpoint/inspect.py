@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from phi4.checkpoint.digest import base_digest
+from phi4.checkpoint.digest import named_digest
 from phi4.checkpoint.fragments import read_own_adapter
 from phi4.checkpoint.keymap import adapter_of, added_of, file_name
 from phi4.checkpoint.layouts import Checkpoint, open_checkpoint
@@ -122,7 +122,7 @@ def _inspect_directory(checkpoint: Checkpoint) -> Inspection:
         layout=checkpoint.layout,
         tensors=released,
         adapters=checkpoint.config.adapters,
-        digest=base_digest(checkpoint.tensors),
+        digest=named_digest(checkpoint.config, checkpoint.tensors),
         cache=CacheReport.from_config(checkpoint.config.decoder),
     )
 

@@ -17,6 +17,7 @@ from phi4.errors import CheckpointError
 from phi4.modality import RESERVED_NAMES
 from phi4.model.decoder import Phi4Mini
 from phi4.model.multimodal import Phi4Multimodal
+from phi4.model.quantised import QuantisedWeight
 
 Layout = Literal["released", "converted"]
 
@@ -110,10 +111,17 @@ RENAMES: Mapping[str, tuple[str, str]] = {
 
 
 class Target(NamedTuple):
-    """Where a tensor of a file belongs: the name in our model, and the shape it must have there."""
+    """Where a tensor of a file belongs: the name in our model, and what it must be there.
+
+    Attributes:
+        name: in our model.
+        shape: in our model.
+        dtype: that it must be stored in; None for any type of numbers with a fraction.
+    """
 
     name: str
     shape: tuple[int, ...]
+    dtype: torch.dtype | None = None
 
 
 def is_multimodal(config: ModelConfig) -> bool:
@@ -130,6 +138,16 @@ def empty_model(config: ModelConfig) -> Phi4Mini | Phi4Multimodal:
 def parameter_shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
     """Returns the shape of every tensor of the configuration's model, by our name."""
     return {name: tuple(tensor.shape) for name, tensor in empty_model(config).state_dict().items()}
+
+
+def fixed_dtypes(config: ModelConfig) -> dict[str, torch.dtype]:
+    """Returns the type of every tensor that has one of its own, by our name: those of quantised weights."""
+    return {
+        f"{name}.{part}": tensor.dtype
+        for name, module in empty_model(config).named_modules()
+        if isinstance(module, QuantisedWeight)
+        for part, tensor in module.named_buffers()
+    }
 
 
 def adapter_of(name: str) -> str | None:
@@ -174,8 +192,9 @@ def key_table(config: ModelConfig, layout: Layout) -> dict[str, Target]:
 
     The released layout keeps the adapters there too; the converted one keeps them in PEFT folders (`adapter_table`).
     """
+    dtypes = fixed_dtypes(config)
     return _bijective(
-        (file_name(name, layout), Target(name, shape))
+        (file_name(name, layout), Target(name, shape, dtypes.get(name)))
         for name, shape in parameter_shapes(config).items()
         if layout == "released" or adapter_of(name) is None
     )
@@ -224,9 +243,19 @@ def match(stored: Mapping[str, StoredTensor], table: Mapping[str, Target], where
         if name in stored and stored[name].shape != target.shape
     ]:
         problems.append(f"misshapen: {list_some(misshapen)}")
+    if mistyped := [
+        f"{name} {stored[name].dtype} instead of {target.dtype or 'numbers with a fraction'}"
+        for name, target in table.items()
+        if name in stored and not _has_type(stored[name], target)
+    ]:
+        problems.append(f"of another type: {list_some(mistyped)}")
     if problems:
         raise CheckpointError(
             f"the tensors of {where} are not those that its configuration describes; {'; '.join(problems)}. "
             "Either config.json belongs to another model or the weights are incomplete"
         )
     return {target.name: stored[name] for name, target in table.items()}
+
+
+def _has_type(tensor: StoredTensor, target: Target) -> bool:
+    return tensor.dtype.is_floating_point if target.dtype is None else tensor.dtype == target.dtype

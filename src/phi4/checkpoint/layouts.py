@@ -161,6 +161,8 @@ def write_checkpoint(
             "save its modality as a pack"
         )
     converted = layout == "converted" and is_multimodal(config)
+    if converted and config.decoder.quantisation is not None:
+        raise CheckpointError("the converted layout holds no quantised weights; convert the model before it is quantised")
     write_json(directory / CONFIG_FILE, to_native(config, eos_token_ids) if converted else config.raw)
 
     def write_table(table: Mapping[str, Target], write: Callable[..., None]) -> None:
@@ -184,8 +186,13 @@ def _check_specs(config: ModelConfig, specs: Mapping[str, TensorSpec]) -> None:
         raise CheckpointError(f"the tensors to save are not those of the configuration: {list_some(wrong)}")
 
 
+def language_dtype(tensors: Mapping[str, TensorSpec] | Mapping[str, StoredTensor]) -> torch.dtype:
+    """The type of the token embedding, or of the last norm if the embedding is quantised, by our names."""
+    dtypes = {name.removeprefix("language."): tensor.dtype for name, tensor in tensors.items()}
+    return dtypes.get("model.embed_tokens.weight") or dtypes["model.norm.weight"]
+
+
 def _with_dtype(raw: Mapping[str, Any], specs: Mapping[str, TensorSpec]) -> dict[str, Any]:
     """Corrects the dtype that config.json names, where it names one."""
-    embedding = next(spec for name, spec in specs.items() if name.endswith("embed_tokens.weight"))
-    dtype = str(embedding.dtype).removeprefix("torch.")
+    dtype = str(language_dtype(specs)).removeprefix("torch.")
     return {key: dtype if key in ("torch_dtype", "dtype") else value for key, value in raw.items()}

@@ -8,11 +8,11 @@ from typing import Any
 
 import torch
 
-from phi4.checkpoint.digest import base_digest
+from phi4.checkpoint.digest import named_digest
 from phi4.checkpoint.fragments import extend_config
 from phi4.checkpoint.initialise import random_tensor
 from phi4.checkpoint.keymap import adapter_of, modality_of, parameter_shapes
-from phi4.checkpoint.layouts import Checkpoint
+from phi4.checkpoint.layouts import Checkpoint, language_dtype
 from phi4.checkpoint.packs import write_pack
 from phi4.checkpoint.shards import TensorSpec
 from phi4.modality import Modality
@@ -54,7 +54,7 @@ def write_new_pack(
         ConfigError: the fragment is incomplete or does not fit the base.
     """
     config = extend_config(base.config, {modality: fragment}, modalities)
-    dtype = next(tensor.dtype for name, tensor in base.tensors.items() if name.endswith("embed_tokens.weight"))
+    dtype = language_dtype(base.tensors)
     specs = {
         name: TensorSpec(dtype, shape)
         for name, shape in parameter_shapes(config).items()
@@ -71,7 +71,7 @@ def write_new_pack(
     def tensor_of(name: str) -> torch.Tensor:
         return known[name].to(dtype) if name in known else initial_tensor(name, specs[name], seed)
 
-    write_pack(path, config, modality, specs, tensor_of, base_digest(base.tensors), {"stages": []}, preprocessor)
+    write_pack(path, config, modality, specs, tensor_of, named_digest(base.config, base.tensors), {"stages": []}, preprocessor)
 
 
 def initial_tensor(name: str, spec: TensorSpec, seed: int) -> torch.Tensor:

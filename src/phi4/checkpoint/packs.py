@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from phi4.checkpoint.digest import base_digest
+from phi4.checkpoint.digest import named_digest
 from phi4.checkpoint.fragments import BUILT_IN, extend_config, own_config, own_preprocessor, placeholder_id
 from phi4.checkpoint.keymap import Target, is_multimodal, key_table, match, modality_of
 from phi4.checkpoint.layouts import Checkpoint
@@ -202,7 +202,7 @@ def _check_modalities(base: Checkpoint, packs: Sequence[Pack]) -> None:
 
 
 def _check_base(base: Checkpoint, packs: Sequence[Pack]) -> None:
-    digest = base_digest(base.tensors)
+    digest = named_digest(base.config, base.tensors)
     for pack in packs:
         if pack.base_digest != digest:
             raise CheckpointError(

@@ -15,7 +15,8 @@ from phi4.errors import CheckpointError
 SINGLE_FILE = "model.safetensors"
 INDEX_FILE = "model.safetensors.index.json"
 PICKLE_PATTERNS = ("*.bin", "*.pt", "*.pth", "*.ckpt")
-DTYPES = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
+# Bytes are the codes of quantised weights.
+DTYPES = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16, "U8": torch.uint8}
 DTYPE_NAMES = {dtype: name for name, dtype in DTYPES.items()}
 
 
@@ -51,7 +52,7 @@ def map_file(path: Path) -> dict[str, StoredTensor]:
 
     Raises:
         CheckpointError: the file is missing, truncated or not safetensors, or holds another dtype than
-            F32, F16 or BF16.
+            F32, F16, BF16 or U8.
     """
     handle = _open(path)
     slices = {name: handle.get_slice(name) for name in handle.keys()}  # noqa: SIM118 (the handle is no mapping)

@@ -2,7 +2,7 @@
 
 import torch
 
-from phi4.checkpoint.layouts import Checkpoint
+from phi4.checkpoint.layouts import Checkpoint, language_dtype
 from phi4.memory import memory_bytes
 
 # The rest is for the key/value cache, activations and others.
@@ -10,8 +10,8 @@ SHARE_OF_MEMORY = 0.5
 
 
 def stored_dtype(checkpoint: Checkpoint) -> torch.dtype:
-    """The type of the stored token embedding."""
-    return next(t.dtype for name, t in checkpoint.tensors.items() if name.endswith("model.embed_tokens.weight"))
+    """The type of the stored token embedding; of the last norm if the embedding is quantised."""
+    return language_dtype(checkpoint.tensors)
 
 
 def usual_dtype(checkpoint: Checkpoint, device: torch.device) -> torch.dtype:
@@ -26,7 +26,9 @@ def usual_dtype(checkpoint: Checkpoint, device: torch.device) -> torch.dtype:
     stored = stored_dtype(checkpoint)
     if stored != torch.bfloat16 or multiplies_bf16(device):
         return stored
-    needed_bytes = torch.float32.itemsize * sum(tensor.num_values for tensor in checkpoint.tensors.values())
+    needed_bytes = torch.float32.itemsize * sum(
+        tensor.num_values for tensor in checkpoint.tensors.values() if tensor.dtype.is_floating_point
+    )
     return torch.float32 if needed_bytes <= SHARE_OF_MEMORY * memory_bytes(device) else stored
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from phi4.checkpoint.directories import GENERATION_FILE, copy_companions, write_json
-from phi4.checkpoint.keymap import Layout, empty_model
+from phi4.checkpoint.keymap import Layout, empty_model, fixed_dtypes
 from phi4.checkpoint.layouts import Checkpoint, open_checkpoint, read_directory_generation, write_checkpoint
 from phi4.checkpoint.packs import add_packs
 from phi4.checkpoint.shards import MAX_SHARD_BYTES, Progress, specs_of
@@ -56,7 +56,7 @@ def load_model(
 
     Args:
         directory: the model directory.
-        dtype: of all weights; None keeps that of the stored token embedding.
+        dtype: of all weights that are not quantised; None keeps that of the stored token embedding.
         device: where the weights go.
         packs: files that each add one modality.
         modalities: those from outside the package that packs may be for.
@@ -79,7 +79,11 @@ def load_model(
 def _build(checkpoint: Checkpoint, dtype: torch.dtype | None, device: torch.device) -> Phi4Mini | Phi4Multimodal:
     if dtype is None:
         dtype = stored_dtype(checkpoint)
-    state = {name: tensor.read().to(device=device, dtype=dtype) for name, tensor in checkpoint.tensors.items()}
+    fixed = fixed_dtypes(checkpoint.config)
+    state = {
+        name: tensor.read().to(device=device, dtype=fixed.get(name, dtype))
+        for name, tensor in checkpoint.tensors.items()
+    }
     model = empty_model(checkpoint.config)
     model.load_state_dict(state, assign=True)
     unknown = [name for name, buffer in model.named_buffers() if buffer.is_meta]

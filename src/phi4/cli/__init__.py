@@ -27,6 +27,7 @@ for needs_arguments, command in (
     (True, models.init),
     (True, models.new_pack),
     (True, models.convert),
+    (True, models.quantize),
     (False, models.inspect),
     (True, training.train),
     (True, verification.verify),

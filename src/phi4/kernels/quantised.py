@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import torch
 
-from phi4.kernels.instructions import DTYPES, LEVELS, NATIVE, can_run, describe
+from phi4.kernels.instructions import LEVELS, NATIVE, can_run, describe
 
 GROUP_INPUTS = 32
 BLOCK_OUTPUTS = 16
@@ -98,10 +98,12 @@ def multiply_packed(rows: torch.Tensor, weight: PackedWeight, level: str | None 
         ValueError: the tensors do not fit each other, or the processor lacks the instructions.
     """
     outputs, inputs = weight.shape
-    fits = rows.dim() == 2 and rows.shape[1] == inputs and rows.dtype in DTYPES and rows.device == weight.codes.device
-    if not (fits and weight.fits):
+    fits = rows.dim() == 2 and rows.shape[1] == inputs and rows.is_floating_point()
+    if not (fits and rows.device == weight.codes.device and weight.fits):
         parts = [part for part in (rows, weight.codes, weight.steps, weight.scales) if part is not None]
         raise ValueError(f"no kernel multiplies {describe(*parts)}")
+    if rows.requires_grad and torch.is_grad_enabled():
+        raise ValueError("quantised weights have no gradients: train on the model that was quantised; its packs fit both")
     if not can_run(rows):
         if level is not None:
             raise ValueError(f"no kernel of level {level} multiplies {describe(rows)} on {rows.device.type}")

@@ -14,10 +14,23 @@ from phi4.model.attention import causal_attention
 from phi4.model.fused import rms_norm, swiglu
 from phi4.model.linear import linear
 from phi4.model.lora import AdaptedLinear
+from phi4.model.quantised import QuantisedTable, QuantisedWeight
 from phi4.model.rope import RotaryTables, rotate
 from phi4.model.step import AdapterRun, Outputs, Segment, Step, build_step
 
 NO_ADAPTERS: Mapping[str, AdapterConfig] = MappingProxyType({})
+
+
+def _bits(config: DecoderConfig, linear_name: str) -> int | None:
+    """Bits of a linear of every layer, one of `ADAPTED_LINEARS`; None if it is not quantised."""
+    return config.quantisation.linear_bits[linear_name] if config.quantisation is not None else None
+
+
+def _new_table(config: DecoderConfig) -> QuantisedTable | None:
+    """An empty quantised embedding or head; None for a model that is not quantised."""
+    if config.quantisation is None:
+        return None
+    return QuantisedTable(config.vocab_size, config.hidden_size, config.quantisation.table_bits)
 
 
 class RMSNorm(nn.Module):
@@ -42,8 +55,9 @@ class Attention(nn.Module):
         self.head_dim = config.head_dim
         self.num_heads, self.num_kv_heads = config.num_attention_heads, config.num_key_value_heads
         num_fused_heads = self.num_heads + 2 * self.num_kv_heads
-        self.qkv_proj = AdaptedLinear(config.hidden_size, num_fused_heads * self.head_dim, adapters)
-        self.o_proj = AdaptedLinear(self.num_heads * self.head_dim, config.hidden_size, adapters)
+        sizes = config.hidden_size, num_fused_heads * self.head_dim, self.num_heads * self.head_dim
+        self.qkv_proj = AdaptedLinear(sizes[0], sizes[1], adapters, _bits(config, "self_attn.qkv_proj"))
+        self.o_proj = AdaptedLinear(sizes[2], sizes[0], adapters, _bits(config, "self_attn.o_proj"))
 
     def attend(self, hidden: torch.Tensor, step: Step) -> torch.Tensor:
         """Attends within each segment's own conversation: [tokens, hidden] -> [tokens, heads * head_dim].
@@ -89,8 +103,9 @@ class MLP(nn.Module):
 
     def __init__(self, config: DecoderConfig, adapters: Mapping[str, AdapterConfig]) -> None:
         super().__init__()
-        self.gate_up_proj = AdaptedLinear(config.hidden_size, 2 * config.intermediate_size, adapters)
-        self.down_proj = AdaptedLinear(config.intermediate_size, config.hidden_size, adapters)
+        hidden, inner = config.hidden_size, config.intermediate_size
+        self.gate_up_proj = AdaptedLinear(hidden, 2 * inner, adapters, _bits(config, "mlp.gate_up_proj"))
+        self.down_proj = AdaptedLinear(inner, hidden, adapters, _bits(config, "mlp.down_proj"))
 
     def forward(self, hidden: torch.Tensor, runs: tuple[AdapterRun, ...]) -> torch.Tensor:
         """[tokens, hidden] -> [tokens, hidden]."""
@@ -125,7 +140,7 @@ class Decoder(nn.Module):
 
     def __init__(self, config: DecoderConfig, adapters: Mapping[str, AdapterConfig]) -> None:
         super().__init__()
-        self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size)
+        self.embed_tokens = _new_table(config) or nn.Embedding(config.vocab_size, config.hidden_size)
         self.layers = nn.ModuleList(DecoderLayer(config, adapters, layer) for layer in range(config.num_hidden_layers))
         self.norm = RMSNorm(config.hidden_size, config.rms_norm_eps)
 
@@ -146,7 +161,7 @@ class Phi4Mini(nn.Module):
         self.tables = RotaryTables.from_config(config)
         self.model = Decoder(config, adapters)
         if not config.tie_word_embeddings:
-            self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
+            self.lm_head = _new_table(config) or nn.Linear(config.hidden_size, config.vocab_size, bias=False)
 
     @property
     def decoder_config(self) -> DecoderConfig:
@@ -155,13 +170,13 @@ class Phi4Mini(nn.Module):
 
     @property
     def dtype(self) -> torch.dtype:
-        """Type of weights and activations."""
-        return self.model.embed_tokens.weight.dtype
+        """Type of activations, and of weights that are not quantised."""
+        return self.model.norm.weight.dtype
 
     @property
     def device(self) -> torch.device:
         """Where the weights are."""
-        return self.model.embed_tokens.weight.device
+        return self.model.norm.weight.device
 
     def step(
         self, segments: Sequence[Segment], output_rows: Sequence[int] | None = None, recompute: bool = False
@@ -199,7 +214,7 @@ class Phi4Mini(nn.Module):
 
     def embed(self, token_ids: torch.Tensor) -> torch.Tensor:
         """Looks up [tokens] ids: [tokens, hidden]."""
-        return self.model.embed_tokens(token_ids)
+        return self.model.embed_tokens(token_ids).to(self.dtype)
 
     def forward(self, embeddings: torch.Tensor, step: Step) -> torch.Tensor:
         """Runs the layers over packed rows.
@@ -219,7 +234,7 @@ class Phi4Mini(nn.Module):
         return linear(hidden, self.head_weight)
 
     @property
-    def head_weight(self) -> torch.Tensor:
+    def head_weight(self) -> torch.Tensor | QuantisedWeight:
         """The output embedding that `logits` multiplies with, [vocabulary, hidden]; the token embedding if tied."""
         head = self.model.embed_tokens if self.config.tie_word_embeddings else self.lm_head
         return head.weight

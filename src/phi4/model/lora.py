@@ -8,6 +8,7 @@ from torch.nn import functional
 
 from phi4.config import AdapterConfig
 from phi4.model.linear import add_linear, linear
+from phi4.model.quantised import new_weight
 from phi4.model.step import AdapterRun
 
 
@@ -17,9 +18,11 @@ class AdaptedLinear(nn.Module):
     Rows outside every run get the bits of the bare linear layer: they are never touched after the product with W.
     """
 
-    def __init__(self, in_features: int, out_features: int, adapters: Mapping[str, AdapterConfig]) -> None:
+    def __init__(
+        self, in_features: int, out_features: int, adapters: Mapping[str, AdapterConfig], bits: int | None = None
+    ) -> None:
         super().__init__()
-        self.weight = nn.Parameter(torch.empty(out_features, in_features))
+        self.weight = new_weight(out_features, in_features, bits)
         self.lora_A = nn.ModuleDict(
             {name: nn.Linear(in_features, adapter.rank, bias=False) for name, adapter in adapters.items()}
         )

@@ -9,6 +9,7 @@ from phi4.config import DecoderConfig, ModelConfig
 from phi4.errors import ConfigError, InputError
 from phi4.inputs import Medium
 from phi4.model.decoder import Phi4Mini
+from phi4.model.quantised import QuantisedWeight
 from phi4.model.speech import Speech
 from phi4.model.step import Segment, Step
 from phi4.model.vision import Vision
@@ -133,7 +134,7 @@ class Phi4Multimodal(nn.Module):
         return self.language.logits(hidden)
 
     @property
-    def head_weight(self) -> torch.Tensor:
+    def head_weight(self) -> torch.Tensor | QuantisedWeight:
         """The output embedding that `logits` multiplies with, [vocabulary, hidden]."""
         return self.language.head_weight
 

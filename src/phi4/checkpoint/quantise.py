@@ -1,0 +1,124 @@
+"""Writes a model whose language model has weights of 4 and 8 bits; encoders, adapters and norms stay as they are."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from types import MappingProxyType
+
+import torch
+
+from phi4.checkpoint.config_json import write_quantisation
+from phi4.checkpoint.digest import base_digest
+from phi4.checkpoint.directories import COMPANION_FILES, copy_companions
+from phi4.checkpoint.keymap import fixed_dtypes, parameter_shapes
+from phi4.checkpoint.layouts import Checkpoint, open_checkpoint, write_checkpoint
+from phi4.checkpoint.rounding import round_weight
+from phi4.checkpoint.shards import MAX_SHARD_BYTES, Progress, TensorSpec
+from phi4.config import ADAPTED_LINEARS, ModelConfig, QuantisationConfig
+from phi4.errors import CheckpointError
+from phi4.files import new_directory
+
+_FOUR = dict.fromkeys(ADAPTED_LINEARS, 4)
+
+
+@dataclass(frozen=True)
+class Scheme:
+    """Bits of every linear of the decoder, and of the token embedding with the head."""
+
+    linear_bits: Mapping[str, int]
+    table_bits: int
+
+
+SCHEMES: Mapping[str, Scheme] = MappingProxyType(
+    {
+        "4bit": Scheme(_FOUR, 4),
+        "mixed": Scheme({**_FOUR, "mlp.down_proj": 8}, 8),
+        "8bit": Scheme(dict.fromkeys(ADAPTED_LINEARS, 8), 8),
+    }
+)
+
+
+def quantise(source: Path, destination: Path, scheme: Scheme, progress: Progress | None = None) -> None:
+    """Writes a quantised model into a new directory that appears complete or not at all.
+
+    The result has the released layout and records the digest of its source, so that packs trained on that fit. Packed
+    weights are in memory until all are there, since a file has the tensors of one type beside each other.
+
+    Args:
+        source: a model directory of either layout.
+        destination: a new or empty directory.
+        scheme: which weights get how many bits.
+        progress: told the bytes read so far and in all, of weights that are quantised.
+
+    Raises:
+        ConfigError: a configuration file is missing, broken or not supported, or sizes do not fit groups of weights.
+        CheckpointError: the source is broken or quantised already.
+    """
+    checkpoint = open_checkpoint(source)
+    if checkpoint.config.decoder.quantisation is not None:
+        raise CheckpointError(f"{source} is quantised already; name the model that it was made from")
+    config = _quantised(checkpoint, scheme)
+    fixed, shapes = fixed_dtypes(config), parameter_shapes(config)
+    with new_directory(destination) as partial:
+        packed = _round_all(checkpoint, config, sorted({name.rpartition(".")[0] for name in fixed}), progress)
+        specs = {
+            name: TensorSpec(fixed[name] if name in fixed else checkpoint.tensors[name].dtype, shape)
+            for name, shape in shapes.items()
+        }
+        copy_companions(checkpoint.directory, partial, COMPANION_FILES)
+        write_checkpoint(
+            partial,
+            config,
+            specs,
+            lambda name: packed[name] if name in packed else checkpoint.tensors[name].read(),
+            "released",
+            checkpoint.generation.eos_token_ids,
+            MAX_SHARD_BYTES,
+        )
+
+
+def _quantised(checkpoint: Checkpoint, scheme: Scheme) -> ModelConfig:
+    """The configuration of the result."""
+    quantisation = QuantisationConfig(scheme.linear_bits, scheme.table_bits, base_digest(checkpoint.tensors))
+    config = checkpoint.config
+    return replace(
+        config,
+        decoder=replace(config.decoder, quantisation=quantisation),
+        raw={**config.raw, **write_quantisation(quantisation)},
+    )
+
+
+def _round_all(
+    checkpoint: Checkpoint, config: ModelConfig, names: list[str], progress: Progress | None
+) -> dict[str, torch.Tensor]:
+    """Rounds every weight of these names; returns the tensors of all, by our names."""
+    report = progress or _ignore
+    total = sum(_num_bytes(checkpoint, name) for name in names)
+    done, packed = 0, {}
+    for name in names:
+        stored = checkpoint.tensors[name].read()
+        if not stored.isfinite().all():
+            raise CheckpointError(f"{name} of {checkpoint.directory} has values that are no numbers; it cannot be quantised")
+        weight = round_weight(stored, _bits(config, name))
+        packed |= {f"{name}.codes": weight.codes, f"{name}.scales": weight.scales}
+        if weight.steps is not None:
+            packed[f"{name}.steps"] = weight.steps
+        done += _num_bytes(checkpoint, name)
+        report(done, total)
+    return packed
+
+
+def _ignore(done: int, total: int) -> None:
+    """Tells nobody."""
+
+
+def _num_bytes(checkpoint: Checkpoint, name: str) -> int:
+    return checkpoint.tensors[name].num_values * checkpoint.tensors[name].dtype.itemsize
+
+
+def _bits(config: ModelConfig, name: str) -> int:
+    """Bits of a weight by its name in our model."""
+    quantisation = config.decoder.quantisation
+    assert quantisation is not None
+    linear = ".".join(name.split(".")[-3:-1])
+    return quantisation.linear_bits.get(linear, quantisation.table_bits)

@@ -1,0 +1,50 @@
+"""Weights of 4 or 8 bits as parts of a model; they are read as they are stored and have no gradients."""
+
+import torch
+from torch import nn
+
+from phi4.kernels.quantised import BLOCK_OUTPUTS, GROUP_INPUTS, PackedWeight
+from phi4.errors import ConfigError
+
+
+class QuantisedWeight(nn.Module):
+    """A weight matrix of [outputs, inputs]; `PackedWeight` explains its tensors."""
+
+    codes: torch.Tensor
+    steps: torch.Tensor | None
+    scales: torch.Tensor
+
+    def __init__(self, outputs: int, inputs: int, bits: int) -> None:
+        super().__init__()
+        if outputs % BLOCK_OUTPUTS or inputs % GROUP_INPUTS:
+            raise ConfigError(
+                f"a weight of {outputs} outputs and {inputs} inputs cannot be quantised: "
+                f"they must be multiples of {BLOCK_OUTPUTS} and {GROUP_INPUTS}"
+            )
+        blocks, groups = outputs // BLOCK_OUTPUTS, inputs // GROUP_INPUTS
+        self.register_buffer("codes", torch.empty(blocks, groups, bits, BLOCK_OUTPUTS, 4, dtype=torch.uint8))
+        steps = torch.empty(blocks, groups, 2, BLOCK_OUTPUTS, dtype=torch.uint8) if bits == 4 else None
+        self.register_buffer("steps", steps)
+        self.register_buffer("scales", torch.empty(outputs, dtype=torch.float32))
+
+    @property
+    def packed(self) -> PackedWeight:
+        """What the kernels take."""
+        return PackedWeight(self.codes, self.steps, self.scales)
+
+
+class QuantisedTable(nn.Module):
+    """A token embedding, or the head that multiplies with it."""
+
+    def __init__(self, vocab_size: int, hidden_size: int, bits: int) -> None:
+        super().__init__()
+        self.weight = QuantisedWeight(vocab_size, hidden_size, bits)
+
+    def forward(self, token_ids: torch.Tensor) -> torch.Tensor:
+        """Looks up [tokens] ids: float32 [tokens, hidden]."""
+        return self.weight.packed.rows(token_ids)
+
+
+def new_weight(outputs: int, inputs: int, bits: int | None) -> nn.Parameter | QuantisedWeight:
+    """An empty weight matrix of [outputs, inputs]; bits are None for one that is not quantised."""
+    return nn.Parameter(torch.empty(outputs, inputs)) if bits is None else QuantisedWeight(outputs, inputs, bits)
