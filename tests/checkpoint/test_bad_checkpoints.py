@@ -78,7 +78,7 @@ def test_a_dtype_that_is_not_floating_point_of_two_or_four_bytes_is_refused(
 ) -> None:
     wrong = {NORM: torch.ones(64).to(dtype)}
     edit_tensors(model_directory / "model.safetensors", lambda tensors: tensors.update(wrong))
-    refuses(model_directory, NORM, "only F32, F16, BF16 are supported")
+    refuses(model_directory, NORM, "only F32, F16, BF16, U8 are supported")
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import replace
 from functools import cache, partial
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,7 +12,8 @@ from hypothesis import event, given, settings
 from hypothesis import strategies as st
 
 from conversations import MODES, conversation
-from phi4.checkpoint.weights import LoadedModel
+from phi4.checkpoint.quantise import SCHEMES, quantise
+from phi4.checkpoint.weights import LoadedModel, load_model
 from phi4.engine.engine import Engine
 from phi4.engine.handle import Handle
 from phi4.engine.limits import SchedulerLimits
@@ -197,3 +199,23 @@ def test_with_native_kernels_company_and_chunks_change_no_bit(short: Phi4Multimo
     for request, tokens in zip(requests, together, strict=True):
         alone = list(engine.submit(request))  # with the features that were made of its media before
         assert [(t.token_id, t.log_probabilities) for t in alone] == [(t.token_id, t.log_probabilities) for t in tokens]
+
+
+@pytest.mark.skipif(NATIVE is None, reason="stock attention and adapters round with the number of rows")
+@pytest.mark.parametrize("scheme", ["4bit", "mixed"])
+def test_quantised_company_and_chunks_change_no_bit(tiny_directory: Path, tmp_path: Path, scheme: str) -> None:
+    quantise(tiny_directory, tmp_path / "quantised", SCHEMES[scheme])
+    loaded = load_model(tmp_path / "quantised")
+    inputs = [conversation(loaded.config, mode, length, seed=1) for mode in MODES for length in (3, 20, 45)]
+    requests = [Request(one, Sampling(max_tokens=8, logprobs=0)) for one in inputs]
+    engines = [
+        Engine(loaded.model, (), SchedulerLimits(tokens, max_rows=9, block_tokens=4, reuse_prefixes=False))
+        for tokens in (13, 500)
+    ]
+    together: list[list[GeneratedToken]] = [[] for _ in requests]
+    for index, token in engines[0].generate(requests):
+        together[index].append(token)
+    for request, tokens in zip(requests, together, strict=True):
+        for engine in engines:
+            alone = [(t.token_id, t.log_probabilities) for t in engine.submit(request)]
+            assert alone == [(t.token_id, t.log_probabilities) for t in tokens]

@@ -162,7 +162,9 @@ def write_checkpoint(
         )
     converted = layout == "converted" and is_multimodal(config)
     if converted and config.decoder.quantisation is not None:
-        raise CheckpointError("the converted layout holds no quantised weights; convert the model before it is quantised")
+        raise CheckpointError(
+            "the converted layout holds no quantised weights; convert the model before it is quantised"
+        )
     write_json(directory / CONFIG_FILE, to_native(config, eos_token_ids) if converted else config.raw)
 
     def write_table(table: Mapping[str, Target], write: Callable[..., None]) -> None:

@@ -71,7 +71,9 @@ def write_new_pack(
     def tensor_of(name: str) -> torch.Tensor:
         return known[name].to(dtype) if name in known else initial_tensor(name, specs[name], seed)
 
-    write_pack(path, config, modality, specs, tensor_of, named_digest(base.config, base.tensors), {"stages": []}, preprocessor)
+    write_pack(
+        path, config, modality, specs, tensor_of, named_digest(base.config, base.tensors), {"stages": []}, preprocessor
+    )
 
 
 def initial_tensor(name: str, spec: TensorSpec, seed: int) -> torch.Tensor:

@@ -1,6 +1,6 @@
 """Writes a model whose language model has weights of 4 and 8 bits; encoders, adapters and norms stay as they are."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
@@ -94,11 +94,14 @@ def _round_all(
     """Rounds every weight of these names; returns the tensors of all, by our names."""
     report = progress or _ignore
     total = sum(_num_bytes(checkpoint, name) for name in names)
-    done, packed = 0, {}
+    packed: dict[str, torch.Tensor] = {}
+    done = 0
     for name in names:
         stored = checkpoint.tensors[name].read()
         if not stored.isfinite().all():
-            raise CheckpointError(f"{name} of {checkpoint.directory} has values that are no numbers; it cannot be quantised")
+            raise CheckpointError(
+                f"{name} of {checkpoint.directory} has values that are no numbers; it cannot be quantised"
+            )
         weight = round_weight(stored, _bits(config, name))
         packed |= {f"{name}.codes": weight.codes, f"{name}.scales": weight.scales}
         if weight.steps is not None:

@@ -2,8 +2,8 @@
 
 A weight is `scale[output] * value`, where value is a whole number from -128 to 127. Codes of 8 bits are value + 128.
 Codes of 4 bits share a step and a lowest value in each group of 32 inputs: value = step * code + lowest - 128. Rows are
-rounded to 8 bits with a scale for each group, so that the sums inside a group are whole numbers, which no order changes;
-the groups' sums are added up in their order, each product and sum rounded by itself.
+rounded to 8 bits with a scale for each group. Inside a group all sums are whole numbers, which no order changes; the
+groups' sums are added up in their order, each product and sum rounded by itself.
 
 The tensors are stored as the kernels read them: 16 outputs stand beside each other, and of those 4 inputs. Of 4 bits,
 the lower half of a byte is an input of one such quad, the upper half one of the next.
@@ -46,7 +46,9 @@ class PackedWeight:
         """Whether the tensors are of the kinds and shapes that they must have, without gaps, on one device."""
         blocks, groups = (*self.codes.shape, 0, 0)[:2]
         quads = 8 if self.steps is None else 4
-        parts = [(self.codes, (blocks, groups, quads, BLOCK_OUTPUTS, 4), torch.uint8)]
+        parts: list[tuple[torch.Tensor, tuple[int, ...], torch.dtype]] = [
+            (self.codes, (blocks, groups, quads, BLOCK_OUTPUTS, 4), torch.uint8)
+        ]
         parts += [(self.scales, (blocks * BLOCK_OUTPUTS,), torch.float32)]
         if self.steps is not None:
             parts += [(self.steps, (blocks, groups, 2, BLOCK_OUTPUTS), torch.uint8)]
@@ -103,7 +105,9 @@ def multiply_packed(rows: torch.Tensor, weight: PackedWeight, level: str | None 
         parts = [part for part in (rows, weight.codes, weight.steps, weight.scales) if part is not None]
         raise ValueError(f"no kernel multiplies {describe(*parts)}")
     if rows.requires_grad and torch.is_grad_enabled():
-        raise ValueError("quantised weights have no gradients: train on the model that was quantised; its packs fit both")
+        raise ValueError(
+            "quantised weights have no gradients: train on the model that was quantised; its packs fit both"
+        )
     if not can_run(rows):
         if level is not None:
             raise ValueError(f"no kernel of level {level} multiplies {describe(rows)} on {rows.device.type}")

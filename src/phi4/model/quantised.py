@@ -1,10 +1,12 @@
 """Weights of 4 or 8 bits as parts of a model; they are read as they are stored and have no gradients."""
 
+from collections.abc import Callable
+
 import torch
 from torch import nn
 
-from phi4.kernels.quantised import BLOCK_OUTPUTS, GROUP_INPUTS, PackedWeight
 from phi4.errors import ConfigError
+from phi4.kernels.quantised import BLOCK_OUTPUTS, GROUP_INPUTS, PackedWeight
 
 
 class QuantisedWeight(nn.Module):
@@ -26,6 +28,11 @@ class QuantisedWeight(nn.Module):
         steps = torch.empty(blocks, groups, 2, BLOCK_OUTPUTS, dtype=torch.uint8) if bits == 4 else None
         self.register_buffer("steps", steps)
         self.register_buffer("scales", torch.empty(outputs, dtype=torch.float32))
+
+    def _apply(self, fn: Callable[[torch.Tensor], torch.Tensor], recurse: bool = True) -> "QuantisedWeight":
+        """Goes to other devices with the model, but keeps its types: codes have no other, and scales need all bits."""
+        super()._apply(lambda tensor: tensor.to(fn(tensor).device), recurse)  # type: ignore[no-untyped-call]
+        return self
 
     @property
     def packed(self) -> PackedWeight:

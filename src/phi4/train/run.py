@@ -94,7 +94,9 @@ def train_stage(
         torch.set_num_threads(1)
     checkpoint = open_checkpoint(base)
     if checkpoint.config.decoder.quantisation is not None:
-        raise ConfigError(f"{base} is quantised and has no gradients; train on the model it was made from: packs fit both")
+        raise ConfigError(
+            f"{base} is quantised and has no gradients; train on the model it was made from: packs fit both"
+        )
     loaded = load_model(base, dtype or usual_dtype(checkpoint, place), place, packs, modalities)
     if not isinstance(loaded.model, Phi4Multimodal):
         raise ConfigError(f"{base} has no modality to train; add packs, random ones from `phi4 new-pack` to begin with")

@@ -28,7 +28,9 @@ class AnswerLoss(ObjectiveLoss):
         step = model.step(layout.segments, layout.output_rows, recompute=self.recompute)
         hidden = model(embed(model, layout), step)
         targets = torch.tensor(layout.targets, device=model.device)
-        total, correct = chunked_cross_entropy(hidden, model.head_weight, targets)
+        head = model.head_weight
+        assert isinstance(head, torch.Tensor), "training refuses quantised models before it begins"
+        total, correct = chunked_cross_entropy(hidden, head, targets)
         return Loss(total, int(correct))
 
 

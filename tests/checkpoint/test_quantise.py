@@ -1,0 +1,182 @@
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from conversations import MODES, conversation
+from phi4.checkpoint.convert import convert
+from phi4.checkpoint.initialise import initialise
+from phi4.checkpoint.inspect import inspect_checkpoint
+from phi4.checkpoint.layouts import open_checkpoint
+from phi4.checkpoint.quantise import SCHEMES, quantise
+from phi4.checkpoint.rounding import round_weight
+from phi4.checkpoint.weights import load_model, save_model
+from phi4.engine.whole_pass import score
+from phi4.errors import CheckpointError, ConfigError
+from phi4.json_file import read_json
+from phi4.model.quantised import QuantisedWeight
+
+EditTensors = Callable[[Path, Callable[[dict[str, torch.Tensor]], object]], None]
+EditJson = Callable[[Path, dict[str, Any]], None]
+
+CODES = "model.layers.0.mlp.down_proj.base_layer.weight.codes"
+
+
+@pytest.fixture(scope="module", params=SCHEMES)
+def scheme(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture(scope="module")
+def quantised(tiny_directory: Path, tmp_path_factory: pytest.TempPathFactory, scheme: str) -> Path:
+    directory = tmp_path_factory.mktemp("quantised") / scheme
+    quantise(tiny_directory, directory, SCHEMES[scheme])
+    return directory
+
+
+@pytest.fixture
+def broken(tiny_directory: Path, tmp_path: Path) -> Path:
+    """A quantised model for one test to break."""
+    quantise(tiny_directory, tmp_path / "broken", SCHEMES["mixed"])
+    return tmp_path / "broken"
+
+
+def test_linears_and_table_are_quantised_and_nothing_else(tiny_directory: Path, quantised: Path, scheme: str) -> None:
+    before, model = open_checkpoint(tiny_directory).tensors, load_model(quantised).model
+    after = open_checkpoint(quantised).tensors
+    packed = {name: part for name, part in model.named_modules() if isinstance(part, QuantisedWeight)}
+    assert before.keys() - after.keys() == packed.keys()
+    assert all(torch.equal(before[name].read(), after[name].read()) for name in before.keys() & after.keys())
+    for name, part in packed.items():
+        bits = 4 if scheme == "4bit" or (scheme == "mixed" and "down" not in name and "embed" not in name) else 8
+        stored = before[name].read()
+        expected = round_weight(stored, bits)
+        assert torch.equal(part.codes, expected.codes)
+        assert torch.equal(part.scales, expected.scales)
+        whole = part.packed.rows(torch.arange(stored.shape[0]))
+        assert (whole - stored).norm() < (0.08 if bits == 4 else 0.01) * stored.norm()
+
+
+def test_codes_and_scales_keep_their_types_when_others_are_converted(quantised: Path) -> None:
+    state = load_model(quantised, dtype=torch.float32).model.state_dict()
+    for name, tensor in open_checkpoint(quantised).tensors.items():
+        if not tensor.dtype.is_floating_point or name.endswith(".scales"):
+            assert state[name].dtype == tensor.dtype
+            assert torch.equal(state[name], tensor.read())
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_packs_of_the_base_fit_its_quantised_form(
+    packed_directory: Path, quantised: Path, scheme: str, mode: str, tmp_path: Path
+) -> None:
+    quantise(packed_directory / "base", tmp_path / "base", SCHEMES[scheme])
+    packs = [packed_directory / "vision.safetensors", packed_directory / "speech.safetensors"]
+    joined, whole = load_model(tmp_path / "base", packs=packs), load_model(quantised)
+    inputs = [conversation(whole.config, mode, 12, seed=1)]
+    assert torch.equal(score(joined.model, inputs)[0], score(whole.model, inputs)[0])
+    assert (
+        inspect_checkpoint(tmp_path / "base").base_digest == inspect_checkpoint(packed_directory / "base").base_digest
+    )
+
+
+def test_packs_of_another_base_are_refused(packed_directory: Path, tmp_path: Path) -> None:
+    initialise("tiny", tmp_path / "other", seed=1)
+    convert(tmp_path / "other", tmp_path / "split", "packs")
+    quantise(tmp_path / "split" / "base", tmp_path / "base", SCHEMES["4bit"])
+    with pytest.raises(CheckpointError, match="was made for the base"):
+        load_model(tmp_path / "base", packs=[packed_directory / "vision.safetensors"])
+
+
+def test_saved_and_split_again_it_is_the_same(quantised: Path, tmp_path: Path) -> None:
+    loaded = load_model(quantised)
+    save_model(loaded.model, loaded.config, tmp_path / "saved", companions=quantised)
+    convert(quantised, tmp_path / "split", "packs")
+    packs = [tmp_path / "split" / f"{name}.safetensors" for name in ("vision", "speech")]
+    state = loaded.model.state_dict()
+    for again in (load_model(tmp_path / "saved"), load_model(tmp_path / "split" / "base", packs=packs)):
+        assert again.model.state_dict().keys() == state.keys()
+        assert all(torch.equal(tensor, state[name]) for name, tensor in again.model.state_dict().items())
+    with pytest.raises(CheckpointError, match="converted layout holds no quantised"):
+        convert(quantised, tmp_path / "native", "converted")
+
+
+def test_other_types_of_activations_leave_the_codes(quantised: Path) -> None:
+    model = load_model(quantised).model
+    scales = {name: tensor for name, tensor in model.state_dict().items() if name.endswith(".scales")}
+    model.to(torch.float32)
+    assert model.dtype == torch.float32
+    assert all(torch.equal(model.state_dict()[name], tensor) for name, tensor in scales.items())
+
+
+def test_progress_ends_at_the_whole(tiny_directory: Path, tmp_path: Path) -> None:
+    reports: list[tuple[int, int]] = []
+    quantise(tiny_directory, tmp_path / "out", SCHEMES["4bit"], lambda done, total: reports.append((done, total)))
+    assert reports == sorted(reports)
+    assert reports[-1][0] == reports[-1][1]
+
+
+def test_what_is_quantised_is_not_quantised_again(quantised: Path, tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match="quantised already"):
+        quantise(quantised, tmp_path / "twice", SCHEMES["4bit"])
+    assert not (tmp_path / "twice").exists()
+
+
+def test_values_that_are_no_numbers_are_refused(
+    model_directory: Path, edit_tensors: EditTensors, tmp_path: Path
+) -> None:
+    name = "model.embed_tokens.weight"
+    edit_tensors(model_directory / "model.safetensors", lambda tensors: tensors[name][3].fill_(torch.nan))
+    with pytest.raises(CheckpointError, match=r"embed_tokens.weight .* no numbers"):
+        quantise(model_directory, tmp_path / "out", SCHEMES["4bit"])
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"quant_method": "awq"}, "'awq'.*phi4 quantize"),
+        ({"version": 2}, "version"),
+        ({"bits": {}}, "bits must be 4 or 8"),
+        ({"bits": 4}, "bits"),
+        ({"base_digest": "abc"}, "64 hexadecimal digits, not 'abc'"),
+        ({"base_digest": None}, "base_digest"),
+    ],
+)
+def test_a_broken_description_is_refused(
+    broken: Path, edit_json: EditJson, changes: dict[str, Any], message: str
+) -> None:
+    described = read_json(broken / "config.json")["quantization_config"]
+    edit_json(broken / "config.json", {"quantization_config": {**described, **changes}})
+    with pytest.raises(ConfigError, match=message):
+        load_model(broken)
+
+
+def test_codes_of_another_type_or_shape_are_refused(broken: Path, edit_tensors: EditTensors) -> None:
+    weights = broken / "model.safetensors"
+    edit_tensors(weights, lambda tensors: tensors.update({CODES: tensors[CODES].bfloat16()}))
+    with pytest.raises(CheckpointError, match=r"of another type: .*down_proj.*bfloat16 instead of torch.uint8"):
+        load_model(broken)
+    edit_tensors(weights, lambda tensors: tensors.update({CODES: tensors[CODES][:1].byte().contiguous()}))
+    with pytest.raises(CheckpointError, match="misshapen"):
+        load_model(broken)
+
+
+def test_bytes_where_numbers_belong_are_refused(model_directory: Path, edit_tensors: EditTensors) -> None:
+    norm = "model.norm.weight"
+    edit_tensors(model_directory / "model.safetensors", lambda tensors: tensors.update({norm: tensors[norm].byte()}))
+    with pytest.raises(CheckpointError, match=r"model.norm.weight torch.uint8 instead of numbers with a fraction"):
+        load_model(model_directory)
+
+
+def test_without_its_description_it_is_no_model(broken: Path, edit_json: EditJson) -> None:
+    edit_json(broken / "config.json", {"quantization_config": None})
+    with pytest.raises(CheckpointError, match="unknown"):
+        load_model(broken)
+
+
+def test_sizes_that_do_not_fill_groups_are_refused(tiny_directory: Path, edit_json: EditJson, broken: Path) -> None:
+    edit_json(broken / "config.json", {"intermediate_size": 130})
+    with pytest.raises(ConfigError, match="multiples of 16 and 32"):
+        load_model(broken)
