@@ -25,6 +25,8 @@ namespace {
 constexpr int QUADS = GROUP_INPUTS / 4;
 constexpr int CODE_BYTES = 4 * BLOCK_OUTPUTS;
 constexpr int32_t MIDDLE = 128;
+// Codes are asked for this long before they are needed.
+constexpr int AHEAD_BYTES = 4096;
 
 // Below this, a group of a row is zero; 127 divided by it is still a number.
 constexpr float SMALLEST = 1e-30f;
@@ -99,6 +101,7 @@ inline void add_group_of_four(
     for (int r = 0; r < ROWS; ++r) sums[r] = all(0);
     for (int quad = 0; quad < QUADS; quad += 2) {
         const Codes both = load_codes(codes + quad / 2 * CODE_BYTES);
+        __builtin_prefetch(codes + quad / 2 * CODE_BYTES + AHEAD_BYTES);
         const Codes low = low_half(both), high = high_half(both);
         for (int r = 0; r < ROWS; ++r) {
             const int8_t* own = inputs + r * groups * GROUP_INPUTS + quad * 4;
@@ -124,6 +127,7 @@ inline void add_group_of_eight(
     for (int r = 0; r < ROWS; ++r) sums[r] = all(-MIDDLE * product.rows.sums[(row + r) * groups + group]);
     for (int quad = 0; quad < QUADS; ++quad) {
         const Codes both = load_codes(codes + quad * CODE_BYTES);
+        __builtin_prefetch(codes + quad * CODE_BYTES + AHEAD_BYTES);
 #if defined(__AVX512VNNI__)
         for (int r = 0; r < ROWS; ++r)
             sums[r] = add_any(sums[r], both, four_inputs(inputs + r * groups * GROUP_INPUTS + quad * 4));
@@ -138,32 +142,44 @@ inline void add_group_of_eight(
     }
 }
 
-// All groups of a block of outputs, for ROWS rows, read as they are stored.
-template <int ROWS, bool FOUR_BITS>
+// All groups of BLOCKS neighbouring blocks of outputs, for ROWS rows, read as they are stored. Two blocks are two places
+// in memory that are read at the same time.
+template <int ROWS, int BLOCKS, bool FOUR_BITS>
 void multiply_tile(const QuantisedProduct& product, int64_t row, int64_t block) {
     const int64_t groups = product.rows.groups;
-    Floats results[ROWS];
-    for (int r = 0; r < ROWS; ++r) results[r] = no_floats();
-    for (int64_t group = 0; group < groups; ++group) {
-        Sixteen sums[ROWS];
-        if (FOUR_BITS)
-            add_group_of_four(product, row, block, group, sums);
-        else
-            add_group_of_eight(product, row, block, group, sums);
-        for (int r = 0; r < ROWS; ++r)
-            results[r] = add_scaled(results[r], sums[r], product.rows.scales[(row + r) * groups + group]);
-    }
-    for (int r = 0; r < ROWS; ++r) finish(product, row + r, block, results[r]);
+    Floats results[BLOCKS][ROWS];
+    for (int b = 0; b < BLOCKS; ++b)
+        for (int r = 0; r < ROWS; ++r) results[b][r] = no_floats();
+    for (int64_t group = 0; group < groups; ++group)
+        for (int b = 0; b < BLOCKS; ++b) {
+            Sixteen sums[ROWS];
+            if (FOUR_BITS)
+                add_group_of_four(product, row, block + b, group, sums);
+            else
+                add_group_of_eight(product, row, block + b, group, sums);
+            for (int r = 0; r < ROWS; ++r)
+                results[b][r] = add_scaled(results[b][r], sums[r], product.rows.scales[(row + r) * groups + group]);
+        }
+    for (int b = 0; b < BLOCKS; ++b)
+        for (int r = 0; r < ROWS; ++r) finish(product, row + r, block + b, results[b][r]);
 }
 
-template <bool FOUR_BITS>
+template <int BLOCKS, bool FOUR_BITS>
 void multiply_stored(const QuantisedProduct& product, int64_t row, int64_t last_row, int64_t block) {
-    for (; row + 4 <= last_row; row += 4) multiply_tile<4, FOUR_BITS>(product, row, block);
+    for (; row + 4 <= last_row; row += 4) multiply_tile<4, BLOCKS, FOUR_BITS>(product, row, block);
     switch (last_row - row) {
-        case 3: return multiply_tile<3, FOUR_BITS>(product, row, block);
-        case 2: return multiply_tile<2, FOUR_BITS>(product, row, block);
-        case 1: return multiply_tile<1, FOUR_BITS>(product, row, block);
+        case 3: return multiply_tile<3, BLOCKS, FOUR_BITS>(product, row, block);
+        case 2: return multiply_tile<2, BLOCKS, FOUR_BITS>(product, row, block);
+        case 1: return multiply_tile<1, BLOCKS, FOUR_BITS>(product, row, block);
     }
+}
+
+template <int BLOCKS>
+void multiply_some(const QuantisedProduct& product, int64_t row, int64_t last_row, int64_t block) {
+    if (product.steps != nullptr)
+        multiply_stored<BLOCKS, true>(product, row, last_row, block);
+    else
+        multiply_stored<BLOCKS, false>(product, row, last_row, block);
 }
 
 #if defined(__AVX512VNNI__)
@@ -181,11 +197,8 @@ void multiply_blocks(const QuantisedProduct& product, int64_t row, int64_t last_
         return;
     }
 #endif
-    for (; block < last_block; ++block)
-        if (product.steps != nullptr)
-            multiply_stored<true>(product, row, last_row, block);
-        else
-            multiply_stored<false>(product, row, last_row, block);
+    for (; block + 2 <= last_block; block += 2) multiply_some<2>(product, row, last_row, block);
+    if (block < last_block) multiply_some<1>(product, row, last_row, block);
 }
 
 }  // namespace

@@ -2,7 +2,7 @@
 // Included into the namespace of a level that multiplies bytes of any size.
 
 // From this many rows on, unpacking pays.
-constexpr int64_t UNPACKED_FROM_ROWS = 5;
+constexpr int64_t UNPACKED_FROM_ROWS = 2;
 // Groups of a block that are unpacked together: 8 KB.
 constexpr int64_t CHUNK_GROUPS = 16;
 constexpr int GROUP_BYTES = QUADS * CODE_BYTES;
@@ -16,6 +16,8 @@ inline void unpack_group(const uint8_t* codes, const uint8_t* steps, uint8_t* va
     const __m512i even = _mm512_set1_epi16(0x00ff);
     for (int quad = 0; quad < QUADS; quad += 2) {
         const Codes both = load_codes(codes + quad / 2 * CODE_BYTES);
+        // The next chunk: the processor does not see it coming while other rows pass by.
+        __builtin_prefetch(codes + quad / 2 * CODE_BYTES + CHUNK_GROUPS * GROUP_BYTES / 2, 0, 2);
         const Codes halves[] = {low_half(both), high_half(both)};
         for (int half = 0; half < 2; ++half) {
             // There is no product of bytes: those at even places, then the others, which stay where they are.
