@@ -127,6 +127,19 @@ def test_convert_there_and_back_keeps_the_digest(
     assert before | {"path": ""} == after | {"path": ""}
 
 
+def test_a_quantised_model_answers_and_has_the_digest_of_its_source(
+    phi4: Phi4, phi4_json: RunJson, tiny_directory: Path, picture: Path, tmp_path: Path
+) -> None:
+    directory = str(tmp_path / "quantised")
+    assert phi4("quantize", str(tiny_directory), directory, "--scheme", "mixed").stdout == f"{directory}\n"
+    asked = ("--image", str(picture), "--max-tokens", "3", "Hi")
+    assert len(phi4_json("ask", "--model", directory, *asked)["token_ids"]) == 3
+    digests = {phi4_json("inspect", path)["base_digest"] for path in (str(tiny_directory), directory)}
+    assert len(digests) == 1
+    assert phi4("verify", directory).status == 0
+    assert phi4("quantize", directory, str(tmp_path / "twice")).status == 2
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

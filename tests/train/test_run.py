@@ -11,6 +11,7 @@ import torch
 from phi4.checkpoint import usual_dtype
 from phi4.checkpoint.keymap import adapter_of
 from phi4.checkpoint.packs import read_pack
+from phi4.checkpoint.quantise import SCHEMES, quantise
 from phi4.data.example import Example
 from phi4.data.shards import write_shards
 from phi4.errors import ConfigError, TrainingError
@@ -173,6 +174,12 @@ def test_what_happened_is_reported_for_every_step(finished: Path) -> None:
 def test_a_base_without_modalities_is_refused(setting: Setting, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="phi4 new-pack"):
         replace(setting, packs=()).train(align(), tmp_path / "run")
+
+
+def test_a_quantised_base_is_refused(setting: Setting, tmp_path: Path) -> None:
+    quantise(setting.base, tmp_path / "quantised", SCHEMES["4bit"])
+    with pytest.raises(ConfigError, match="is quantised and has no gradients; train on the model it was made from"):
+        replace(setting, base=tmp_path / "quantised").train(align(), tmp_path / "run")
 
 
 def test_a_stage_for_another_model_is_refused_before_anything_is_computed(setting: Setting, tmp_path: Path) -> None:
