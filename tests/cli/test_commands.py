@@ -140,6 +140,17 @@ def test_a_quantised_model_answers_and_has_the_digest_of_its_source(
     assert phi4("quantize", directory, str(tmp_path / "twice")).status == 2
 
 
+def test_quantize_rounds_for_texts_and_refuses_what_is_none(phi4: Phi4, tiny_directory: Path, tmp_path: Path) -> None:
+    text = tmp_path / "text.txt"
+    text.write_text("All that is read is read again.", encoding="utf-8")
+    assert phi4("quantize", str(tiny_directory), str(tmp_path / "fitted"), "--text", str(text)).status == 0
+    for content, said in ((b"\xff\xfe", "no text to round for"), (b"", "holds no text")):
+        text.write_bytes(content)
+        refused = phi4("quantize", str(tiny_directory), str(tmp_path / "none"), "--text", str(text))
+        assert refused.status == 2
+        assert said in refused.stderr
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -1,7 +1,8 @@
 """Writes a model whose language model has weights of 4 and 8 bits; encoders, adapters and norms stay as they are."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import groupby, repeat
 from pathlib import Path
 from types import MappingProxyType
 
@@ -10,13 +11,18 @@ import torch
 from phi4.checkpoint.config_json import write_quantisation
 from phi4.checkpoint.digest import base_digest
 from phi4.checkpoint.directories import COMPANION_FILES, copy_companions
+from phi4.checkpoint.feedback import round_with_feedback
 from phi4.checkpoint.keymap import fixed_dtypes, parameter_shapes
 from phi4.checkpoint.layouts import Checkpoint, open_checkpoint, write_checkpoint
+from phi4.checkpoint.moments import layer_moments
 from phi4.checkpoint.rounding import round_weight
 from phi4.checkpoint.shards import MAX_SHARD_BYTES, Progress, TensorSpec
+from phi4.checkpoint.weights import load_model
 from phi4.config import ADAPTED_LINEARS, ModelConfig, QuantisationConfig
 from phi4.errors import CheckpointError
 from phi4.files import new_directory
+from phi4.kernels.quantised import PackedWeight
+from phi4.model.multimodal import Phi4Multimodal
 
 _FOUR = dict.fromkeys(ADAPTED_LINEARS, 4)
 
@@ -38,7 +44,13 @@ SCHEMES: Mapping[str, Scheme] = MappingProxyType(
 )
 
 
-def quantise(source: Path, destination: Path, scheme: Scheme, progress: Progress | None = None) -> None:
+def quantise(
+    source: Path,
+    destination: Path,
+    scheme: Scheme,
+    progress: Progress | None = None,
+    windows: Sequence[Sequence[int]] = (),
+) -> None:
     """Writes a quantised model into a new directory that appears complete or not at all.
 
     The result has the released layout and records the digest of its source, so that packs trained on that fit. Packed
@@ -49,6 +61,8 @@ def quantise(source: Path, destination: Path, scheme: Scheme, progress: Progress
         destination: a new or empty directory.
         scheme: which weights get how many bits.
         progress: told the bytes read so far and in all, of weights that are quantised.
+        windows: token ids of pieces of a text. With some, linears of 4 bits are rounded for the inputs that the text
+            gives them, which takes several times as long.
 
     Raises:
         ConfigError: a configuration file is missing, broken or not supported, or sizes do not fit groups of weights.
@@ -60,7 +74,8 @@ def quantise(source: Path, destination: Path, scheme: Scheme, progress: Progress
     config = _quantised(checkpoint, scheme)
     fixed, shapes = fixed_dtypes(config), parameter_shapes(config)
     with new_directory(destination) as partial:
-        packed = _round_all(checkpoint, config, sorted({name.rpartition(".")[0] for name in fixed}), progress)
+        names = sorted({name.rpartition(".")[0] for name in fixed}, key=_in_order)
+        packed = _round_all(checkpoint, config, names, _moments(checkpoint, windows), progress)
         specs = {
             name: TensorSpec(fixed[name] if name in fixed else checkpoint.tensors[name].dtype, shape)
             for name, shape in shapes.items()
@@ -88,27 +103,62 @@ def _quantised(checkpoint: Checkpoint, scheme: Scheme) -> ModelConfig:
     )
 
 
+def _moments(checkpoint: Checkpoint, windows: Sequence[Sequence[int]]) -> Iterator[dict[str, torch.Tensor]]:
+    """Moments of the linears of each layer in turn; none without a text."""
+    if not windows:
+        return repeat({})
+    model = load_model(checkpoint.directory).model
+    return layer_moments(model.language if isinstance(model, Phi4Multimodal) else model, windows)
+
+
 def _round_all(
-    checkpoint: Checkpoint, config: ModelConfig, names: list[str], progress: Progress | None
+    checkpoint: Checkpoint,
+    config: ModelConfig,
+    names: list[str],
+    moments: Iterator[dict[str, torch.Tensor]],
+    progress: Progress | None,
 ) -> dict[str, torch.Tensor]:
-    """Rounds every weight of these names; returns the tensors of all, by our names."""
+    """Rounds every weight of these names, layer by layer; returns the tensors of all, by our names."""
     report = progress or _ignore
     total = sum(_num_bytes(checkpoint, name) for name in names)
     packed: dict[str, torch.Tensor] = {}
     done = 0
-    for name in names:
-        stored = checkpoint.tensors[name].read()
-        if not stored.isfinite().all():
-            raise CheckpointError(
-                f"{name} of {checkpoint.directory} has values that are no numbers; it cannot be quantised"
-            )
-        weight = round_weight(stored, _bits(config, name))
-        packed |= {f"{name}.codes": weight.codes, f"{name}.scales": weight.scales}
-        if weight.steps is not None:
-            packed[f"{name}.steps"] = weight.steps
-        done += _num_bytes(checkpoint, name)
-        report(done, total)
+    for layer, own in groupby(names, _layer):
+        inputs = {} if layer is None else next(moments)
+        for name in own:
+            weight = _round(checkpoint, name, _bits(config, name), inputs.get(_linear(name)))
+            packed |= {f"{name}.codes": weight.codes, f"{name}.scales": weight.scales}
+            if weight.steps is not None:
+                packed[f"{name}.steps"] = weight.steps
+            done += _num_bytes(checkpoint, name)
+            report(done, total)
     return packed
+
+
+def _round(checkpoint: Checkpoint, name: str, bits: int, moments: torch.Tensor | None) -> PackedWeight:
+    stored = checkpoint.tensors[name].read()
+    if not stored.isfinite().all():
+        raise CheckpointError(
+            f"{name} of {checkpoint.directory} has values that are no numbers; it cannot be quantised"
+        )
+    # 8 bits leave no error worth passing on.
+    return round_weight(stored, bits) if moments is None or bits == 8 else round_with_feedback(stored, moments)
+
+
+def _layer(name: str) -> int | None:
+    """Number of the layer that a weight belongs to by its name in our model; None for the embedding and the head."""
+    _, found, rest = name.partition("model.layers.")
+    return int(rest.partition(".")[0]) if found else None
+
+
+def _in_order(name: str) -> tuple[int, str]:
+    layer = _layer(name)
+    return -1 if layer is None else layer, name
+
+
+def _linear(name: str) -> str:
+    """Such as "mlp.down_proj", of a weight's name in our model."""
+    return ".".join(name.split(".")[-3:-1])
 
 
 def _ignore(done: int, total: int) -> None:
@@ -123,5 +173,4 @@ def _bits(config: ModelConfig, name: str) -> int:
     """Bits of a weight by its name in our model."""
     quantisation = config.decoder.quantisation
     assert quantisation is not None
-    linear = ".".join(name.split(".")[-3:-1])
-    return quantisation.linear_bits.get(linear, quantisation.table_bits)
+    return quantisation.linear_bits.get(_linear(name), quantisation.table_bits)

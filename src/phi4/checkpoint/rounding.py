@@ -5,7 +5,7 @@ import torch
 from phi4.kernels.quantised import BLOCK_OUTPUTS, GROUP_INPUTS, MIDDLE, PackedWeight
 
 # Largest code of 4 bits, and the largest step: 15 steps must fit a byte.
-_MOST, _LARGEST_STEP = 15, 17
+MOST, LARGEST_STEP = 15, 17
 # Ranges that are tried, relative to the one from the smallest weight of a group to the largest.
 _RANGES = (0.75, 0.82, 0.89, 0.96, 1.0)
 # Weights that are rounded together: what the search keeps of them stays in the caches.
@@ -35,15 +35,34 @@ def round_to_four(weight: torch.Tensor) -> PackedWeight:
     scale, so that every value is a whole number of 8 bits.
     """
     groups = weight.unflatten(1, (-1, GROUP_INPUTS))
-    step, lowest = _best_lines(groups)
-    ends = torch.maximum(lowest.abs(), (lowest + _MOST * step).abs())
-    scales = _scales(ends.amax((1, 2)))
+    step, lowest = best_lines(groups)
+    scales = output_scales(step, lowest)
     scaled, step, lowest = (part / scales[:, None, None] for part in (groups, step, lowest))
-    whole_step, whole_lowest = _best_whole_lines(scaled, step, lowest)
-    codes = ((scaled - whole_lowest) / whole_step).round().clamp(0, _MOST)
-    quads = _interleave(codes.flatten(1))
-    pairs = quads.unflatten(2, (4, 2))
-    steps = torch.stack((whole_step[..., 0], whole_lowest[..., 0] + MIDDLE), dim=2)
+    whole_step, whole_lowest = best_whole_lines(scaled, step, lowest)
+    codes = ((scaled - whole_lowest) / whole_step).round().clamp(0, MOST)
+    return pack_four(codes.flatten(1), torch.cat((whole_step, whole_lowest), dim=2), scales)
+
+
+def output_scales(step: torch.Tensor, lowest: torch.Tensor) -> torch.Tensor:
+    """The scale of every output, [outputs], with which all its groups' values fit 8 bits.
+
+    Args:
+        step: of each group, [outputs, groups, 1].
+        lowest: value of each group, likewise.
+    """
+    return _scales(torch.maximum(lowest.abs(), (lowest + MOST * step).abs()).amax((1, 2)))
+
+
+def pack_four(codes: torch.Tensor, lines: torch.Tensor, scales: torch.Tensor) -> PackedWeight:
+    """Lays codes of 4 bits out as the kernels read them.
+
+    Args:
+        codes: whole numbers from 0 to 15, [outputs, inputs].
+        lines: whole step and lowest value of each group, [outputs, groups, 2].
+        scales: [outputs].
+    """
+    pairs = _interleave(codes).unflatten(2, (4, 2))
+    steps = lines + torch.tensor([0.0, MIDDLE])
     return PackedWeight(pairs[:, :, :, 0] | pairs[:, :, :, 1] << 4, _interleave_steps(steps), scales)
 
 
@@ -52,15 +71,15 @@ def _scales(largest: torch.Tensor) -> torch.Tensor:
     return torch.where(largest > 0, largest / (MIDDLE - 1), 1.0)
 
 
-def _best_lines(groups: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+def best_lines(groups: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """The step and the lowest value of each group, [outputs, groups, 1], that give the least squared error."""
     smallest, largest = groups.amin(-1, keepdim=True), groups.amax(-1, keepdim=True)
     center, mean = (smallest + largest) / 2, groups.mean(-1, keepdim=True)
     best = torch.full_like(center, torch.inf)
     best_step, best_lowest = torch.zeros_like(center), center
     for share in _RANGES:
-        step = ((largest - smallest) * (share / _MOST)).clamp_min(torch.finfo(torch.float32).tiny)
-        codes = ((groups - center) / step + _MOST / 2).round_().clamp_(0, _MOST)
+        step = ((largest - smallest) * (share / MOST)).clamp_min(torch.finfo(torch.float32).tiny)
+        codes = ((groups - center) / step + MOST / 2).round_().clamp_(0, MOST)
         # The line through these codes with the least error, and its error with codes of its own.
         centered = codes - codes.mean(-1, keepdim=True)
         square = centered.square().sum(-1, keepdim=True).clamp_min(1e-12)
@@ -73,16 +92,16 @@ def _best_lines(groups: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     return best_step, best_lowest
 
 
-def _best_whole_lines(
+def best_whole_lines(
     scaled: torch.Tensor, step: torch.Tensor, lowest: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """The same in whole numbers, near the lines given; all is in units of the outputs' scales."""
     best = torch.full_like(step, torch.inf)
     best_step, best_lowest = torch.ones_like(step), torch.zeros_like(step)
     for more in (0, 1, 2):
-        whole_step = (step.floor() + more).clamp(1, _LARGEST_STEP)
-        whole_lowest = _into_byte(lowest + (step - whole_step) * (_MOST / 2), whole_step)
-        codes = ((scaled - whole_lowest) / whole_step).round_().clamp_(0, _MOST)
+        whole_step = (step.floor() + more).clamp(1, LARGEST_STEP)
+        whole_lowest = _into_byte(lowest + (step - whole_step) * (MOST / 2), whole_step)
+        codes = ((scaled - whole_lowest) / whole_step).round_().clamp_(0, MOST)
         whole_lowest = _into_byte((scaled - whole_step * codes).mean(-1, keepdim=True), whole_step)
         error = _errors(scaled, whole_step, whole_lowest)
         better = error < best
@@ -94,12 +113,12 @@ def _best_whole_lines(
 
 def _into_byte(lowest: torch.Tensor, step: torch.Tensor) -> torch.Tensor:
     """The whole number next to `lowest` from which 15 steps stay within 8 bits."""
-    return torch.minimum(lowest.round().clamp_min(-MIDDLE), MIDDLE - 1 - _MOST * step)
+    return torch.minimum(lowest.round().clamp_min(-MIDDLE), MIDDLE - 1 - MOST * step)
 
 
 def _errors(groups: torch.Tensor, step: torch.Tensor, lowest: torch.Tensor) -> torch.Tensor:
     """Sums of squared errors, [outputs, groups, 1]."""
-    codes = ((groups - lowest) / step).round_().clamp_(0, _MOST)
+    codes = ((groups - lowest) / step).round_().clamp_(0, MOST)
     return (codes.mul_(step).add_(lowest).sub_(groups)).square_().sum(-1, keepdim=True)
 
 
