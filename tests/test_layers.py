@@ -51,6 +51,7 @@ ALLOWED = {
     "text_logits": {"errors", "inputs", "model", "processing", "engine", "assistant"},
     "verify": {"config", "errors", "modality", "processing", "checkpoint", "assistant", "score", "text_logits"},
     "server": {"errors", "inputs", "processing", "engine", "assistant"},
+    "bench": {"config", "errors", "inputs", "kernels", "memory", "model", "engine", "assistant"},
     "cli": {
         "kernels",
         "config",
@@ -65,6 +66,7 @@ ALLOWED = {
         "train",
         "verify",
         "server",
+        "bench",
     },
     "__init__": {"errors", "modality", "processing", "engine", "assistant"},
     "__main__": {"cli"},

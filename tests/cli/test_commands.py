@@ -187,3 +187,50 @@ def test_the_version_says_what_computes(phi4: Phi4) -> None:
     said = phi4("--version").stdout
     assert said.startswith(f"phi4 {__version__}, torch ")
     assert ("no native kernels" in said) == (not LEVELS)
+
+
+def test_bench_compares_every_speed_with_what_the_machine_allows(phi4_json: RunJson, tiny_directory: Path) -> None:
+    sizes = ["--prompt-tokens", "40", "--new-tokens", "3", "--rows", "5", "--rounds", "1"]
+    report = phi4_json("bench", "--model", str(tiny_directory), *sizes)
+    assert report.keys() == {
+        "model",
+        "dtype",
+        "device",
+        "threads",
+        "kernels",
+        "torch",
+        "rounds",
+        "load_s",
+        "peak_resident_bytes",
+        "tensor_bytes",
+        "step_bytes",
+        "prompt_tokens",
+        "new_tokens",
+        "machine",
+        "prefill",
+        "decode",
+        "decode_rows",
+    }
+    assert (report["prompt_tokens"], report["new_tokens"], report["rounds"]) == (40, 3, 1)
+    assert 0 < report["step_bytes"] < report["tensor_bytes"] < report["peak_resident_bytes"]
+    assert report["machine"].keys() == {"read_bytes_per_s", "operations_per_s"}
+    for name, rows in (("prefill", 1), ("decode", 1), ("decode_rows", 5)):
+        rate = report[name]
+        assert rate["rows"] == rows
+        assert rate["bound"] in ("bandwidth", "products")
+        assert rate["tokens_per_s"] > 0
+        assert rate["percent_of_limit"] == pytest.approx(100 * rate["tokens_per_s"] / rate["limit_tokens_per_s"])
+
+
+def test_bench_prints_a_table(phi4: Phi4, tiny_directory: Path) -> None:
+    sizes = ["--prompt-tokens", "5", "--new-tokens", "1", "--rows", "2", "--rounds", "1"]
+    outcome = phi4("bench", "--model", str(tiny_directory), *sizes)
+    assert outcome.status == 0, outcome.stderr
+    for words in ("reading 5 tokens", "decoding 1 row", "decoding 2 rows", "GB/s", "GFLOP/s"):
+        assert words in outcome.stdout
+
+
+def test_bench_refuses_what_the_context_cannot_hold(phi4: Phi4, tiny_directory: Path) -> None:
+    outcome = phi4("bench", "--model", str(tiny_directory), "--prompt-tokens", "200000")
+    assert outcome.status == 2
+    assert "200001 tokens of prompt and answer do not fit the model's context of 131072" in outcome.stderr

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 import phi4
+from phi4.cli import bench as benchmark
 from phi4.cli import conversation, models
 from phi4.cli import serve as serving
 from phi4.cli import train as training
@@ -32,6 +33,7 @@ for needs_arguments, command in (
     (True, training.train),
     (True, verification.verify),
     (False, serving.serve),
+    (False, benchmark.bench),
 ):
     app.command(no_args_is_help=needs_arguments)(command)
 
