@@ -1,10 +1,11 @@
 """The multi-head attention of both encoders: every position sees every other."""
 
-import math
-
 import torch
 from torch import nn
 from torch.nn import functional
+
+from phi4.kernels import encoder as kernels
+from phi4.model.encoder_steps import project
 
 # On the CPU the stock kernel's backward pass takes three times as long as plain products for sequences of this length.
 MAX_PLAIN_LENGTH = 128
@@ -21,31 +22,38 @@ class EncoderAttention(nn.Module):
         self.v_proj = nn.Linear(width, width)
         self.out_proj = nn.Linear(width, width)
 
-    def forward(self, hidden: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
+    def forward(self, hidden: torch.Tensor, bias: torch.Tensor | None, residual: torch.Tensor) -> torch.Tensor:
         """Attends within each sequence.
 
         Args:
             hidden: [sequences, length, width].
-            mask: broadcast to [sequences, heads, length (query), length (key)]; bool, True = attend, or a bias that is
-                added to the scores; None lets everything see everything.
+            bias: added to the scores, broadcast to [sequences, heads, length (query), length (key)]; -inf hides a key,
+                None lets everything see everything.
+            residual: what the result is added to, [sequences, length, width].
 
         Returns:
             [sequences, length, width].
         """
         queries, keys, values = (
-            projection(hidden).unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
-            for projection in (self.q_proj, self.k_proj, self.v_proj)
+            project(hidden, layer.weight, layer.bias).unflatten(-1, (self.num_heads, -1))
+            for layer in (self.q_proj, self.k_proj, self.v_proj)
         )
-        short = hidden.shape[1] <= MAX_PLAIN_LENGTH and hidden.device.type == "cpu"
-        attend = attend_plainly if short else functional.scaled_dot_product_attention
-        return self.out_proj(attend(queries, keys, values, mask).transpose(1, 2).flatten(2))
+        attended = attend(queries, keys, values, bias).flatten(2)
+        return project(attended, self.out_proj.weight, self.out_proj.bias, residual=residual)
+
+
+def attend(queries: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
+    """Attention in the quickest way: [sequences, length, heads, head_dim] each, and a bias as for the module."""
+    if kernels.can_encode(queries, *(() if bias is None else (bias,))) and queries.shape[-1] % 2 == 0:
+        return kernels.attend(queries, keys, values, bias)
+    short = queries.shape[1] <= MAX_PLAIN_LENGTH and queries.device.type == "cpu"
+    way = attend_plainly if short else functional.scaled_dot_product_attention
+    return way(queries.transpose(1, 2), keys.transpose(1, 2), values.transpose(1, 2), bias).transpose(1, 2)
 
 
 def attend_plainly(
-    queries: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, mask: torch.Tensor | None
+    queries: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, bias: torch.Tensor | None
 ) -> torch.Tensor:
-    """Two products around a softmax: [sequences, heads, length, head_dim] each, and a mask as for the module."""
+    """Two products around a softmax: [sequences, heads, length, head_dim] each, and a bias as for the module."""
     scores = queries @ keys.transpose(-2, -1) * queries.shape[-1] ** -0.5
-    if mask is not None:
-        scores = scores.masked_fill(~mask, -math.inf) if mask.dtype == torch.bool else scores + mask
-    return torch.softmax(scores, dim=-1) @ values
+    return torch.softmax(scores if bias is None else scores + bias, dim=-1) @ values

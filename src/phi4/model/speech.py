@@ -11,6 +11,7 @@ from phi4.config import SpeechConfig
 from phi4.inputs import AudioFrames
 from phi4.model.encoder_attention import EncoderAttention
 from phi4.model.encoder_batches import split_batches
+from phi4.model.encoder_steps import convolve, layer_norm, project
 from phi4.model.projectors import Projector
 
 # Longer clips are cut into independent chunks of this many tokens (40 s; facts sheet 5.3).
@@ -95,7 +96,7 @@ class ConformerEncoder(nn.Module):
         num_tokens = hidden.shape[0]
         chunk = min(num_tokens, MAX_CHUNK_TOKENS)
         hidden = functional.pad(hidden, (0, 0, 0, -num_tokens % chunk)).unflatten(0, (-1, chunk))
-        bias = self.relative_attention_bias(chunk)
+        bias = self.relative_attention_bias(chunk).contiguous()
         for block in self.blocks:
             hidden = block(hidden, bias)
         return hidden.flatten(0, 1)[:num_tokens]
@@ -206,11 +207,11 @@ class ConformerBlock(nn.Module):
 
     def forward(self, hidden: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
         """[chunks, tokens, width] -> [chunks, tokens, width]."""
-        hidden = hidden + 0.5 * self.feed_forward_in(hidden)
-        hidden = hidden + self.self_attn(self.layer_norm_att(hidden), bias)
-        hidden = hidden + self.conv(hidden)
-        hidden = hidden + 0.5 * self.feed_forward_out(hidden)
-        return self.layer_norm(hidden)
+        hidden = self.feed_forward_in(hidden)
+        hidden = self.self_attn(layer_norm(hidden, self.layer_norm_att), bias, residual=hidden)
+        hidden = self.conv(hidden)
+        hidden = self.feed_forward_out(hidden)
+        return layer_norm(hidden, self.layer_norm)
 
 
 class ConformerFeedForward(nn.Module):
@@ -223,20 +224,24 @@ class ConformerFeedForward(nn.Module):
         self.down_proj = nn.Linear(config.intermediate_size, config.hidden_size)
 
     def forward(self, hidden: torch.Tensor) -> torch.Tensor:
-        """[chunks, tokens, width] -> [chunks, tokens, width]."""
-        value, gate = self.value_gate_proj(self.layer_norm(hidden)).chunk(2, dim=-1)
-        return self.down_proj(value * functional.silu(gate))
+        """[chunks, tokens, width] -> [chunks, tokens, width]; half of the result is added to what came in."""
+        up, down = self.value_gate_proj, self.down_proj
+        inner = project(layer_norm(hidden, self.layer_norm), up.weight, up.bias, activation="silu", gated=True)
+        return project(inner, down.weight, down.bias, scale=0.5, residual=hidden)
 
 
 class PointwiseConvolution(nn.Conv1d):
     """A convolution of kernel 1, stored as the release stores it and run as the linear layer that it is."""
 
+    bias: nn.Parameter
+
     def __init__(self, in_features: int, out_features: int) -> None:
         super().__init__(in_features, out_features, kernel_size=1)
 
-    def forward(self, hidden: torch.Tensor) -> torch.Tensor:
-        """[..., in_features] -> [..., out_features]."""
-        return functional.linear(hidden, self.weight[..., 0], self.bias)
+    @property
+    def matrix(self) -> torch.Tensor:
+        """[out_features, in_features]."""
+        return self.weight[..., 0]
 
 
 class ConformerConvolution(nn.Module):
@@ -252,11 +257,13 @@ class ConformerConvolution(nn.Module):
         self.output = PointwiseConvolution(width, width)
 
     def forward(self, hidden: torch.Tensor) -> torch.Tensor:
-        """[chunks, tokens, width] -> [chunks, tokens, width]; token t sees t and the kernel_size - 1 before it."""
-        gated = self.glu(self.layer_norm(hidden)).transpose(1, 2)
-        (kernel_size,) = self.depthwise.kernel_size
-        mixed = self.depthwise(functional.pad(gated, (kernel_size - 1, 0))).transpose(1, 2)
-        return self.output(functional.silu(self.pointwise(mixed)))
+        """[chunks, tokens, width] -> [chunks, tokens, width], added to what came in.
+
+        Token t sees t and the kernel_size - 1 before it.
+        """
+        mixed = convolve(self.glu(layer_norm(hidden, self.layer_norm)), self.depthwise)
+        inner = project(mixed, self.pointwise.matrix, self.pointwise.bias, activation="silu")
+        return project(inner, self.output.matrix, self.output.bias, residual=hidden)
 
 
 class GatedPointwise(nn.Module):
@@ -270,5 +277,5 @@ class GatedPointwise(nn.Module):
 
     def forward(self, hidden: torch.Tensor) -> torch.Tensor:
         """[chunks, tokens, width] -> [chunks, tokens, width]."""
-        value, gate = self.pointwise(hidden).chunk(2, dim=-1)
-        return (value + self.b1[..., 0]) * functional.silu(gate + self.b2[..., 0])
+        bias = self.pointwise.bias + torch.cat((self.b1, self.b2), dim=1).flatten()
+        return project(hidden, self.pointwise.matrix, bias, activation="silu", gated=True)

@@ -1,5 +1,6 @@
 """Vision: the SigLIP tower, 2 x 2 pooling, the merge of tiles and global view, and the projector."""
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -10,6 +11,7 @@ from phi4.config import VisionConfig
 from phi4.inputs import ImageCrops
 from phi4.model.encoder_attention import EncoderAttention
 from phi4.model.encoder_batches import split_batches
+from phi4.model.encoder_steps import layer_norm, project
 from phi4.model.projectors import Projector
 
 # Small pictures pass together as long as they take no more memory than the release's largest does by itself: 36 tiles
@@ -157,9 +159,11 @@ class SiglipEncoder(nn.Module):
         """
         hidden = self._embed_patches(crops)
         hidden = hidden + self.position_embedding(position_ids(mask))
-        visible = None if bool(mask.all()) else mask.flatten(1)[:, None, None, :]
+        bias = None
+        if not bool(mask.all()):
+            bias = torch.zeros_like(mask, dtype=hidden.dtype).masked_fill(~mask, -math.inf).flatten(1)[:, None, None, :]
         for layer in self.layers[: self.num_feature_layers]:
-            hidden = layer(hidden, visible)
+            hidden = layer(hidden, bias)
         return hidden
 
     def _embed_patches(self, crops: torch.Tensor) -> torch.Tensor:
@@ -193,10 +197,10 @@ class SiglipLayer(nn.Module):
         self.layer_norm2 = nn.LayerNorm(config.hidden_size, config.layer_norm_eps)
         self.mlp = SiglipMLP(config)
 
-    def forward(self, hidden: torch.Tensor, visible: torch.Tensor | None) -> torch.Tensor:
-        """[crops, patches, width] -> [crops, patches, width]; attends to visible patches, or to all if None."""
-        hidden = hidden + self.self_attn(self.layer_norm1(hidden), visible)
-        return hidden + self.mlp(self.layer_norm2(hidden))
+    def forward(self, hidden: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
+        """[crops, patches, width] -> [crops, patches, width], with a bias as for the attention."""
+        hidden = self.self_attn(layer_norm(hidden, self.layer_norm1), bias, residual=hidden)
+        return self.mlp(layer_norm(hidden, self.layer_norm2), residual=hidden)
 
 
 class SiglipMLP(nn.Module):
@@ -207,9 +211,10 @@ class SiglipMLP(nn.Module):
         self.fc1 = nn.Linear(config.hidden_size, config.intermediate_size)
         self.fc2 = nn.Linear(config.intermediate_size, config.hidden_size)
 
-    def forward(self, hidden: torch.Tensor) -> torch.Tensor:
-        """[..., width] -> [..., width]."""
-        return self.fc2(functional.gelu(self.fc1(hidden), approximate="tanh"))
+    def forward(self, hidden: torch.Tensor, residual: torch.Tensor) -> torch.Tensor:
+        """[..., width] -> [..., width], added to the residual."""
+        inner = project(hidden, self.fc1.weight, self.fc1.bias, activation="gelu")
+        return project(inner, self.fc2.weight, self.fc2.bias, residual=residual)
 
 
 class PoolingHead(nn.Module):
@@ -226,4 +231,4 @@ class PoolingHead(nn.Module):
         """[crops, patches, width] -> [crops, width]."""
         probe = self.probe.expand(patches.shape[0], -1, -1)
         hidden = self.attention(probe, patches, patches, need_weights=False)[0]
-        return (hidden + self.mlp(self.layernorm(hidden)))[:, 0]
+        return self.mlp(layer_norm(hidden, self.layernorm), residual=hidden)[:, 0]

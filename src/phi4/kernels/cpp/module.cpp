@@ -15,6 +15,7 @@
 
 #include "attention.h"
 #include "elementwise.h"
+#include "encoder_module.h"
 #include "linear.h"
 #include "quantised.h"
 
@@ -270,6 +271,7 @@ NB_MODULE(native, module) {
     module.def("swiglu", &swiglu);
     module.def("rotate", &rotate);
     module.def("has_head_dim", &has_head_dim);
+    bind_encoders(module);
     nb::class_<Conversations>(module, "Conversations")
         .def(nb::init<const std::vector<Part>&>())
         .def_prop_ro("num_tokens", &Conversations::num_tokens)

@@ -1,0 +1,118 @@
+// A linear layer with what follows it: bias, activation or gate, scale, residual.
+
+#include <cstdlib>
+
+#include "encoder.h"
+#include "packed.h"
+
+namespace phi4 {
+namespace {
+
+constexpr int PANEL = TILE_VECTORS * LANES;
+// Rows that share a packed panel; packing it takes as long as a few of them.
+constexpr int64_t BLOCK_ROWS = 1536;
+
+// x times the logistic function of x, or of what GELU in its tanh form has there.
+template <Activation ACTIVATION>
+inline __m512 activate(__m512 x) {
+    if (ACTIVATION == Activation::none) return x;
+    __m512 slope = x;
+    if (ACTIVATION == Activation::gelu) {
+        const __m512 cubed = _mm512_fmadd_ps(_mm512_mul_ps(x, x), _mm512_set1_ps(0.044715f), _mm512_set1_ps(1.0f));
+        slope = _mm512_mul_ps(_mm512_mul_ps(x, _mm512_set1_ps(1.5957691216f)), cubed);  // 2 sqrt(2 / pi)
+    }
+    const __m512 one = _mm512_set1_ps(1.0f), zero = _mm512_setzero_ps();
+    const __m512 power = exponential(_mm512_min_ps(_mm512_sub_ps(zero, slope), slope));  // of -|slope|
+    const __mmask16 negative = _mm512_cmp_ps_mask(slope, zero, _CMP_LT_OQ);
+    return _mm512_mul_ps(x, _mm512_div_ps(_mm512_mask_mov_ps(one, negative, power), _mm512_add_ps(one, power)));
+}
+
+// Some rows of one panel: 64 outputs, or where gated 32 and their gates.
+template <Activation ACTIVATION, bool GATED>
+struct Panel {
+    const Projection& own;
+    const uint16_t* packed;
+    int64_t row;
+    int64_t output;
+
+    template <int ROWS>
+    void tile() const {
+        __m512 sums[ROWS][TILE_VECTORS];
+        sum_tile<ROWS, TILE_VECTORS>(
+            static_cast<const uint16_t*>(own.rows) + row * own.row_stride, own.row_stride, packed, 2 * PANEL,
+            own.inputs / 2, sums);
+        constexpr int VECTORS = GATED ? TILE_VECTORS / 2 : TILE_VECTORS;
+        for (int v = 0; v < VECTORS; ++v) {
+            const int64_t first = output + v * LANES, count = own.outputs - first;
+            const __m512 bias = _mm512_maskz_loadu_ps(first_lanes(count), own.bias + first);
+            const __m512 gate_bias =
+                GATED ? _mm512_maskz_loadu_ps(first_lanes(count), own.bias + own.outputs + first) : bias;
+            for (int r = 0; r < ROWS; ++r) {
+                const int64_t place = (row + r) * own.outputs + first;
+                __m512 result = _mm512_add_ps(sums[r][v], bias);
+                if (GATED)
+                    result = _mm512_mul_ps(
+                        result, activate<ACTIVATION>(_mm512_add_ps(sums[r][v + VECTORS], gate_bias)));
+                else
+                    result = activate<ACTIVATION>(result);
+                if (own.residual != nullptr)
+                    result = _mm512_fmadd_ps(
+                        result, _mm512_set1_ps(own.scale),
+                        load_some(static_cast<const uint16_t*>(own.residual) + place, count));
+                else
+                    result = _mm512_mul_ps(result, _mm512_set1_ps(own.scale));
+                store_some(static_cast<uint16_t*>(own.results) + place, result, count);
+            }
+        }
+    }
+};
+
+// Packs the weights of a panel: its outputs, and where gated their gates behind them.
+void pack_panel(const Projection& own, int64_t output, uint16_t* packed) {
+    const auto* weights = static_cast<const uint16_t*>(own.weights);
+    const int outputs = own.gated ? PANEL / 2 : PANEL;
+    for (int n = 0; n < PANEL; n += LANES) {
+        const int64_t within = output + n % outputs, matrix_row = within + (n < outputs ? 0 : own.outputs);
+        const int64_t count = own.outputs - within;
+        pack_rows(weights + matrix_row * own.inputs, own.inputs, count, own.inputs, packed + 2 * n, 2 * PANEL);
+    }
+}
+
+template <Activation ACTIVATION, bool GATED>
+void project_all(const Projection& own, int threads) {
+    const int64_t outputs = GATED ? PANEL / 2 : PANEL;
+    const int64_t panels = (own.outputs + outputs - 1) / outputs;
+    const int64_t blocks = (own.num_rows + BLOCK_ROWS - 1) / BLOCK_ROWS;
+#pragma omp parallel num_threads(threads) if (threads > 1)
+    {
+        auto* packed = static_cast<uint16_t*>(std::aligned_alloc(64, own.inputs * PANEL * sizeof(uint16_t)));
+#pragma omp for schedule(dynamic)
+        for (int64_t item = 0; item < panels * blocks; ++item) {
+            const int64_t output = item % panels * outputs, first = item / panels * BLOCK_ROWS;
+            const int64_t last = first + BLOCK_ROWS < own.num_rows ? first + BLOCK_ROWS : own.num_rows;
+            pack_panel(own, output, packed);
+            for (int64_t row = first; row < last; row += TILE_ROWS)
+                with_rows(
+                    last - row < TILE_ROWS ? last - row : TILE_ROWS,
+                    Panel<ACTIVATION, GATED>{own, packed, row, output});
+        }
+        std::free(packed);
+    }
+}
+
+template <Activation ACTIVATION>
+void project_activated(const Projection& own, int threads) {
+    own.gated ? project_all<ACTIVATION, true>(own, threads) : project_all<ACTIVATION, false>(own, threads);
+}
+
+}  // namespace
+
+void project(const Projection& projection, int threads) {
+    switch (projection.activation) {
+        case Activation::none: return project_activated<Activation::none>(projection, threads);
+        case Activation::gelu: return project_activated<Activation::gelu>(projection, threads);
+        case Activation::silu: return project_activated<Activation::silu>(projection, threads);
+    }
+}
+
+}  // namespace phi4

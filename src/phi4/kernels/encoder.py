@@ -1,0 +1,173 @@
+"""What the encoders of pictures and sounds are made of, for bf16 on processors with its dot product.
+
+Sums are fp32 and rounded once. What a sequence becomes depends on itself alone, not on the others in a pass.
+"""
+
+from typing import Literal
+
+import torch
+
+from phi4.kernels.instructions import LEVELS, NATIVE, can_run, describe
+
+Activation = Literal["none", "gelu", "silu"]
+_ACTIVATIONS: tuple[Activation, ...] = ("none", "gelu", "silu")
+
+
+def can_encode(*tensors: torch.Tensor) -> bool:
+    """Whether these kernels take tensors of this kind together on this machine; none has gradients."""
+    return "avx512_bf16" in LEVELS and tensors[0].dtype == torch.bfloat16 and can_run(*tensors)
+
+
+def project(
+    rows: torch.Tensor,
+    weight: torch.Tensor,
+    bias: torch.Tensor,
+    *,
+    activation: Activation = "none",
+    gated: bool = False,
+    scale: float = 1.0,
+    residual: torch.Tensor | None = None,
+) -> torch.Tensor:
+    """A linear layer and what follows it: scale * activation(rows @ weight.T + bias) + residual.
+
+    Where gated, the first half of the outputs are values and the second half their gates: values * activation(gates).
+
+    Args:
+        rows: [tokens, in_features].
+        weight: [out_features, in_features], gated [2 * out_features, in_features].
+        bias: in bf16 or fp32, as many as rows of the weight.
+        activation: "gelu" is the one with tanh.
+        gated: whether there are gates.
+        scale: of what is added to the residual.
+        residual: [tokens, out_features], or None.
+
+    Returns:
+        [tokens, out_features].
+
+    Raises:
+        ValueError: the tensors do not fit each other, or no kernel takes them.
+    """
+    (tokens, inputs), outputs = rows.shape, weight.shape[0] // (2 if gated else 1)
+    fits = (
+        weight.shape == (outputs * (2 if gated else 1), inputs)
+        and bias.shape == weight.shape[:1]
+        and inputs % 2 == 0
+        and weight.is_contiguous()
+        and can_encode(rows, weight, *(() if residual is None else (residual,)))
+        and (residual is None or (residual.shape == (tokens, outputs) and residual.is_contiguous()))
+    )
+    if not fits:
+        raise ValueError(f"no kernel projects {describe(rows, weight, bias)} with gates: {gated}")
+    wide_bias, results = bias.float().contiguous(), torch.empty(tokens, outputs, dtype=rows.dtype)
+    NATIVE.project(
+        torch.get_num_threads(),
+        (rows.data_ptr(), weight.data_ptr(), wide_bias.data_ptr(), _address(residual), results.data_ptr()),
+        rows.stride(0),
+        (tokens, outputs, inputs),
+        scale,
+        _ACTIVATIONS.index(activation),
+        gated,
+    )
+    return results
+
+
+def attend(queries: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
+    """Attention in which every position of a sequence sees every other.
+
+    Args:
+        queries: [sequences, length, heads, head_dim].
+        keys: the same.
+        values: the same.
+        bias: added to the scores, broadcast to [sequences, heads, length (query), length (key)]; -inf hides a key, and
+            it then changes no bit. None adds nothing.
+
+    Returns:
+        [sequences, length, heads, head_dim].
+
+    Raises:
+        ValueError: the tensors do not fit each other, or no kernel takes them.
+    """
+    sequences, length, heads, head_dim = queries.shape
+    row_stride = queries.stride(1)
+    fits = head_dim % 2 == 0 and all(
+        one.shape == queries.shape and one.stride() == (length * row_stride, row_stride, head_dim, 1)
+        for one in (queries, keys, values)
+    )
+    if not (fits and can_encode(queries, keys, values)):
+        raise ValueError(f"no kernel attends to {describe(queries, keys, values)}")
+    strides: tuple[int, ...] = (0, 0, 0)
+    if bias is not None:
+        bias = bias.expand(sequences, heads, length, length)
+        if not can_encode(queries, bias):
+            raise ValueError(f"no kernel adds {describe(bias)} to the scores of {describe(queries)}")
+        strides = bias.stride()[:3]
+    results = torch.empty(sequences, length, heads, head_dim, dtype=queries.dtype)
+    NATIVE.attend_fully(
+        torch.get_num_threads(),
+        (queries.data_ptr(), keys.data_ptr(), values.data_ptr(), _address(bias), results.data_ptr()),
+        row_stride,
+        strides,
+        (sequences, length, heads, head_dim),
+    )
+    return results
+
+
+def layer_norm(rows: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor, eps: float) -> torch.Tensor:
+    """Normalises the last axis of contiguous [..., width].
+
+    Args:
+        rows: [..., width].
+        weight: [width].
+        bias: [width].
+        eps: added to the variance.
+
+    Returns:
+        [..., width].
+
+    Raises:
+        ValueError: the tensors do not fit each other, or no kernel takes them.
+    """
+    fits = rows.is_contiguous() and weight.shape == bias.shape == rows.shape[-1:]
+    if not (fits and can_encode(rows, weight, bias)):
+        raise ValueError(f"no kernel normalises {describe(rows, weight, bias)}")
+    results = torch.empty_like(rows)
+    NATIVE.layer_norm(
+        torch.get_num_threads(),
+        (rows.data_ptr(), weight.data_ptr(), bias.data_ptr(), results.data_ptr()),
+        rows.numel() // rows.shape[-1],
+        rows.shape[-1],
+        eps,
+    )
+    return results
+
+
+def convolve(rows: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
+    """Mixes each channel with the positions before it; before the first there are zeros.
+
+    Args:
+        rows: contiguous [sequences, length, width].
+        weight: of the position itself last, [width, 1, kernel_size].
+        bias: [width].
+
+    Returns:
+        [sequences, length, width].
+
+    Raises:
+        ValueError: the tensors do not fit each other, or no kernel takes them.
+    """
+    sequences, length, width = rows.shape
+    kernel_size = weight.shape[-1]
+    fits = rows.is_contiguous() and weight.shape == (width, 1, kernel_size) and bias.shape == (width,)
+    if not (fits and can_encode(rows, weight, bias)):
+        raise ValueError(f"no kernel convolves {describe(rows, weight, bias)}")
+    by_position, wide_bias, results = weight[:, 0].T.float().contiguous(), bias.float(), torch.empty_like(rows)
+    NATIVE.convolve(
+        torch.get_num_threads(),
+        (rows.data_ptr(), by_position.data_ptr(), wide_bias.data_ptr(), results.data_ptr()),
+        (sequences, length, width, kernel_size),
+    )
+    return results
+
+
+def _address(tensor: torch.Tensor | None) -> int:
+    return 0 if tensor is None else tensor.data_ptr()

@@ -1,0 +1,83 @@
+"""The steps of both encoders' layers, in the one place where their way is decided: kernels, or plain torch.
+
+The kernels serve bf16 without gradients where the processor has its dot product. Training, fp32, other devices and
+machines without compiled kernels take the stock operations.
+"""
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+from phi4.kernels import encoder as kernels
+from phi4.kernels.encoder import Activation
+
+
+def project(
+    hidden: torch.Tensor,
+    weight: torch.Tensor,
+    bias: torch.Tensor,
+    *,
+    activation: Activation = "none",
+    gated: bool = False,
+    scale: float = 1.0,
+    residual: torch.Tensor | None = None,
+) -> torch.Tensor:
+    """scale * activation(hidden @ weight.T + bias) + residual.
+
+    Args:
+        hidden: [..., in_features].
+        weight: [out_features, in_features], gated [2 * out_features, in_features].
+        bias: as many as rows of the weight.
+        activation: "gelu" is the one with tanh.
+        gated: the first half of the outputs are values, the second half their gates: values * activation(gates).
+        scale: of what is added to the residual.
+        residual: [..., out_features], or None.
+
+    Returns:
+        [..., out_features].
+    """
+    if kernels.can_encode(hidden, weight) and weight.shape[1] % 2 == 0:
+        rows = kernels.project(
+            hidden.reshape(-1, hidden.shape[-1]),
+            weight,
+            bias,
+            activation=activation,
+            gated=gated,
+            scale=scale,
+            residual=None if residual is None else residual.reshape(-1, residual.shape[-1]).contiguous(),
+        )
+        return rows.view(*hidden.shape[:-1], -1)
+    result = functional.linear(hidden, weight, bias)
+    if gated:
+        values, gates = result.chunk(2, dim=-1)
+        result = values * _activate(gates, activation)
+    else:
+        result = _activate(result, activation)
+    result = result if scale == 1 else scale * result
+    return result if residual is None else residual + result
+
+
+def _activate(values: torch.Tensor, activation: Activation) -> torch.Tensor:
+    match activation:
+        case "none":
+            return values
+        case "gelu":
+            return functional.gelu(values, approximate="tanh")
+        case "silu":
+            return functional.silu(values)
+
+
+def layer_norm(hidden: torch.Tensor, norm: nn.LayerNorm) -> torch.Tensor:
+    """[..., width] -> [..., width]."""
+    if kernels.can_encode(hidden, norm.weight, norm.bias) and hidden.is_contiguous():
+        return kernels.layer_norm(hidden, norm.weight, norm.bias, norm.eps)
+    return norm(hidden)
+
+
+def convolve(hidden: torch.Tensor, convolution: nn.Conv1d) -> torch.Tensor:
+    """A depthwise convolution over what came before: [sequences, length, width] -> [sequences, length, width]."""
+    assert convolution.bias is not None
+    if kernels.can_encode(hidden, convolution.weight, convolution.bias) and hidden.is_contiguous():
+        return kernels.convolve(hidden, convolution.weight, convolution.bias)
+    (kernel_size,) = convolution.kernel_size
+    return convolution(functional.pad(hidden.transpose(1, 2), (kernel_size - 1, 0))).transpose(1, 2)
