@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch.nn import functional
 
-from phi4.kernels.encoder import Activation, attend, can_encode, convolve, layer_norm, project
+from phi4.kernels.encoder import Activation, attend, can_encode, convolve, downsample, layer_norm, project
 from phi4.kernels.instructions import LEVELS
 
 pytestmark = pytest.mark.skipif("avx512_bf16" not in LEVELS, reason="this processor multiplies no bf16")
@@ -15,6 +15,7 @@ ACTIVATIONS: dict[Activation, Callable[[torch.Tensor], torch.Tensor]] = {
     "none": lambda x: x,
     "gelu": lambda x: functional.gelu(x, approximate="tanh"),
     "silu": functional.silu,
+    "relu": functional.relu,
 }
 
 
@@ -50,7 +51,7 @@ def test_rows_of_a_wider_matrix_are_projected_where_they_are() -> None:
 
 
 @pytest.mark.parametrize("extreme", [0.0, 100.0, -100.0, 3e38, -3e38, torch.inf, torch.nan])
-@pytest.mark.parametrize("activation", ["gelu", "silu"])
+@pytest.mark.parametrize("activation", ["gelu", "silu", "relu"])
 def test_extreme_sums_give_what_torch_gives(activation: Activation, extreme: float) -> None:
     bias = torch.tensor([extreme]).bfloat16()
     found = project(torch.zeros(1, 2).bfloat16(), torch.zeros(1, 2).bfloat16(), bias, activation=activation)
@@ -125,6 +126,18 @@ def test_a_convolution_sees_what_came_before(kernel_size: int) -> None:
     torch.testing.assert_close(convolve(rows, weight, bias).double(), exact, rtol=ERROR, atol=ERROR)
 
 
+@pytest.mark.parametrize("channels", [1, 40])
+@pytest.mark.parametrize("relu", [False, True])
+@pytest.mark.parametrize(("frames", "mels"), [(1, 1), (8, 6), (9, 5)])
+def test_downsampling_agrees_with_torch(channels: int, relu: bool, frames: int, mels: int) -> None:
+    rows, weight, bias = numbers(2, frames, mels, channels), numbers(40, 1, 3, 3), numbers(40)
+    planes = functional.conv2d(
+        rows.permute(0, 3, 1, 2).double(), weight.double(), bias.double(), stride=2, padding=1, groups=channels
+    )
+    exact = (planes.relu() if relu else planes).permute(0, 2, 3, 1)
+    torch.testing.assert_close(downsample(rows, weight, bias, relu).double(), exact, rtol=ERROR, atol=ERROR)
+
+
 @pytest.mark.parametrize(
     ("function", "arguments", "message"),
     [
@@ -133,12 +146,13 @@ def test_a_convolution_sees_what_came_before(kernel_size: int) -> None:
         (project, [(2, 4), (3, 4), (4,)], "projects"),
         (layer_norm, [(2, 4), (3,), (3,)], "normalises"),
         (convolve, [(1, 2, 4), (4, 2, 3), (4,)], "convolves"),
+        (downsample, [(1, 2, 4, 3), (4, 1, 3, 3), (4,)], "downsamples"),
         (attend, [(1, 2, 3, 4), (1, 2, 3, 4), (1, 3, 3, 4)], "attends"),
         (attend, [(1, 2, 3, 5), (1, 2, 3, 5), (1, 2, 3, 5)], "attends"),
     ],
 )
 def test_tensors_that_do_not_fit_are_refused(function: Any, arguments: list[tuple[int, ...]], message: str) -> None:
-    last = {"layer_norm": [1e-5], "attend": [None]}.get(function.__name__, [])
+    last = {"layer_norm": [1e-5], "attend": [None], "downsample": [False]}.get(function.__name__, [])
     with pytest.raises(ValueError, match=message):
         function(*(numbers(*shape) for shape in arguments), *last)
 

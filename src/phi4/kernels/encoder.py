@@ -9,8 +9,8 @@ import torch
 
 from phi4.kernels.instructions import LEVELS, NATIVE, can_run, describe
 
-Activation = Literal["none", "gelu", "silu"]
-_ACTIVATIONS: tuple[Activation, ...] = ("none", "gelu", "silu")
+Activation = Literal["none", "gelu", "silu", "relu"]
+_ACTIVATIONS: tuple[Activation, ...] = ("none", "gelu", "silu", "relu")
 
 
 def can_encode(*tensors: torch.Tensor) -> bool:
@@ -165,6 +165,43 @@ def convolve(rows: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor) -> to
         torch.get_num_threads(),
         (rows.data_ptr(), by_position.data_ptr(), wide_bias.data_ptr(), results.data_ptr()),
         (sequences, length, width, kernel_size),
+    )
+    return results
+
+
+def downsample(rows: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor, relu: bool) -> torch.Tensor:
+    """Halves frames and mels, rounding up, with 3 x 3 neighbours and zeros around the clip.
+
+    Args:
+        rows: contiguous [clips, frames, mels, channels]; from a single channel come all outputs, from several each
+            from its own.
+        weight: [out_channels, 1, 3, 3].
+        bias: [out_channels].
+        relu: whether what is negative becomes 0.
+
+    Returns:
+        [clips, frames / 2, mels / 2, out_channels].
+
+    Raises:
+        ValueError: the tensors do not fit each other, or no kernel takes them.
+    """
+    (clips, frames, mels, channels), outputs = rows.shape, weight.shape[0]
+    fits = (
+        rows.is_contiguous()
+        and weight.shape == (outputs, 1, 3, 3)
+        and bias.shape == (outputs,)
+        and channels in (1, outputs)
+    )
+    if not (fits and can_encode(rows, weight, bias)):
+        raise ValueError(f"no kernel downsamples {describe(rows, weight, bias)}")
+    by_place, wide_bias = weight.flatten(1).T.float().contiguous(), bias.float()
+    results = torch.empty(clips, -(-frames // 2), -(-mels // 2), outputs, dtype=rows.dtype)
+    NATIVE.downsample(
+        torch.get_num_threads(),
+        (rows.data_ptr(), by_place.data_ptr(), wide_bias.data_ptr(), results.data_ptr()),
+        (clips, frames, mels, outputs),
+        channels == 1,
+        relu,
     )
     return results
 

@@ -65,6 +65,8 @@ def _activate(values: torch.Tensor, activation: Activation) -> torch.Tensor:
             return functional.gelu(values, approximate="tanh")
         case "silu":
             return functional.silu(values)
+        case "relu":
+            return functional.relu(values)
 
 
 def layer_norm(hidden: torch.Tensor, norm: nn.LayerNorm) -> torch.Tensor:
@@ -81,3 +83,25 @@ def convolve(hidden: torch.Tensor, convolution: nn.Conv1d) -> torch.Tensor:
         return kernels.convolve(hidden, convolution.weight, convolution.bias)
     (kernel_size,) = convolution.kernel_size
     return convolution(functional.pad(hidden.transpose(1, 2), (kernel_size - 1, 0))).transpose(1, 2)
+
+
+def downsample(hidden: torch.Tensor, convolution: nn.Conv2d, pointwise: nn.Conv2d | None) -> torch.Tensor:
+    """A convolution of stride 2 that leaves channels apart, one that mixes them if there is one, and a ReLU.
+
+    Args:
+        hidden: [clips, frames, mels, channels].
+        convolution: 3 x 3, from one channel or with a group for each.
+        pointwise: of kernel 1.
+
+    Returns:
+        [clips, frames / 2, mels / 2, channels], sizes rounded up.
+    """
+    assert convolution.bias is not None
+    if kernels.can_encode(hidden, convolution.weight) and hidden.is_contiguous():
+        mixed = kernels.downsample(hidden, convolution.weight, convolution.bias, relu=pointwise is None)
+        if pointwise is None:
+            return mixed
+        assert pointwise.bias is not None
+        return project(mixed, pointwise.weight.flatten(1), pointwise.bias, activation="relu")
+    planes = convolution(hidden.permute(0, 3, 1, 2))
+    return functional.relu(planes if pointwise is None else pointwise(planes)).permute(0, 2, 3, 1)

@@ -11,7 +11,7 @@ from phi4.config import SpeechConfig
 from phi4.inputs import AudioFrames
 from phi4.model.encoder_attention import EncoderAttention
 from phi4.model.encoder_batches import split_batches
-from phi4.model.encoder_steps import convolve, layer_norm, project
+from phi4.model.encoder_steps import convolve, downsample, layer_norm, project
 from phi4.model.projectors import Projector
 
 # Longer clips are cut into independent chunks of this many tokens (40 s; facts sheet 5.3).
@@ -150,7 +150,7 @@ class Subsampling(nn.Module):
         parts = [self._convolve(frames[:window])]
         for start in range(window, frames.shape[0], window):
             parts.append(self._convolve(frames[start - self.time_reduction : start + window])[1:])
-        return self.out(torch.cat(parts))
+        return self._project(torch.cat(parts))
 
     def forward_clips(self, clips: Sequence[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
         """Subsamples short clips in one pass, each as `forward` would.
@@ -161,21 +161,32 @@ class Subsampling(nn.Module):
         Returns:
             [clips, tokens, width], padded at the end, and which tokens are a clip's own: bool, [clips, tokens].
         """
-        hidden = nn.utils.rnn.pad_sequence(list(clips), batch_first=True)[:, None]
+        hidden = nn.utils.rnn.pad_sequence(list(clips), batch_first=True)[..., None]
         lengths = torch.tensor([frames.shape[0] for frames in clips], device=hidden.device)
         inside = lengths.new_empty(0)
-        for layer in self.conv:
-            hidden = layer(hidden)
-            if isinstance(layer, nn.ReLU):
-                # Behind a clip's end a convolution must find the zeros that it pads a single clip with.
-                lengths = (lengths + 1) // 2
-                inside = torch.arange(hidden.shape[2], device=hidden.device) < lengths[:, None]
-                hidden = hidden * inside[:, None, :, None]
-        return self.out(hidden.transpose(1, 2).flatten(2)), inside
+        for convolution, pointwise in self._stages():
+            hidden = downsample(hidden, convolution, pointwise)
+            # Behind a clip's end a convolution must find the zeros that it pads a single clip with.
+            lengths = (lengths + 1) // 2
+            inside = torch.arange(hidden.shape[1], device=hidden.device) < lengths[:, None]
+            hidden = hidden * inside[:, :, None, None]
+        return self._project(hidden), inside
+
+    def _stages(self) -> list[tuple[nn.Conv2d, nn.Conv2d | None]]:
+        """What halves frames and mels, and what mixes the channels then; the release keeps all in one row."""
+        first, *rest = (layer for layer in self.conv if isinstance(layer, nn.Conv2d))
+        return [(first, None), *zip(rest[::2], rest[1::2], strict=True)]
 
     def _convolve(self, frames: torch.Tensor) -> torch.Tensor:
-        """[frames, mels] -> [tokens, channels * mels], channel-major."""
-        return self.conv(frames[None, None])[0].transpose(0, 1).flatten(1)
+        """[frames, mels] -> [tokens, mels / 8, channels]."""
+        hidden = frames[None, ..., None]
+        for convolution, pointwise in self._stages():
+            hidden = downsample(hidden, convolution, pointwise)
+        return hidden[0]
+
+    def _project(self, hidden: torch.Tensor) -> torch.Tensor:
+        """[..., mels / 8, channels] -> [..., width]; the layer wants all mels of a channel side by side."""
+        return project(hidden.transpose(-1, -2).flatten(-2), self.out.weight, self.out.bias)
 
 
 class RelativeAttentionBias(nn.Module):

@@ -6,7 +6,7 @@
 
 namespace phi4 {
 
-enum class Activation { none, gelu, silu };
+enum class Activation { none, gelu, silu, relu };
 
 // results = scale * activation(rows * weights^T + bias) + residual. Where gated, weights hold twice as many outputs, and
 // results = (values + bias) * activation(gates + bias) with the values in the first half.
@@ -65,9 +65,25 @@ struct CausalConvolution {
     int64_t kernel_size;
 };
 
+// Halves the frames and mels of [clips, frames, mels, channels], rounding up: 3 x 3 neighbours with a margin of zeros. Each
+// channel is mixed with itself, or all outputs come from the only channel that there is.
+struct Downsampling {
+    const void* rows;
+    const float* weight;  // [3, 3, channels of the results]
+    const float* bias;
+    void* results;
+    int64_t clips;
+    int64_t frames;
+    int64_t mels;
+    int64_t channels;  // of the results
+    bool from_one;     // whether `rows` has a single channel
+    bool relu;
+};
+
 void project(const Projection& projection, int threads);
 void attend_fully(const FullAttention& attention, int threads);
 void layer_norm(const LayerNorm& norm, int threads);
 void convolve(const CausalConvolution& convolution, int threads);
+void downsample(const Downsampling& downsampling, int threads);
 
 }  // namespace phi4

@@ -72,6 +72,18 @@ void convolve_at(
     convolve(own, threads);
 }
 
+void downsample_at(
+    int threads, std::tuple<Address, Address, Address, Address> addresses,  // rows, weight, bias, results
+    std::tuple<int64_t, int64_t, int64_t, int64_t> sizes,                   // clips, frames, mels, channels
+    bool from_one, bool relu) {
+    const auto [rows, weight, bias, results] = addresses;
+    const auto [clips, frames, mels, channels] = sizes;
+    const Downsampling own{at<const void>(rows), at<const float>(weight), at<const float>(bias), at<void>(results), clips,
+                           frames,               mels,                    channels,              from_one,          relu};
+    nb::gil_scoped_release released;
+    downsample(own, threads);
+}
+
 }  // namespace
 
 void bind_encoders(nb::module_& module) {
@@ -79,6 +91,7 @@ void bind_encoders(nb::module_& module) {
     module.def("attend_fully", &attend_at);
     module.def("layer_norm", &layer_norm_at);
     module.def("convolve", &convolve_at);
+    module.def("downsample", &downsample_at);
 }
 
 #else

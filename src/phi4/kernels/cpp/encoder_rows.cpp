@@ -1,4 +1,4 @@
-// What stands between the products of an encoder: the norm, and the short convolution over time.
+// What stands between the products of an encoder: the norm, and the convolutions that leave channels apart.
 
 #include <cmath>
 
@@ -46,6 +46,35 @@ void convolve_position(const CausalConvolution& own, int64_t place, int64_t posi
     }
 }
 
+// One frame of the results, 16 channels at a time: their weights stay in registers while the mels pass.
+void downsample_frame(const Downsampling& own, int64_t clip, int64_t frame) {
+    const int64_t in_channels = own.from_one ? 1 : own.channels;
+    const int64_t out_frames = (own.frames + 1) / 2, out_mels = (own.mels + 1) / 2;
+    const auto* rows = static_cast<const uint16_t*>(own.rows) + clip * own.frames * own.mels * in_channels;
+    auto* results = static_cast<uint16_t*>(own.results) + (clip * out_frames + frame) * out_mels * own.channels;
+    for (int64_t n = 0; n < own.channels; n += LANES) {
+        const int64_t rest = own.channels - n;
+        const __m512 bias = _mm512_maskz_loadu_ps(first_lanes(rest), own.bias + n);
+        __m512 weights[9];
+        for (int k = 0; k < 9; ++k)
+            weights[k] = _mm512_maskz_loadu_ps(first_lanes(rest), own.weight + k * own.channels + n);
+        for (int64_t mel = 0; mel < out_mels; ++mel) {
+            __m512 sum = bias;
+            for (int k = 0; k < 9; ++k) {
+                const int64_t y = 2 * frame + k / 3 - 1, x = 2 * mel + k % 3 - 1;
+                if (y < 0 || y >= own.frames || x < 0 || x >= own.mels) continue;
+                const uint16_t* source = rows + (y * own.mels + x) * in_channels;
+                const __m512 value = own.from_one
+                                         ? _mm512_castsi512_ps(_mm512_set1_epi32(static_cast<int32_t>(*source) << 16))
+                                         : load_some(source + n, rest);
+                sum = _mm512_fmadd_ps(value, weights[k], sum);
+            }
+            if (own.relu) sum = _mm512_max_ps(_mm512_setzero_ps(), sum);
+            store_some(results + mel * own.channels + n, sum, rest);
+        }
+    }
+}
+
 }  // namespace
 
 void layer_norm(const LayerNorm& norm, int threads) {
@@ -60,6 +89,13 @@ void convolve(const CausalConvolution& convolution, int threads) {
 #pragma omp parallel for num_threads(threads) if (threads > 1)
     for (int64_t place = 0; place < convolution.sequences * convolution.length; ++place)
         convolve_position(convolution, place, place % convolution.length);
+}
+
+void downsample(const Downsampling& downsampling, int threads) {
+    const int64_t frames = (downsampling.frames + 1) / 2;
+#pragma omp parallel for num_threads(threads) if (threads > 1)
+    for (int64_t item = 0; item < downsampling.clips * frames; ++item)
+        downsample_frame(downsampling, item / frames, item % frames);
 }
 
 }  // namespace phi4

@@ -16,6 +16,7 @@ constexpr int64_t BLOCK_ROWS = 1536;
 template <Activation ACTIVATION>
 inline __m512 activate(__m512 x) {
     if (ACTIVATION == Activation::none) return x;
+    if (ACTIVATION == Activation::relu) return _mm512_max_ps(_mm512_setzero_ps(), x);  // NaN comes second and stays
     __m512 slope = x;
     if (ACTIVATION == Activation::gelu) {
         const __m512 cubed = _mm512_fmadd_ps(_mm512_mul_ps(x, x), _mm512_set1_ps(0.044715f), _mm512_set1_ps(1.0f));
@@ -112,6 +113,7 @@ void project(const Projection& projection, int threads) {
         case Activation::none: return project_activated<Activation::none>(projection, threads);
         case Activation::gelu: return project_activated<Activation::gelu>(projection, threads);
         case Activation::silu: return project_activated<Activation::silu>(projection, threads);
+        case Activation::relu: return project_activated<Activation::relu>(projection, threads);
     }
 }
 
