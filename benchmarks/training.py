@@ -96,13 +96,13 @@ def draw_conversations(count: int, vocab_size: int) -> Conversations:
 def find_base(base: str, work: Path) -> Path:
     """Returns the directory of a base; the slice of `mini` is written with random weights if it is not there."""
     from phi4.checkpoint.config_json import read_config
-    from phi4.checkpoint.directories import new_directory
     from phi4.checkpoint.initialise import random_tensor
     from phi4.checkpoint.keymap import parameter_shapes
     from phi4.checkpoint.layouts import write_checkpoint
     from phi4.checkpoint.nano import pull_nano
     from phi4.checkpoint.presets import load_preset
     from phi4.checkpoint.shards import TensorSpec
+    from phi4.files import new_directory
 
     directory = work / f"{base}-{SLICE_LAYERS}-layers"
     if base == "nano" or directory.exists():
