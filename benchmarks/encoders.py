@@ -8,29 +8,33 @@ patches see those before them, and the output differs. Its plain attention compu
 
     python benchmarks/encoders.py --encoder vision --rounds 3
     python benchmarks/encoders.py --encoder speech --rounds 5
+    python benchmarks/encoders.py --encoder vision --crops 2 --rounds 2 --processor-time  # where other work runs
 """
 
 import argparse
+import time
 from collections.abc import Callable
 from dataclasses import replace
 
 import torch
 from timing import alternate
+from torch.nn import functional
 from transformers import Phi4MultimodalAudioConfig, Phi4MultimodalVisionConfig, PreTrainedModel
 from transformers.models.phi4_multimodal.modeling_phi4_multimodal import (
     Phi4MultimodalAudioModel,
     Phi4MultimodalVisionModel,
 )
 
-from phi4.bench.machine import Machine
 from phi4.checkpoint.presets import load_preset
 from phi4.config import SpeechConfig, VisionConfig
 from phi4.model.speech import ConformerEncoder
 from phi4.model.vision import SiglipEncoder
 
-# A picture of 1344 x 896: six tiles and the global view. A sound of 40 s, the longest that passes in one piece.
-CROPS, CROP_PX = 7, 448
+CROP_PX = 448
+# A sound of 40 s, the longest that passes in one piece.
 FRAMES, MELS = 4000, 80
+# Rows, inputs and outputs of the product that stands for what the machine can do.
+LARGE = 3072
 
 Side = Callable[[], torch.Tensor]
 
@@ -68,18 +72,18 @@ def with_each_attention(model: PreTrainedModel, encode: Side) -> dict[str, Side]
     return {"sdpa": lambda: use("sdpa"), "eager": lambda: use("eager")}
 
 
-def vision_sides(config: VisionConfig) -> tuple[dict[str, Side], float]:
+def vision_sides(config: VisionConfig, num_crops: int) -> tuple[dict[str, Side], float]:
     """Both sides up to the features that the language model takes, and the operations of their products."""
     theirs = randomise(
         Phi4MultimodalVisionModel(Phi4MultimodalVisionConfig(num_hidden_layers=config.num_hidden_layers))
     )
     ours = SiglipEncoder(config).to(torch.bfloat16).eval()
     copy_weights(theirs, ours, {"embeddings.": "", "encoder.layers": "layers"})
-    crops = torch.randn(CROPS, 3, CROP_PX, CROP_PX, generator=torch.Generator().manual_seed(1)).to(torch.bfloat16)
-    mask = torch.ones(CROPS, *[CROP_PX // config.patch_size] * 2, dtype=torch.bool)
+    crops = torch.randn(num_crops, 3, CROP_PX, CROP_PX, generator=torch.Generator().manual_seed(1)).to(torch.bfloat16)
+    mask = torch.ones(num_crops, *[CROP_PX // config.patch_size] * 2, dtype=torch.bool)
     patches, width = mask[0].numel(), config.hidden_size
     layer = 4 * width**2 + 2 * width * config.intermediate_size + 2 * patches * width
-    operations = 2 * CROPS * patches * (config.num_feature_layers * layer + 3 * config.patch_size**2 * width)
+    operations = 2 * num_crops * patches * (config.num_feature_layers * layer + 3 * config.patch_size**2 * width)
 
     def encode() -> torch.Tensor:
         return theirs(crops, patch_attention_mask=mask, output_hidden_states=True).hidden_states[-2]
@@ -117,23 +121,34 @@ def speech_sides(config: SpeechConfig) -> tuple[dict[str, Side], float]:
     }, operations
 
 
+def multiply_large() -> torch.Tensor:
+    matrix = torch.ones(LARGE, LARGE, dtype=torch.bfloat16)
+    return functional.linear(matrix, matrix)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--encoder", choices=("vision", "speech"), required=True)
     parser.add_argument("--layers", type=int, help="fewer than the release has, for a quick look")
+    parser.add_argument("--crops", type=int, default=7, help="7: six tiles and the global view of 1344 x 896")
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--processor-time", action="store_true", help="one thread, by the time that it runs")
     arguments = parser.parse_args()
+    clock = time.perf_counter
+    if arguments.processor_time:
+        torch.set_num_threads(1)
+        clock = time.process_time
     config = load_preset("multimodal").config
     with torch.inference_mode():
         if arguments.encoder == "vision":
             vision = replace(config.vision, num_hidden_layers=arguments.layers or config.vision.num_hidden_layers)
-            sides, operations = vision_sides(vision)
+            sides, operations = vision_sides(vision, arguments.crops)
         else:
             speech = replace(config.speech, num_blocks=arguments.layers or config.speech.num_blocks)
             sides, operations = speech_sides(speech)
         found = {name: side().float() for name, side in sides.items()}
-        seconds = alternate(sides, arguments.rounds)
-    rate = Machine.measure(torch.device("cpu"), torch.bfloat16).operations_per_s
+        seconds = alternate({**sides, "product": multiply_large}, arguments.rounds, clock)
+    rate = 2 * LARGE**3 / seconds["product"]
     floor = operations / rate
     print(
         f"{arguments.encoder}, torch {torch.__version__}, {torch.get_num_threads()} threads: "

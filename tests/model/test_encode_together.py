@@ -8,6 +8,8 @@ import torch
 from conversations import MODES, conversation, picture, sound
 from phi4.checkpoint.weights import LoadedModel
 from phi4.inputs import AudioFrames, ImageCrops
+from phi4.kernels.instructions import LEVELS
+from phi4.model.multimodal import Phi4Multimodal
 from phi4.model.speech import MAX_CHUNK_TOKENS, Speech
 from phi4.model.vision import MAX_PATCHES_TOGETHER, Vision
 
@@ -87,6 +89,22 @@ def test_a_clip_becomes_what_it_becomes_alone_with_the_projector_of_its_conversa
     for audio, projector, rows in list(zip(sounds, projectors, together, strict=True))[:-1]:
         torch.testing.assert_close(rows, speech(audio, projector), atol=1e-5, rtol=1e-5)
     assert not torch.allclose(together[1], together[4], atol=1e-3)
+
+
+@pytest.mark.skipif("avx512_bf16" not in LEVELS, reason="this processor multiplies no bf16")
+@torch.inference_mode()
+def test_with_native_kernels_company_changes_no_bit(tiny: LoadedModel) -> None:
+    model = Phi4Multimodal(tiny.config).eval()
+    model.load_state_dict(tiny.model.state_dict())
+    model.to(torch.bfloat16)
+    images = pictures(model.vision, (2, 1), (1, 1), (3, 2), (1, 1))
+    images[1].mask.fill_(True)
+    for image, rows in zip(images, model.vision.encode_together(images), strict=True):
+        assert torch.equal(rows, model.vision(image))
+    sounds = [sound(length, seed=length) for length in (57, 100, 9, 333)]
+    together = model.speech.encode_together(sounds, ["speech"] * 4)
+    for audio, rows in zip(sounds, together, strict=True):
+        assert torch.equal(rows, model.speech(audio, "speech"))
 
 
 @torch.inference_mode()
