@@ -5,7 +5,7 @@ are written as a table. A peer whose package its Python cannot import is listed 
 own environments get them by name:
 
     phi4 init mini /tmp/mini
-    python benchmarks/peers.py /tmp/mini --rounds 3 --python llama_cpp=/tmp/peer_llama/bin/python --out peers.md
+    python benchmarks/peers.py /tmp/mini --rounds 3 --python llama_cpp=/path/to/python --out peers.md
 
 llama.cpp reads GGUF files; they are written once into `--work`, its 4-bit one by its own tool. A quantised form of the
 same weights, for this project's engine, is added with `--quantised DIRECTORY`.
