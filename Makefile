@@ -5,12 +5,13 @@
 #   make test-slow   full-size checks: 20 GiB of memory and disk, half an hour
 #   make format      rewrite the sources in the project's style
 #   make nano        train nano's vision and speech from packages to packs: hours on two cores; go on with the same command
+#   make nano-long   train the packs of the package further, best on a GPU
 
 PYTHON ?= python3
 BIN := .venv/bin
 KERNELS := CMakeLists.txt $(wildcard src/phi4/kernels/cpp/*)
 
-.PHONY: demo test test-slow format clean nano
+.PHONY: demo test test-slow format clean nano nano-long
 
 # Where `make nano` keeps data, runs and packs.
 NANO ?= build/nano
@@ -120,4 +121,27 @@ $(RUNS)/joint/vision.safetensors $(RUNS)/joint/speech.safetensors &: $(RUNS)/vis
 
 $(NANO)/results.json: $(RUNS)/joint/vision.safetensors $(RUNS)/joint/speech.safetensors
 	$(BIN)/python -m recipes.nano.report --runs $(RUNS) --out $(NANO)/curves.svg
+	$(BIN)/python -m recipes.nano.evaluate $(addprefix --pack ,$^) --data $(DATA) --out $@
+
+# The packs that come with the package are the beginning.
+SHIPPED := src/phi4/checkpoint/nano_packs
+
+nano-long: $(NANO)/long-results.json
+
+$(RUNS)/long-name/vision.safetensors: $(DATA)/built
+	$(call TRAIN,recipes/nano_long.py:name) --pack $(SHIPPED)/vision.safetensors
+
+$(RUNS)/long-see/vision.safetensors: $(RUNS)/long-name/vision.safetensors
+	$(call TRAIN,recipes/nano_long.py:see) --pack $<
+
+$(RUNS)/long-hear/speech.safetensors: $(DATA)/built
+	$(call TRAIN,recipes/nano_long.py:hear) --pack $(SHIPPED)/speech.safetensors
+
+$(RUNS)/long-instruct/speech.safetensors: $(RUNS)/long-hear/speech.safetensors
+	$(call TRAIN,recipes/nano_long.py:instruct) --pack $<
+
+$(RUNS)/long-joint/vision.safetensors $(RUNS)/long-joint/speech.safetensors &: $(RUNS)/long-see/vision.safetensors $(RUNS)/long-instruct/speech.safetensors
+	$(call TRAIN,recipes/nano_long.py:joint) $(addprefix --pack ,$^)
+
+$(NANO)/long-results.json: $(RUNS)/long-joint/vision.safetensors $(RUNS)/long-joint/speech.safetensors
 	$(BIN)/python -m recipes.nano.evaluate $(addprefix --pack ,$^) --data $(DATA) --out $@
