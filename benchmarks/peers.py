@@ -119,6 +119,7 @@ def main() -> None:
     parser.add_argument("directory", type=Path)
     parser.add_argument("--quantised", type=Path, help="directory with a quantised form of the same weights")
     parser.add_argument("--python", action="append", default=[], metavar="PACKAGE=PATH", help="repeatable")
+    parser.add_argument("--only", nargs="+", default=[""], help="peers with one of these in their names")
     parser.add_argument("--work", type=Path, default=Path("build/peers"), help="for GGUF files")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--prompt-tokens", type=int, default=512)
@@ -145,6 +146,7 @@ def main() -> None:
     if is_installed(python_of("llama_cpp"), "llama_cpp"):
         files = gguf_files(arguments.directory, arguments.work, python_of("llama_cpp"))
     peers += [Peer(f"llama.cpp, {kind}", "llama_cpp", "llama_cpp_rows.py", path) for kind, path in files.items()]
+    peers = [peer for peer in peers if any(part in peer.name for part in arguments.only)]
     results = {
         peer.name: Results("", {}, "" if is_installed(python_of(peer.package), peer.package) else "not installed")
         for peer in peers
