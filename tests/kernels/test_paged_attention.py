@@ -33,7 +33,7 @@ class Case:
 
     def attend(self, level: str | None = None) -> torch.Tensor:
         """Runs the kernel on a copy of the storage."""
-        paged = PagedAttention.of(self.parts, [self.cached_keys.clone()], [self.cached_values.clone()], level)
+        paged = PagedAttention.of(self.parts, [self.cached_keys.clone()], [self.cached_values.clone()], level=level)
         return paged.attend(0, self.queries, self.keys, self.values)
 
     def alone(self, number: int, first: int, last: int) -> "Case":
@@ -141,7 +141,7 @@ def test_tensors_that_do_not_fit_are_refused() -> None:
 
 
 def test_other_types_and_sizes_are_left_to_torch() -> None:
-    assert can_attend(torch.empty(1, 64))
-    assert not can_attend(torch.empty(1, 64, dtype=torch.float16))
-    assert not can_attend(torch.empty(1, 48))
-    assert not can_attend(torch.empty(1, 64, device="meta"))
+    assert can_attend(torch.empty(1, 64), torch.float32)
+    assert not can_attend(torch.empty(1, 64, dtype=torch.float16), torch.float16)
+    assert not can_attend(torch.empty(1, 48), torch.float32)
+    assert not can_attend(torch.empty(1, 64, device="meta"), torch.float32)

@@ -6,10 +6,13 @@ from typing import Any
 
 import torch
 
-from phi4.kernels.instructions import LEVELS, NATIVE, can_run, describe
+from phi4.kernels.cached_bytes import group_values
+from phi4.kernels.instructions import DTYPES, LEVELS, NATIVE, can_run, describe
 
 # New tokens, tokens before them, and the slots of all of them: first <= slot < last, in the conversation's order.
 Part = tuple[int, int, Sequence[tuple[int, int]]]
+# Those of the keys and of the values of a layer that are bytes, float32 [kv_heads, slots, groups] each.
+Scales = tuple[torch.Tensor, torch.Tensor]
 
 
 @dataclass(frozen=True)
@@ -23,12 +26,14 @@ class PagedAttention:
         conversations: what the native module knows of them.
         keys: storage of each layer, [kv_heads, slots, head_dim].
         values: [kv_heads, slots, head_dim].
+        scales: of each layer, where keys and values are bytes; None where they are numbers like the queries.
         level: instructions to use.
     """
 
     conversations: Any
     keys: Sequence[torch.Tensor]
     values: Sequence[torch.Tensor]
+    scales: Sequence[Scales] | None
     level: str
 
     @classmethod
@@ -37,6 +42,7 @@ class PagedAttention:
         parts: Sequence[Part],
         keys: Sequence[torch.Tensor],
         values: Sequence[torch.Tensor],
+        scales: Sequence[Scales] | None = None,
         level: str | None = None,
     ) -> "PagedAttention":
         """Describes the conversations that are laid end to end in a step.
@@ -45,6 +51,7 @@ class PagedAttention:
             parts: one for each conversation.
             keys: storage of each layer, [kv_heads, slots, head_dim].
             values: [kv_heads, slots, head_dim].
+            scales: of each layer, where keys and values are bytes.
             level: instructions to use, of `LEVELS`; None for the best.
 
         Raises:
@@ -52,7 +59,7 @@ class PagedAttention:
         """
         if NATIVE is None:
             raise ValueError("no kernels were compiled; the caller asks `can_attend` first")
-        return cls(NATIVE.Conversations(parts), keys, values, level or LEVELS[0])
+        return cls(NATIVE.Conversations(parts), keys, values, scales, level or LEVELS[0])
 
     def attend(self, layer: int, queries: torch.Tensor, keys: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
         """Stores the new tokens of a layer, and lets each attend to its conversation up to itself.
@@ -70,7 +77,8 @@ class PagedAttention:
             ValueError: the tensors do not fit the conversations or each other.
         """
         news, caches = (queries, keys, values), (self.keys[layer], self.values[layer])
-        self._check(news, caches)
+        scales = None if self.scales is None else self.scales[layer]
+        self._check(news, caches, scales)
         tokens, heads, head_dim = queries.shape
         kv_heads, slots, _ = caches[0].shape
         outputs = torch.empty(tokens, heads * head_dim, dtype=queries.dtype)
@@ -80,6 +88,7 @@ class PagedAttention:
             tuple(new.data_ptr() for new in news),
             tuple(new.stride(0) for new in news),
             tuple(cache.data_ptr() for cache in caches),
+            (0, 0) if scales is None else tuple(part.data_ptr() for part in scales),
             slots,
             (heads, kv_heads, head_dim),
             queries.dtype == torch.bfloat16,
@@ -87,8 +96,10 @@ class PagedAttention:
         )
         return outputs
 
-    def _check(self, news: Sequence[torch.Tensor], caches: Sequence[torch.Tensor]) -> None:
+    def _check(self, news: Sequence[torch.Tensor], caches: Sequence[torch.Tensor], scales: Scales | None) -> None:
         """Refuses what the conversations or the kernel do not fit."""
+        dtype = news[0].dtype if scales is None else torch.int8
+        groups = (*caches[0].shape[:2], caches[0].shape[2] // group_values(caches[0].shape[2]))
         (tokens, heads, head_dim), (kv_heads, slots, _) = news[0].shape, caches[0].shape
         fits = (
             tokens == self.conversations.num_tokens
@@ -97,12 +108,23 @@ class PagedAttention:
             and all(new.shape == (tokens, kv_heads, head_dim) for new in news[1:])
             and all(cache.shape == (kv_heads, slots, head_dim) and cache.is_contiguous() for cache in caches)
             and all(new.stride()[1:] == (head_dim, 1) for new in news)
-            and can_attend(*news, *caches)
+            and all(part.shape == groups and part.dtype == torch.float32 for part in scales or ())
+            and all(part.is_contiguous() and part.device.type == "cpu" for part in scales or ())
+            and all(cache.dtype == dtype and can_attend(cache, news[0].dtype) for cache in caches)
+            and can_run(*news)
         )
         if not fits:
-            raise ValueError(f"{self.conversations.num_tokens} tokens do not fit {describe(*news, *caches)}")
+            given = describe(*news, *caches, *(scales or ()))
+            raise ValueError(f"{self.conversations.num_tokens} tokens do not fit {given}")
 
 
-def can_attend(*heads: torch.Tensor) -> bool:
-    """Whether there is a kernel for heads of this size and type, each [..., head_dim]; none has gradients."""
-    return can_run(*heads) and bool(NATIVE.has_head_dim(heads[0].shape[-1]))
+def can_attend(stored: torch.Tensor, dtype: torch.dtype) -> bool:
+    """Whether there is a kernel for stored heads, [..., head_dim], and queries of a type; none has gradients."""
+    return (
+        NATIVE is not None
+        and not torch.is_grad_enabled()
+        and dtype in DTYPES
+        and stored.dtype in (dtype, torch.int8)
+        and stored.device.type == "cpu"
+        and bool(NATIVE.has_head_dim(stored.shape[-1]))
+    )

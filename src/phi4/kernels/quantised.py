@@ -156,7 +156,15 @@ def round_rows(rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     Returns:
         The numbers as float32 [tokens, groups, 32], and the scale of each group, [tokens, groups].
     """
-    wide = rows.float().unflatten(1, (-1, GROUP_INPUTS))
+    return round_groups(rows.float().unflatten(1, (-1, GROUP_INPUTS)))
+
+
+def round_groups(wide: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Rounds each group of numbers, float32 [..., group], to whole ones from -127 to 127 with a scale.
+
+    Returns:
+        The numbers as float32 [..., group], and the scales [...]: NaN where a group holds NaN or infinity.
+    """
     largest = wide.abs().amax(-1)
     # A tensor, since torch multiplies with a reciprocal, rounded once more, where a plain number is divided.
     none, full = torch.zeros_like(largest), torch.full_like(largest, 127.0)

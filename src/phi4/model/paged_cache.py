@@ -6,6 +6,15 @@ from dataclasses import dataclass
 import torch
 
 from phi4.config import DecoderConfig
+from phi4.kernels.cached_bytes import group_values, restore_heads, round_heads
+
+
+def bytes_per_token(config: DecoderConfig, dtype: torch.dtype) -> int:
+    """What a cache of a type takes for the keys and values of one token, in all layers."""
+    scales = 0
+    if dtype == torch.int8:
+        scales = config.kv_values_per_token // group_values(config.head_dim) * torch.float32.itemsize
+    return config.kv_values_per_token * dtype.itemsize + scales
 
 
 class PagedCache:
@@ -15,9 +24,15 @@ class PagedCache:
     neighbours, so that a conversation whose blocks are neighbours is read as a view, one head after the other. On the
     CPU the operating system provides memory for what was written only.
 
+    Storage of the type int8 takes keys and values of any type: they are rounded when they are written, with a scale for
+    each group of values of a head.
+
     Attributes:
         num_blocks: blocks of the storage.
         block_tokens: slots, one for each token, in a block.
+        keys: of each layer.
+        values: of each layer.
+        scales: of each layer's keys and values where they are bytes, [kv_heads, slots, groups] each; else None.
     """
 
     def __init__(
@@ -29,11 +44,16 @@ class PagedCache:
         layers = range(config.num_hidden_layers)
         self.keys = [torch.empty(shape, dtype=dtype, device=device) for _ in layers]
         self.values = [torch.empty(shape, dtype=dtype, device=device) for _ in layers]
+        self.scales: list[tuple[torch.Tensor, torch.Tensor]] | None = None
+        if dtype == torch.int8:
+            groups = (*shape[:2], config.head_dim // group_values(config.head_dim))
+            self.scales = [(torch.empty(groups, device=device), torch.empty(groups, device=device)) for _ in layers]
 
     @property
     def memory_bytes(self) -> int:
         """Bytes of the whole storage."""
-        return sum(storage.nbytes for storage in (*self.keys, *self.values))
+        scales = [part for parts in self.scales or () for part in parts]
+        return sum(storage.nbytes for storage in (*self.keys, *self.values, *scales))
 
     def row(self, blocks: Sequence[int]) -> "CacheRow":
         """The slots of a conversation that is kept in these blocks, in its order."""
@@ -72,17 +92,25 @@ class CacheRow:
 
         Returns:
             keys and values of all tokens so far, each [kv_heads, start + tokens, head_dim]: views of the storage where
-            the slots are neighbours, copies otherwise.
+            the slots are neighbours, copies otherwise; of bytes, the numbers that they stand for.
         """
-        end = start + keys.shape[0]
-        stored_keys, stored_values = self.cache.keys[layer], self.cache.values[layer]
-        keys, values = keys.transpose(0, 1), values.transpose(0, 1)
+        stored = self.cache.keys[layer], self.cache.values[layer]
+        if self.cache.scales is None:
+            return self._store(stored[0], start, keys), self._store(stored[1], start, values)
+        histories = []
+        for storage, scales, heads in zip(stored, self.cache.scales[layer], (keys, values), strict=True):
+            new_bytes, new_scales = round_heads(heads)
+            history = self._store(storage, start, new_bytes), self._store(scales, start, new_scales)
+            histories.append(restore_heads(*history, heads.dtype))
+        return histories[0], histories[1]
+
+    def _store(self, storage: torch.Tensor, start: int, new: torch.Tensor) -> torch.Tensor:
+        """Stores new tokens, [tokens, kv_heads, ...]; returns all so far, [kv_heads, start + tokens, ...]."""
+        end = start + new.shape[0]
+        new = new.transpose(0, 1)
         for first, last, position in self._pieces(start, end):
-            written = slice(position - start, position - start + last - first)
-            stored_keys[:, first:last] = keys[:, written]
-            stored_values[:, first:last] = values[:, written]
-        history = self._pieces(0, end)
-        return _gather(stored_keys, history), _gather(stored_values, history)
+            storage[:, first:last] = new[:, position - start : position - start + last - first]
+        return _gather(storage, self._pieces(0, end))
 
     def _pieces(self, start: int, end: int) -> list[tuple[int, int, int]]:
         """Slots of the tokens start <= i < end: first and last slot of each run, and the position of the first."""

@@ -106,20 +106,25 @@ def build_step(
     packed = None
     if device.type != "cpu" and all(segment.cache is None for segment in segments):
         packed = PackedAttention.of(lengths, [segment.prefix for segment in segments], device)
-    paged = paged_attention(segments)
+    paged = paged_attention(segments, dtype)
     return Step(tuple(segments), cos, sin, find_runs(row_adapters), outputs, paged, packed, recompute)
 
 
-def paged_attention(segments: Sequence[Segment]) -> PagedAttention | None:
-    """The kernel for conversations that are all kept in one cache, if there is one for it; it has no gradients."""
+def paged_attention(segments: Sequence[Segment], dtype: torch.dtype) -> PagedAttention | None:
+    """The kernel for conversations that are all kept in one cache, if there is one for it; it has no gradients.
+
+    Args:
+        segments: what the pass adds to each conversation.
+        dtype: type of the queries.
+    """
     rows = [segment.cache for segment in segments if segment.cache is not None]
     if len(rows) < len(segments) or len({id(row.cache) for row in rows}) != 1:
         return None
     cache = rows[0].cache
-    if not can_attend(cache.keys[0]):
+    if not can_attend(cache.keys[0], dtype):
         return None
     parts = [(segment.length, segment.cached, row.runs) for segment, row in zip(segments, rows, strict=True)]
-    return PagedAttention.of(parts, cache.keys, cache.values)
+    return PagedAttention.of(parts, cache.keys, cache.values, cache.scales)
 
 
 def rotary_for(config: DecoderConfig, num_tokens: int) -> Rotary:

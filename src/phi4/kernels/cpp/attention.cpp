@@ -1,10 +1,12 @@
-// Causal attention of many conversations over one paged cache, in fp32 whatever the cache holds.
+// Causal attention of many conversations over one paged cache, in fp32 whatever the cache holds: numbers, or bytes with scales.
 //
 // Every query is computed by itself, in an order that its position alone decides: blocks of KEY_BLOCK keys counted from
 // the beginning of its conversation, and within a product LANES partial sums that are added up as a tree (vectors.h).
 // Neither the other rows of a step, nor how a prompt was cut, nor the number of threads changes a bit.
 
 #include "attention.h"
+
+#include "cached_bytes.h"
 
 #include <cmath>
 #include <cstdlib>
@@ -33,24 +35,59 @@ struct Query {
     int64_t history;        // keys that it sees
 };
 
+// One head of one token in the cache.
+template <typename S>
+struct Stored {
+    const S* values;
+    Vector load_from(int d) const { return load(values + d); }
+};
+
+template <>
+struct Stored<int8_t> {
+    const int8_t* values;
+    const float* scales;
+    Vector load_from(int d) const { return load(values + d) * scales[d / GROUP_VALUES]; }
+};
+
+// The slots of one head, for all conversations.
+template <int HEAD_DIM, typename S>
+struct Storage {
+    const S* values;
+    const float* scales;
+    Stored<S> at(int64_t slot) const {
+        if constexpr (sizeof(S) == 1)
+            return {values + slot * HEAD_DIM, scales + slot * groups_of_head(HEAD_DIM)};
+        else
+            return {values + slot * HEAD_DIM};
+    }
+};
+
+template <int HEAD_DIM, typename S>
+Storage<HEAD_DIM, S> storage_of(const void* values, const float* scales, int64_t first_slot) {
+    const float* own_scales = scales == nullptr ? nullptr : scales + first_slot * groups_of_head(HEAD_DIM);
+    return {static_cast<const S*>(values) + first_slot * HEAD_DIM, own_scales};
+}
+
 // Where the tokens of a block are stored. Behind the last of them stands that one again.
-template <typename T>
+template <typename S>
 struct Block {
-    const T* keys[KEY_BLOCK];
-    const T* values[KEY_BLOCK];
+    Stored<S> keys[KEY_BLOCK];
+    Stored<S> values[KEY_BLOCK];
 };
 
 // Finds the tokens first <= position < last of a conversation.
-template <int HEAD_DIM, typename T>
-void find_tokens(const T* keys, const T* values, const Segment& segment, int64_t first, int64_t last, Block<T>& block) {
+template <int HEAD_DIM, typename S>
+void find_tokens(
+    const Storage<HEAD_DIM, S>& keys, const Storage<HEAD_DIM, S>& values, const Segment& segment, int64_t first,
+    int64_t last, Block<S>& block) {
     for (int64_t n = 0; n < segment.num_runs; ++n) {
         const Run& run = segment.runs[n];
         const int64_t low = run.position > first ? run.position : first;
         const int64_t high = run.position + run.count < last ? run.position + run.count : last;
         for (int64_t position = low; position < high; ++position) {
-            const int64_t offset = (run.slot + position - run.position) * HEAD_DIM;
-            block.keys[position - first] = keys + offset;
-            block.values[position - first] = values + offset;
+            const int64_t slot = run.slot + position - run.position;
+            block.keys[position - first] = keys.at(slot);
+            block.values[position - first] = values.at(slot);
         }
     }
     for (int64_t n = last - first; n < KEY_BLOCK; ++n) {
@@ -76,14 +113,14 @@ void weigh(Query<HEAD_DIM>& own, float* scores, int64_t count) {
 }
 
 // Lets some queries see the first keys of a block, `keys` at most. All of them see at least one.
-template <int HEAD_DIM, int QUERIES, typename T>
-void add_block(Query<HEAD_DIM>* own, const Block<T>& block, int64_t start, int keys) {
+template <int HEAD_DIM, int QUERIES, typename S>
+void add_block(Query<HEAD_DIM>* own, const Block<S>& block, int64_t start, int keys) {
     float scores[QUERIES][KEY_BLOCK];
     for (int key = 0; key < keys; key += 4) {
         Vector sums[QUERIES][4] = {};
         for (int d = 0; d < HEAD_DIM; d += LANES)
             for (int n = 0; n < 4; ++n) {
-                const Vector wide = load(block.keys[key + n] + d);
+                const Vector wide = block.keys[key + n].load_from(d);
                 for (int q = 0; q < QUERIES; ++q) sums[q][n] += load(own[q].query + d) * wide;
             }
         for (int q = 0; q < QUERIES; ++q) {
@@ -104,7 +141,7 @@ void add_block(Query<HEAD_DIM>* own, const Block<T>& block, int64_t start, int k
             for (int n = 0; n < PART; ++n) sums[q][n] = load(own[q].sum + d + n * LANES);
         for (int key = 0; key < keys; ++key)
             for (int n = 0; n < PART; ++n) {
-                const Vector wide = load(block.values[key] + d + n * LANES);
+                const Vector wide = block.values[key].load_from(d + n * LANES);
                 for (int q = 0; q < QUERIES; ++q) sums[q][n] += scores[q][key] * wide;
             }
         for (int q = 0; q < QUERIES; ++q) std::memcpy(own[q].sum + d, sums[q], sizeof sums[q]);
@@ -112,13 +149,12 @@ void add_block(Query<HEAD_DIM>* own, const Block<T>& block, int64_t start, int k
 }
 
 // Some neighbouring tokens of a conversation, all query heads of one key head.
-template <int HEAD_DIM, typename T>
+template <int HEAD_DIM, typename T, typename S>
 void attend_tile(const Layer& layer, const Segment& segment, int64_t first, int64_t tokens, int kv_head) {
     const int group = layer.heads / layer.kv_heads;
     const float scale = 1.0f / std::sqrt(static_cast<float>(HEAD_DIM));
-    const int64_t head_values = layer.slots * HEAD_DIM;
-    const T* keys = static_cast<const T*>(layer.keys) + kv_head * head_values;
-    const T* values = static_cast<const T*>(layer.values) + kv_head * head_values;
+    const auto keys = storage_of<HEAD_DIM, S>(layer.keys, layer.key_scales, kv_head * layer.slots);
+    const auto values = storage_of<HEAD_DIM, S>(layer.values, layer.value_scales, kv_head * layer.slots);
     const int64_t num_queries = tokens * group;
     auto* queries = static_cast<Query<HEAD_DIM>*>(std::malloc(num_queries * sizeof(Query<HEAD_DIM>)));
     for (int64_t n = 0; n < num_queries; ++n) {
@@ -132,7 +168,7 @@ void attend_tile(const Layer& layer, const Segment& segment, int64_t first, int6
         queries[n].history = segment.cached + token + 1;
     }
     const int64_t history = segment.cached + first + tokens;
-    Block<T> block;
+    Block<S> block;
     for (int64_t start = 0; start < history; start += KEY_BLOCK) {
         const int64_t end = start + KEY_BLOCK < history ? start + KEY_BLOCK : history;
         find_tokens<HEAD_DIM>(keys, values, segment, start, end, block);
@@ -151,7 +187,7 @@ void attend_tile(const Layer& layer, const Segment& segment, int64_t first, int6
     std::free(queries);
 }
 
-template <int HEAD_DIM, typename T>
+template <int HEAD_DIM, typename T, typename S>
 void attend_all(const Layer& layer, const Segment* segments, int64_t num_segments, int threads) {
     // One item is a tile of a segment with one key head. Long tiles first would balance better; segments come as they are.
     int64_t num_tiles = 0;
@@ -170,7 +206,7 @@ void attend_all(const Layer& layer, const Segment* segments, int64_t num_segment
 #pragma omp parallel for schedule(dynamic) num_threads(threads) if (threads > 1)
     for (int64_t item = 0; item < num_items; ++item) {
         const Tile& tile = tiles[item / layer.kv_heads];
-        attend_tile<HEAD_DIM, T>(
+        attend_tile<HEAD_DIM, T, S>(
             layer, segments[tile.segment], tile.first, tile.tokens, static_cast<int>(item % layer.kv_heads));
     }
     std::free(tiles);
@@ -178,10 +214,10 @@ void attend_all(const Layer& layer, const Segment* segments, int64_t num_segment
 
 template <int HEAD_DIM>
 void attend_typed(const Layer& layer, const Segment* segments, int64_t num_segments, int threads) {
-    if (layer.bf16)
-        attend_all<HEAD_DIM, bf16>(layer, segments, num_segments, threads);
-    else
-        attend_all<HEAD_DIM, float>(layer, segments, num_segments, threads);
+    const bool bytes = layer.key_scales != nullptr;
+    const auto run = layer.bf16 ? (bytes ? attend_all<HEAD_DIM, bf16, int8_t> : attend_all<HEAD_DIM, bf16, bf16>)
+                                : (bytes ? attend_all<HEAD_DIM, float, int8_t> : attend_all<HEAD_DIM, float, float>);
+    run(layer, segments, num_segments, threads);
 }
 
 }  // namespace

@@ -26,13 +26,16 @@ struct Layer {
     const void* queries;  // [tokens, heads, head_dim]
     const void* keys;     // the cache's, [kv_heads, slots, head_dim]
     const void* values;   // [kv_heads, slots, head_dim]
-    void* outputs;        // [tokens, heads, head_dim]
+    // Of keys and values that are bytes, [kv_heads, slots, groups]; null where they are numbers like the queries.
+    const float* key_scales;
+    const float* value_scales;
+    void* outputs;  // [tokens, heads, head_dim]
     int64_t query_stride;
     int64_t slots;
     int heads;
     int kv_heads;
     int head_dim;
-    bool bf16;  // what all four hold; else float
+    bool bf16;  // what queries and outputs hold; else float
 };
 
 // The sizes of heads that there are instances for.

@@ -14,6 +14,7 @@
 #include <vector>
 
 #include "attention.h"
+#include "cached_bytes.h"
 #include "elementwise.h"
 #include "encoder_module.h"
 #include "linear.h"
@@ -35,6 +36,7 @@ bool has_head_dim(int head_dim) {
 struct Level {
     std::string name;
     decltype(&plain::attend) attend;
+    decltype(&plain::round_head) round_head;
     decltype(&plain::multiply) multiply;
     decltype(&plain::rms_norm) rms_norm;
     decltype(&plain::swiglu) swiglu;
@@ -45,8 +47,8 @@ struct Level {
 
 #define PHI4_LEVEL_OF(name, level, products, bytes)                                                        \
     Level {                                                                                                \
-        name, level::attend, products::multiply, level::rms_norm, level::swiglu, level::rotate,            \
-            bytes::quantise_rows, bytes::multiply_quantised                                                \
+        name, level::attend, level::round_head, products::multiply, level::rms_norm, level::swiglu,        \
+            level::rotate, bytes::quantise_rows, bytes::multiply_quantised                                 \
     }
 
 // The levels that this processor has, the best one first.
@@ -205,8 +207,10 @@ public:
     int64_t num_tokens() const { return num_tokens_; }
     int64_t num_slots() const { return highest_slot_; }
 
-    // Copies the new tokens of one layer to their slots: rows of [kv_heads, head_dim], `row_bytes` apart.
-    void write(const char* rows, int64_t row_bytes, char* storage, int64_t slots, int kv_heads, int64_t head_bytes) const {
+    // Stores each head of each new token of one layer: store(values, place), `place` counted in heads of the storage.
+    template <typename Store>
+    void for_new_heads(const char* rows, int64_t row_bytes, int64_t slots, int kv_heads, int64_t head_bytes,
+                       Store store) const {
         for (const Segment& segment : segments_)
             for (int64_t n = 0; n < segment.num_runs; ++n) {
                 const Run& run = segment.runs[n];
@@ -216,9 +220,24 @@ public:
                     if (token >= segment.length) break;
                     const char* row = rows + (segment.row + token) * row_bytes;
                     for (int head = 0; head < kv_heads; ++head)
-                        std::memcpy(storage + (head * slots + slot) * head_bytes, row + head * head_bytes, head_bytes);
+                        store(row + head * head_bytes, head * slots + slot);
                 }
             }
+    }
+
+    // `scales` is null where the storage holds the same type as the rows.
+    void write(const Level& level, const char* rows, int64_t row_bytes, char* storage, float* scales, int64_t slots,
+               int kv_heads, int head_dim, bool bf16) const {
+        const int64_t head_bytes = head_dim * (bf16 ? 2 : 4), groups = groups_of_head(head_dim);
+        if (scales == nullptr)
+            for_new_heads(rows, row_bytes, slots, kv_heads, head_bytes, [=](const char* head, int64_t place) {
+                std::memcpy(storage + place * head_bytes, head, head_bytes);
+            });
+        else
+            for_new_heads(rows, row_bytes, slots, kv_heads, head_bytes, [=, &level](const char* head, int64_t place) {
+                level.round_head(head, bf16, head_dim, reinterpret_cast<int8_t*>(storage) + place * head_dim,
+                                 scales + place * groups);
+            });
     }
 
     void attend(
@@ -227,6 +246,7 @@ public:
         std::tuple<uintptr_t, uintptr_t, uintptr_t> news,  // queries, keys, values
         std::tuple<int64_t, int64_t, int64_t> strides,     // of their rows, in values
         std::pair<uintptr_t, uintptr_t> cache,             // keys, values
+        std::pair<uintptr_t, uintptr_t> scales,            // of both; 0 where the cache holds no bytes
         int64_t slots,
         std::tuple<int, int, int> sizes,  // heads, kv_heads, head_dim
         bool bf16,
@@ -235,14 +255,18 @@ public:
         const auto [heads, kv_heads, head_dim] = sizes;
         const int64_t value_bytes = bf16 ? 2 : 4;
         nb::gil_scoped_release released;
-        write(reinterpret_cast<const char*>(std::get<1>(news)), std::get<1>(strides) * value_bytes,
-              reinterpret_cast<char*>(cache.first), slots, kv_heads, head_dim * value_bytes);
-        write(reinterpret_cast<const char*>(std::get<2>(news)), std::get<2>(strides) * value_bytes,
-              reinterpret_cast<char*>(cache.second), slots, kv_heads, head_dim * value_bytes);
+        auto* key_scales = reinterpret_cast<float*>(scales.first);
+        auto* value_scales = reinterpret_cast<float*>(scales.second);
+        write(own, reinterpret_cast<const char*>(std::get<1>(news)), std::get<1>(strides) * value_bytes,
+              reinterpret_cast<char*>(cache.first), key_scales, slots, kv_heads, head_dim, bf16);
+        write(own, reinterpret_cast<const char*>(std::get<2>(news)), std::get<2>(strides) * value_bytes,
+              reinterpret_cast<char*>(cache.second), value_scales, slots, kv_heads, head_dim, bf16);
         const Layer layer{
             reinterpret_cast<const void*>(std::get<0>(news)),
             reinterpret_cast<const void*>(cache.first),
             reinterpret_cast<const void*>(cache.second),
+            key_scales,
+            value_scales,
             reinterpret_cast<void*>(outputs),
             std::get<0>(strides),
             slots,

@@ -21,6 +21,7 @@ namespace {
 
 #include "numbers.h"
 #include "bytes.h"
+#include "rounding.h"
 
 constexpr int QUADS = GROUP_INPUTS / 4;
 constexpr int CODE_BYTES = 4 * BLOCK_OUTPUTS;
@@ -28,43 +29,10 @@ constexpr int32_t MIDDLE = 128;
 // Codes are asked for this long before they are needed.
 constexpr int AHEAD_BYTES = 4096;
 
-// Below this, a group of a row is zero; 127 divided by it is still a number.
-constexpr float SMALLEST = 1e-30f;
-// Added to a number below 2^22 and taken away again, it rounds to the nearest whole one, ties to even.
-constexpr float ROUNDING = 12582912.0f;
-
 inline int32_t four_inputs(const int8_t* source) {
     int32_t four;
     std::memcpy(&four, source, sizeof four);
     return four;
-}
-
-template <typename T>
-void quantise_group(const T* source, int8_t* values, float* scale, int32_t* sum) {
-    float wide[GROUP_INPUTS];
-    uint32_t largest_bits = 0;
-    for (int n = 0; n < GROUP_INPUTS; ++n) {
-        wide[n] = widen(source[n]);
-        uint32_t bits;
-        std::memcpy(&bits, &wide[n], sizeof bits);
-        bits &= 0x7fffffff;
-        // As whole numbers, infinity and NaN are above all others.
-        largest_bits = bits > largest_bits ? bits : largest_bits;
-    }
-    float largest;
-    std::memcpy(&largest, &largest_bits, sizeof largest);
-    const bool finite = largest_bits < 0x7f800000;
-    const float inverse = finite && largest >= SMALLEST ? 127.0f / largest : 0.0f;
-    int32_t total = 0;
-    for (int n = 0; n < GROUP_INPUTS; ++n) {
-        const float rounded = finite ? wide[n] * inverse + ROUNDING - ROUNDING : 0.0f;
-        values[n] = static_cast<int8_t>(static_cast<int32_t>(rounded));
-        total += values[n];
-    }
-    *scale = largest >= SMALLEST ? largest / 127.0f : 0.0f;
-    // One number that is none makes the whole row none.
-    if (!finite) *scale = largest - largest;
-    *sum = total;
 }
 
 template <typename T>
@@ -74,9 +42,9 @@ void quantise_all(const T* rows, int64_t row_stride, const ByteRows& quantised, 
     for (int64_t row = 0; row < quantised.num_rows; ++row)
         for (int64_t group = 0; group < groups; ++group) {
             const int64_t place = row * groups + group;
-            quantise_group(
+            quantised.sums[place] = round_group<GROUP_INPUTS>(
                 rows + row * row_stride + group * GROUP_INPUTS, quantised.values + place * GROUP_INPUTS,
-                quantised.scales + place, quantised.sums + place);
+                quantised.scales + place);
         }
 }
 
