@@ -158,11 +158,12 @@ class Assistant:
 
     loaded: LoadedModel
     processor: Processor
+    cache_dtype: torch.dtype | None = None
 
     @cached_property
     def engine(self) -> Engine:
         """What answers requests; it is made, with its cache, when it is first asked for."""
-        return Engine(self.loaded.model, self.loaded.generation.eos_token_ids)
+        return Engine(self.loaded.model, self.loaded.generation.eos_token_ids, cache_dtype=self.cache_dtype)
 
     @cached_property
     def grammars(self) -> Grammars:
@@ -182,6 +183,7 @@ class Assistant:
         *,
         dtype: torch.dtype | None = None,
         device: Device | None = None,
+        cache_dtype: torch.dtype | None = None,
         packs: Sequence[str | Path] | None = None,
         modalities: Sequence[Modality] = (),
     ) -> "Assistant":
@@ -192,6 +194,7 @@ class Assistant:
             dtype: of weights and activations; None keeps what the files hold, but takes float32 for bf16 on a CPU
                 without bf16 arithmetic (`usual_dtype`).
             device: None takes CUDA or MPS where there is one, otherwise the CPU.
+            cache_dtype: of the cached keys and values, as for `Engine`: torch.int8, or None for the model's.
             packs: files that add modalities to a base language model; None takes those that come with the model
                 ("nano" has vision and speech), and none are named by ().
             modalities: those from outside the package that packs may be for.
@@ -208,7 +211,7 @@ class Assistant:
         directory = resolve(str(model))
         chosen_dtype = dtype or usual_dtype(open_checkpoint(directory), torch.device(chosen))
         loaded = load_model(directory, chosen_dtype, chosen, chosen_packs, modalities)
-        return cls(loaded, Processor.load(loaded.directory, loaded.config, loaded.preprocessor))
+        return cls(loaded, Processor.load(loaded.directory, loaded.config, loaded.preprocessor), cache_dtype)
 
     def ask(
         self,

@@ -9,6 +9,8 @@ import typer
 
 from phi4.cli.options import (
     Bare,
+    CacheDtype,
+    CacheDtypeOption,
     DeviceOption,
     Dtype,
     DtypeOption,
@@ -31,7 +33,14 @@ if TYPE_CHECKING:
     from phi4.assistant import Assistant
 
 
-def load(model: str, packs: list[Path] | None, bare: bool, dtype: Dtype | None, device: Any) -> "Assistant":
+def load(
+    model: str,
+    packs: list[Path] | None,
+    bare: bool,
+    dtype: Dtype | None,
+    device: Any,
+    cache_dtype: CacheDtype,
+) -> "Assistant":
     """Loads a model for a command; torch is imported here, when it is needed."""
     import torch
 
@@ -40,7 +49,13 @@ def load(model: str, packs: list[Path] | None, bare: bool, dtype: Dtype | None, 
     if bare and packs:
         raise InputError(f"--bare leaves out all packs, but --pack names {packs[0]}; give one of the two")
     named = () if bare else packs or None
-    return Assistant.load(model, packs=named, dtype=getattr(torch, dtype) if dtype else None, device=device)
+    return Assistant.load(
+        model,
+        packs=named,
+        dtype=getattr(torch, dtype) if dtype else None,
+        device=device,
+        cache_dtype=torch.int8 if cache_dtype == "int8" else None,
+    )
 
 
 def ask(
@@ -62,6 +77,7 @@ def ask(
     bare: Bare = False,
     dtype: DtypeOption = None,
     device: DeviceOption = None,
+    kv_cache_dtype: CacheDtypeOption = "auto",
     json_output: Json = False,
 ) -> None:
     """Ask one question.
@@ -80,7 +96,7 @@ def ask(
     sampling = Sampling(max_tokens, temperature, top_k, top_p, min_p, repetition_penalty, seed)
     question = read_stdin() if text == "-" else text
     functions = read_tools_file(tools) if tools else None
-    assistant = load(model, pack, bare, dtype, device)
+    assistant = load(model, pack, bare, dtype, device, kv_cache_dtype)
     stream = assistant.stream(
         question,
         images=image or (),
@@ -110,6 +126,7 @@ def chat(
     bare: Bare = False,
     dtype: DtypeOption = None,
     device: DeviceOption = None,
+    kv_cache_dtype: CacheDtypeOption = "auto",
 ) -> None:
     """Chat with a model; answers stream, and the conversation is remembered.
 
@@ -123,7 +140,7 @@ def chat(
     from phi4.engine.sampling import Sampling
 
     sampling = Sampling(max_tokens, temperature, top_k, top_p, min_p, repetition_penalty, seed)
-    Chat(load(model, pack, bare, dtype, device), sampling, system).run()
+    Chat(load(model, pack, bare, dtype, device, kv_cache_dtype), sampling, system).run()
 
 
 def transcribe(
@@ -134,6 +151,7 @@ def transcribe(
     bare: Bare = False,
     dtype: DtypeOption = None,
     device: DeviceOption = None,
+    kv_cache_dtype: CacheDtypeOption = "auto",
     json_output: Json = False,
 ) -> None:
     """Write down what is said in sounds. It takes a model with speech; `nano` has none.
@@ -147,7 +165,7 @@ def transcribe(
     from phi4.engine.sampling import Sampling
 
     sampling = Sampling(max_tokens=max_tokens)
-    assistant = load(model, pack, bare, dtype, device)
+    assistant = load(model, pack, bare, dtype, device, kv_cache_dtype)
     results: list[dict[str, Any]] = []
     for file in files:
         try:

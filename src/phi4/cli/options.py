@@ -8,6 +8,7 @@ import typer
 
 Dtype = Literal["float32", "bfloat16", "float16"]
 Device = Literal["cpu", "cuda", "mps"]
+CacheDtype = Literal["auto", "int8"]
 
 Model = Annotated[str, typer.Option("--model", "-m", help="Directory, pulled OWNER/NAME[@REVISION], or `nano`.")]
 Packs = Annotated[
@@ -20,6 +21,12 @@ DtypeOption = Annotated[
     typer.Option("--dtype", help="Type of the weights; default: as stored, float32 on a CPU without bf16 arithmetic."),
 ]
 DeviceOption = Annotated[Device | None, typer.Option("--device", help="Default: CUDA or MPS if there, else cpu.")]
+CacheDtypeOption = Annotated[
+    CacheDtype,
+    typer.Option(
+        "--kv-cache-dtype", help="Type of cached keys and values: auto is the model's; int8 takes about half of bf16."
+    ),
+]
 System = Annotated[str | None, typer.Option("--system", "-s", help="System message.")]
 MaxTokens = Annotated[int, typer.Option("--max-tokens", "-n", help="Most tokens to generate.")]
 Temperature = Annotated[float, typer.Option("--temperature", "-t", help="0 takes the best token.")]

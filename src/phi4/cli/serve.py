@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from phi4.cli.conversation import load
-from phi4.cli.options import Bare, DeviceOption, DtypeOption, Model, Packs
+from phi4.cli.options import Bare, CacheDtypeOption, DeviceOption, DtypeOption, Model, Packs
 
 
 def serve(
@@ -53,6 +53,7 @@ def serve(
     bare: Bare = False,
     dtype: DtypeOption = None,
     device: DeviceOption = None,
+    kv_cache_dtype: CacheDtypeOption = "auto",
 ) -> None:
     """Serve a model over an OpenAI-compatible API, with a page for chats at /.
 
@@ -83,9 +84,15 @@ def serve(
         drain_s=drain_seconds,
     )
     scheduler_limits = SchedulerLimits(max_batch_tokens, max_rows)
-    assistant = load(model, pack, bare, dtype, device)
+    assistant = load(model, pack, bare, dtype, device, kv_cache_dtype)
     generation = assistant.loaded.generation
-    engine = Engine(assistant.loaded.model, generation.eos_token_ids, scheduler_limits, cache_tokens=cache_tokens)
+    engine = Engine(
+        assistant.loaded.model,
+        generation.eos_token_ids,
+        scheduler_limits,
+        cache_tokens=cache_tokens,
+        cache_dtype=assistant.cache_dtype,
+    )
     service = Service(assistant, engine, model_id(model), limits, api_key or None, temperature)
     Server(service, host, port).run()
 

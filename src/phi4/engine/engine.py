@@ -20,7 +20,7 @@ from phi4.engine.row import Row
 from phi4.engine.runner import Runner, StepResult
 from phi4.engine.sampler import Choice, Question, Sampler, choose_tokens
 from phi4.engine.scheduler import Counts, Scheduler
-from phi4.errors import ClosedError
+from phi4.errors import ClosedError, ConfigError
 from phi4.model.paged_cache import PagedCache
 
 DEFAULT_FEATURE_BYTES = 256 * 2**20
@@ -50,6 +50,7 @@ class Engine:
         limits: SchedulerLimits | None = None,
         *,
         cache_tokens: int | None = None,
+        cache_dtype: torch.dtype | None = None,
         feature_bytes: int = DEFAULT_FEATURE_BYTES,
     ) -> None:
         """Makes room for the cache.
@@ -59,14 +60,22 @@ class Engine:
             eos_token_ids: ids that end an answer; the release has two, 200020 and 199999 (facts sheet 1.1).
             limits: what bounds a step.
             cache_tokens: tokens that the key/value cache holds; None takes `default_cache_tokens`.
+            cache_dtype: type of the cached keys and values: torch.int8 rounds them to bytes with scales; None takes the
+                model's.
             feature_bytes: what encoders made of media is kept up to this size.
+
+        Raises:
+            ConfigError: the cache cannot be of this type.
         """
+        if cache_dtype not in (None, model.dtype, torch.int8):
+            raise ConfigError(f"cache_dtype must be torch.int8 or the model's type, {model.dtype}, not {cache_dtype}")
         self.model = model
         self.limits = limits or SchedulerLimits()
         self._eos_token_ids = frozenset(eos_token_ids)
-        tokens = cache_tokens or default_cache_tokens(model.decoder_config, model.dtype, model.device)
+        dtype = cache_dtype or model.dtype
+        tokens = cache_tokens or default_cache_tokens(model.decoder_config, dtype, model.device)
         num_blocks = max(1, tokens // self.limits.block_tokens)
-        cache = PagedCache(model.decoder_config, num_blocks, self.limits.block_tokens, model.dtype, model.device)
+        cache = PagedCache(model.decoder_config, num_blocks, self.limits.block_tokens, dtype, model.device)
         self._scheduler = Scheduler(BlockPool(num_blocks), self.limits)
         self._runner = Runner(model, cache, FeatureCache(model, feature_bytes))
         self._answers: dict[Row, _Answer] = {}
