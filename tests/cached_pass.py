@@ -12,11 +12,13 @@ BLOCK_TOKENS = 8
 
 
 @torch.inference_mode()
-def cached_logits(model: LanguageModel, inputs: ModelInputs, piece: int) -> torch.Tensor:
+def cached_logits(
+    model: LanguageModel, inputs: ModelInputs, piece: int, cache_dtype: torch.dtype | None = None
+) -> torch.Tensor:
     """The logits of every position, [tokens, vocabulary], computed `piece` tokens at a time, in scattered blocks."""
     whole = whole_segment(model, inputs)
     num_blocks = -(-whole.length // BLOCK_TOKENS)
-    cache = PagedCache(model.decoder_config, num_blocks, BLOCK_TOKENS, model.dtype, model.device)
+    cache = PagedCache(model.decoder_config, num_blocks, BLOCK_TOKENS, cache_dtype or model.dtype, model.device)
     row = cache.row(list(reversed(range(num_blocks))))
     pieces = []
     for start, embeddings in zip(range(0, whole.length, piece), embed_whole(model, inputs).split(piece), strict=True):

@@ -187,10 +187,14 @@ def test_the_same_text_under_another_picture_is_not_reused(short: Phi4Multimodal
 
 @pytest.mark.skipif(NATIVE is None, reason="the stock products round with the number of rows")
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["fp32", "bf16"])
-def test_with_native_kernels_company_and_chunks_change_no_bit(short: Phi4Multimodal, dtype: torch.dtype) -> None:
+@pytest.mark.parametrize("cache_dtype", [None, torch.int8], ids=["auto", "int8"])
+def test_with_native_kernels_company_and_chunks_change_no_bit(
+    short: Phi4Multimodal, dtype: torch.dtype, cache_dtype: torch.dtype | None
+) -> None:
     model = Phi4Multimodal(short.config).eval()
     model.load_state_dict(short.state_dict())
-    engine = Engine(model.to(dtype), (), SchedulerLimits(13, max_rows=9, block_tokens=4, reuse_prefixes=False))
+    bounds = SchedulerLimits(13, max_rows=9, block_tokens=4, reuse_prefixes=False)
+    engine = Engine(model.to(dtype), (), bounds, cache_dtype=cache_dtype)
     inputs = [conversation(short.config, mode, length, seed=1) for mode in MODES for length in (3, 20, 45)]
     requests = [Request(one, Sampling(max_tokens=8, logprobs=0)) for one in inputs]
     together: list[list[GeneratedToken]] = [[] for _ in requests]
@@ -198,6 +202,23 @@ def test_with_native_kernels_company_and_chunks_change_no_bit(short: Phi4Multimo
         together[index].append(token)
     for request, tokens in zip(requests, together, strict=True):
         alone = list(engine.submit(request))  # with the features that were made of its media before
+        assert [(t.token_id, t.log_probabilities) for t in alone] == [(t.token_id, t.log_probabilities) for t in tokens]
+
+
+@pytest.mark.skipif(NATIVE is None, reason="the stock products round with the number of rows")
+def test_a_rounded_cache_that_is_shared_taken_away_and_written_again_changes_no_bit(short: Phi4Multimodal) -> None:
+    """Rows are preempted, cross the original context and find blocks of others; alone, nothing of that happens."""
+    inputs = [conversation(short.config, mode, length, seed=1) for mode in MODES for length in (10, 45)]
+    requests = [Request(one, Sampling(max_tokens=20, logprobs=0)) for one in (*inputs, *inputs)]
+    tight = Engine(short, (), SchedulerLimits(block_tokens=4), cache_tokens=150, cache_dtype=torch.int8)
+    roomy = Engine(short, (), SchedulerLimits(reuse_prefixes=False, long_ahead=0.0), cache_dtype=torch.int8)
+    together: list[list[GeneratedToken]] = [[] for _ in requests]
+    for index, token in tight.generate(requests):
+        together[index].append(token)
+    counts = tight.counts
+    assert min(counts.preempted, counts.switched, counts.reused_tokens) > 0
+    for request, tokens in zip(requests, together, strict=True):
+        alone = list(roomy.submit(request))
         assert [(t.token_id, t.log_probabilities) for t in alone] == [(t.token_id, t.log_probabilities) for t in tokens]
 
 

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from phi4.checkpoint.config_json import read_decoder
 from phi4.checkpoint.weights import LoadedModel
-from phi4.model.paged_cache import PagedCache
+from phi4.kernels.cached_bytes import restore_heads, round_heads
+from phi4.model.paged_cache import PagedCache, bytes_per_token
 
 
 @settings(deadline=None)
@@ -45,3 +46,20 @@ def test_a_token_of_mini_takes_131072_bytes() -> None:
     raw = json.loads((resources.files("phi4.checkpoint") / "presets" / "mini" / "config.json").read_text())
     cache = PagedCache(read_decoder(raw), 4096, 32, torch.bfloat16, torch.device("meta"))
     assert cache.memory_bytes == 131_072 * 131_072
+
+
+def test_bytes_are_read_back_as_they_were_rounded_wherever_the_blocks_lie(tiny: LoadedModel) -> None:
+    config = tiny.config.decoder
+    cache = PagedCache(config, num_blocks=6, block_tokens=4, dtype=torch.int8, device=torch.device("cpu"))
+    keys, values = torch.randn(2, 10, config.num_key_value_heads, config.head_dim).bfloat16()
+    expected = [restore_heads(*round_heads(heads), torch.bfloat16).transpose(0, 1) for heads in (keys, values)]
+    for blocks in ([2, 3, 4], [5, 0, 1]):
+        row = cache.row(blocks)
+        row.write(0, 0, keys[:7], values[:7])
+        assert all(map(torch.equal, row.write(0, 7, keys[7:], values[7:]), expected))
+
+
+def test_the_bytes_of_a_cache_are_those_of_its_tokens(tiny: LoadedModel) -> None:
+    for dtype in (torch.float32, torch.int8):
+        cache = PagedCache(tiny.config.decoder, 6, 4, dtype, torch.device("cpu"))
+        assert cache.memory_bytes == 24 * bytes_per_token(tiny.config.decoder, dtype)
