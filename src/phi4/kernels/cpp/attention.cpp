@@ -12,6 +12,10 @@
 #include <cstdlib>
 #include <cstring>
 
+#if defined(__AVX2__)
+#include <immintrin.h>
+#endif
+
 namespace phi4 {
 namespace PHI4_LEVEL {
 namespace {
@@ -34,6 +38,18 @@ struct Query {
     float highest;          // score
     int64_t history;        // keys that it sees
 };
+
+// By intrinsics where there are some: compilers take bytes apart one by one otherwise.
+inline Vector load(const int8_t* source) {
+#if defined(__AVX512F__)
+    return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(source))));
+#elif defined(__AVX2__)
+    return _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(source))));
+#else
+    return Vector{static_cast<float>(source[0]), static_cast<float>(source[1]), static_cast<float>(source[2]),
+                  static_cast<float>(source[3])};
+#endif
+}
 
 // One head of one token in the cache.
 template <typename S>

@@ -25,14 +25,6 @@ inline Vector load(const bf16* source) {
     return reinterpret_cast<Vector>(__builtin_convertvector(bits, Wide) << 16);
 }
 
-inline Vector load(const int8_t* source) {
-    typedef int8_t Narrow __attribute__((vector_size(LANES)));
-    typedef int32_t Wide __attribute__((vector_size(LANES * sizeof(int32_t))));
-    Narrow bytes;
-    std::memcpy(&bytes, source, sizeof bytes);
-    return __builtin_convertvector(__builtin_convertvector(bytes, Wide), Vector);
-}
-
 // Adds up the lanes of four vectors, each as a tree: with the lane half a vector further, a quarter, and so on.
 inline Four add_up(const Vector& a, const Vector& b, const Vector& c, const Vector& d) {
 #if defined(__AVX512F__)
