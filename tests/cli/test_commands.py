@@ -72,6 +72,14 @@ def test_ask_takes_the_adapter_of_the_medium(
     assert answer["adapter"] == adapter
 
 
+def test_a_cache_of_bytes_is_asked_for_by_name(phi4: Phi4, phi4_json: RunJson, tiny_directory: Path) -> None:
+    asked = ("ask", "--model", str(tiny_directory), "--max-tokens", "3")
+    assert len(phi4_json(*asked, "--kv-cache-dtype", "int8", "Hi")["token_ids"]) == 3
+    refused = phi4(*asked, "--kv-cache-dtype", "int4", "Hi")
+    assert refused.status == 2
+    assert "int8" in refused.stderr
+
+
 def test_a_seed_repeats_the_answer(phi4_json: RunJson, tiny_directory: Path) -> None:
     arguments = ["ask", "--model", str(tiny_directory), "--temperature", "1", "--seed", "5", "--max-tokens", "8", "Hi"]
     assert phi4_json(*arguments)["token_ids"] == phi4_json(*arguments)["token_ids"]
