@@ -49,7 +49,7 @@ def bench(
 
     sizes = Sizes(prompt_tokens, new_tokens, rows)
     with round_progress() as progress:
-        report = run_benchmark(model, lambda: load(model, pack, bare, dtype, device), sizes, rounds, progress)
+        report = run_benchmark(model, lambda: load(model, pack, bare, dtype, device, "auto"), sizes, rounds, progress)
     if json_output:
         print_json(asdict(report))
     else:
