@@ -89,7 +89,7 @@ def test_media_of_requests_that_come_together_are_encoded_together(tiny: LoadedM
     conversations = [conversation(tiny.config, mode, 10, seed) for seed in range(40, 43) for mode in MODES]
     alone = [answer(engine, inputs) for inputs in conversations]
     calls = []
-    parts = (tiny.model.speech.encoder.subsampling.out, tiny.model.vision.encoder)
+    parts = (tiny.model.speech.encoder.blocks[0], tiny.model.vision.encoder)
     hooks = [part.register_forward_hook(lambda part, *_: calls.append(part)) for part in parts]
     together: list[list[int]] = [[] for _ in conversations]
     requests = [Request(inputs, Sampling(max_tokens=8)) for inputs in conversations]
