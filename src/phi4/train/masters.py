@@ -70,12 +70,14 @@ class Masters:
         Returns:
             The norm of the gradient before clipping. If it is not finite, nothing is changed.
         """
-        norms = torch.stack(torch._foreach_norm(self.gradients)).tolist()
-        norm = float(nn.utils.clip_grad_norm_(list(self.masters.values()), self.max_grad_norm))
+        norms = torch.stack(torch._foreach_norm(self.gradients))
+        total = torch.linalg.vector_norm(norms)
+        norm = float(total)
         if norm == norm and norm != float("inf"):
+            nn.utils.clip_grads_with_norm_(self.masters.values(), self.max_grad_norm, total)
             for group in self.adamw.param_groups:
                 group["lr"] = learning_rate * group["factor"]
-            self._step([own > 0 for own in norms])
+            self._step((norms > 0).tolist())
             self.publish()
         torch._foreach_zero_(self.gradients)
         return norm
