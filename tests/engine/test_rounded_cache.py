@@ -70,7 +70,7 @@ def test_a_pass_key_is_found_where_an_exact_cache_finds_it(
 
 @pytest.mark.parametrize("mode", MODES)
 def test_plain_torch_serves_rounded_caches_too(monkeypatch: pytest.MonkeyPatch, tiny: LoadedModel, mode: str) -> None:
-    """Another order of sums may round a key to the next byte, hence not bit for bit."""
+    """It attends in fp32, and another order of sums may round a key to the next byte."""
     request = Request(conversation(tiny.config, mode, 30, seed=1), Sampling(max_tokens=6, logprobs=0))
     kernel = list(Engine(tiny.model, (), cache_dtype=torch.int8).submit(request))
     monkeypatch.setattr(step, "can_attend", lambda stored, dtype: False)
@@ -79,7 +79,7 @@ def test_plain_torch_serves_rounded_caches_too(monkeypatch: pytest.MonkeyPatch, 
     for one, other in zip(plain, kernel, strict=True):
         assert one.log_probabilities is not None
         assert other.log_probabilities is not None
-        assert abs(one.log_probabilities.chosen - other.log_probabilities.chosen) < 1e-2
+        assert abs(one.log_probabilities.chosen - other.log_probabilities.chosen) < 0.1
 
 
 def test_other_types_are_refused(tiny: LoadedModel) -> None:

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from phi4.checkpoint.config_json import read_decoder
 from phi4.checkpoint.weights import LoadedModel
-from phi4.kernels.cached_bytes import restore_heads, round_heads
+from phi4.kernels.cached_bytes import restore_heads, round_heads, scale_counts
 from phi4.model.paged_cache import PagedCache, bytes_per_token
 
 
@@ -52,7 +52,10 @@ def test_bytes_are_read_back_as_they_were_rounded_wherever_the_blocks_lie(tiny: 
     config = tiny.config.decoder
     cache = PagedCache(config, num_blocks=6, block_tokens=4, dtype=torch.int8, device=torch.device("cpu"))
     keys, values = torch.randn(2, 10, config.num_key_value_heads, config.head_dim).bfloat16()
-    expected = [restore_heads(*round_heads(heads), torch.bfloat16).transpose(0, 1) for heads in (keys, values)]
+    expected = [
+        restore_heads(*round_heads(heads, count), torch.bfloat16).transpose(0, 1)
+        for heads, count in zip((keys, values), scale_counts(keys.shape[-1]), strict=True)
+    ]
     for blocks in ([2, 3, 4], [5, 0, 1]):
         row = cache.row(blocks)
         row.write(0, 0, keys[:7], values[:7])

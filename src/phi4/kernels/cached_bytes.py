@@ -9,14 +9,19 @@ from phi4.kernels.quantised import round_groups
 GROUP_VALUES = 32
 
 
-def group_values(head_dim: int) -> int:
-    """Neighbouring values of a head that share a scale: 32, or 16 and less where heads are no multiple of that."""
+def key_group(head_dim: int) -> int:
+    """Neighbouring values of a key that share a scale: 32, or 16 and less where heads are no multiple of that."""
     return math.gcd(head_dim, GROUP_VALUES)
 
 
-def round_heads(heads: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Rounds heads, [..., head_dim]: the bytes, int8 [..., head_dim], and their scales, float32 [..., groups]."""
-    numbers, scales = round_groups(heads.float().unflatten(-1, (-1, group_values(heads.shape[-1]))))
+def scale_counts(head_dim: int) -> tuple[int, int]:
+    """Scales of a key, one for each of its groups, and of a value, which has one: some channels of keys are large."""
+    return head_dim // key_group(head_dim), 1
+
+
+def round_heads(heads: torch.Tensor, scales_of_head: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Rounds heads, [..., head_dim]: bytes, int8 [..., head_dim], and scales, float32 [..., scales_of_head]."""
+    numbers, scales = round_groups(heads.float().unflatten(-1, (scales_of_head, -1)))
     return numbers.flatten(-2).to(torch.int8), scales
 
 

@@ -6,12 +6,12 @@ from typing import Any
 
 import torch
 
-from phi4.kernels.cached_bytes import group_values
+from phi4.kernels.cached_bytes import scale_counts
 from phi4.kernels.instructions import DTYPES, LEVELS, NATIVE, can_run, describe
 
 # New tokens, tokens before them, and the slots of all of them: first <= slot < last, in the conversation's order.
 Part = tuple[int, int, Sequence[tuple[int, int]]]
-# Those of the keys and of the values of a layer that are bytes, float32 [kv_heads, slots, groups] each.
+# Those of a layer's keys and values that are bytes, float32 [kv_heads, slots, groups] and [kv_heads, slots, 1].
 Scales = tuple[torch.Tensor, torch.Tensor]
 
 
@@ -20,7 +20,8 @@ class PagedAttention:
     """The conversations of one step.
 
     Every token gets the same bits whatever stands beside it in a step, however its prompt was cut, and for any number
-    of threads. Products are summed in fp32.
+    of threads. Products are summed in fp32; those with bytes as whole numbers, where the processor multiplies them:
+    queries and weights are rounded to 8 bits there (cpp/byte_attention.cpp).
 
     Attributes:
         conversations: what the native module knows of them.
@@ -99,8 +100,8 @@ class PagedAttention:
     def _check(self, news: Sequence[torch.Tensor], caches: Sequence[torch.Tensor], scales: Scales | None) -> None:
         """Refuses what the conversations or the kernel do not fit."""
         dtype = news[0].dtype if scales is None else torch.int8
-        groups = (*caches[0].shape[:2], caches[0].shape[2] // group_values(caches[0].shape[2]))
         (tokens, heads, head_dim), (kv_heads, slots, _) = news[0].shape, caches[0].shape
+        counts = scale_counts(head_dim)
         fits = (
             tokens == self.conversations.num_tokens
             and self.conversations.num_slots <= slots
@@ -108,7 +109,8 @@ class PagedAttention:
             and all(new.shape == (tokens, kv_heads, head_dim) for new in news[1:])
             and all(cache.shape == (kv_heads, slots, head_dim) and cache.is_contiguous() for cache in caches)
             and all(new.stride()[1:] == (head_dim, 1) for new in news)
-            and all(part.shape == groups and part.dtype == torch.float32 for part in scales or ())
+            and all(part.shape == (kv_heads, slots, n) for part, n in zip(scales or (), counts, strict=False))
+            and all(part.dtype == torch.float32 for part in scales or ())
             and all(part.is_contiguous() and part.device.type == "cpu" for part in scales or ())
             and all(cache.dtype == dtype and can_attend(cache, news[0].dtype) for cache in caches)
             and can_run(*news)

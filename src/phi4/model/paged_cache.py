@@ -6,14 +6,15 @@ from dataclasses import dataclass
 import torch
 
 from phi4.config import DecoderConfig
-from phi4.kernels.cached_bytes import group_values, restore_heads, round_heads
+from phi4.kernels.cached_bytes import restore_heads, round_heads, scale_counts
 
 
 def bytes_per_token(config: DecoderConfig, dtype: torch.dtype) -> int:
     """What a cache of a type takes for the keys and values of one token, in all layers."""
     scales = 0
     if dtype == torch.int8:
-        scales = config.kv_values_per_token // group_values(config.head_dim) * torch.float32.itemsize
+        heads = config.kv_values_per_token // (2 * config.head_dim)
+        scales = heads * sum(scale_counts(config.head_dim)) * torch.float32.itemsize
     return config.kv_values_per_token * dtype.itemsize + scales
 
 
@@ -24,15 +25,16 @@ class PagedCache:
     neighbours, so that a conversation whose blocks are neighbours is read as a view, one head after the other. On the
     CPU the operating system provides memory for what was written only.
 
-    Storage of the type int8 takes keys and values of any type: they are rounded when they are written, with a scale for
-    each group of values of a head.
+    Storage of the type int8 takes keys and values of any type: they are rounded when they are written, with scales for
+    each head.
 
     Attributes:
         num_blocks: blocks of the storage.
         block_tokens: slots, one for each token, in a block.
         keys: of each layer.
         values: of each layer.
-        scales: of each layer's keys and values where they are bytes, [kv_heads, slots, groups] each; else None.
+        scales: of each layer's keys and values where they are bytes, [kv_heads, slots, groups] and
+            [kv_heads, slots, 1]; else None.
     """
 
     def __init__(
@@ -46,8 +48,8 @@ class PagedCache:
         self.values = [torch.empty(shape, dtype=dtype, device=device) for _ in layers]
         self.scales: list[tuple[torch.Tensor, torch.Tensor]] | None = None
         if dtype == torch.int8:
-            groups = (*shape[:2], config.head_dim // group_values(config.head_dim))
-            self.scales = [(torch.empty(groups, device=device), torch.empty(groups, device=device)) for _ in layers]
+            of_key, of_value = ((*shape[:2], count) for count in scale_counts(config.head_dim))
+            self.scales = [(torch.empty(of_key, device=device), torch.empty(of_value, device=device)) for _ in layers]
 
     @property
     def memory_bytes(self) -> int:
@@ -99,7 +101,7 @@ class CacheRow:
             return self._store(stored[0], start, keys), self._store(stored[1], start, values)
         histories = []
         for storage, scales, heads in zip(stored, self.cache.scales[layer], (keys, values), strict=True):
-            new_bytes, new_scales = round_heads(heads)
+            new_bytes, new_scales = round_heads(heads, scales.shape[-1])
             history = self._store(storage, start, new_bytes), self._store(scales, start, new_scales)
             histories.append(restore_heads(*history, heads.dtype))
         return histories[0], histories[1]

@@ -20,7 +20,6 @@ namespace phi4 {
 namespace PHI4_LEVEL {
 namespace {
 
-constexpr int KEY_BLOCK = 64;
 // Tokens of a tile; with a group of heads each, their queries pass over a block of keys while it is in the cache.
 constexpr int QUERY_TOKENS = 16;
 // Queries that share the reading of a key: their sums are in registers.
@@ -28,6 +27,7 @@ constexpr int QUERIES_TOGETHER = 3;
 
 #include "numbers.h"
 #include "vectors.h"
+#include "attention_tiles.h"
 
 // What one query knows after the keys so far.
 template <int HEAD_DIM>
@@ -51,64 +51,62 @@ inline Vector load(const int8_t* source) {
 #endif
 }
 
-// One head of one token in the cache.
-template <typename S>
+// One head of one token in the cache; GROUP of its values share a scale, if they are bytes.
+template <typename S, int GROUP>
 struct Stored {
     const S* values;
     Vector load_from(int d) const { return load(values + d); }
 };
 
-template <>
-struct Stored<int8_t> {
+template <int GROUP>
+struct Stored<int8_t, GROUP> {
     const int8_t* values;
     const float* scales;
-    Vector load_from(int d) const { return load(values + d) * scales[d / GROUP_VALUES]; }
+    Vector load_from(int d) const { return load(values + d) * scales[d / GROUP]; }
 };
 
 // The slots of one head, for all conversations.
-template <int HEAD_DIM, typename S>
+template <int HEAD_DIM, typename S, int GROUP>
 struct Storage {
     const S* values;
     const float* scales;
-    Stored<S> at(int64_t slot) const {
+    Storage(const void* all_values, const float* all_scales, int64_t first_slot)
+        : values(static_cast<const S*>(all_values) + first_slot * HEAD_DIM),
+          scales(all_scales == nullptr ? nullptr : all_scales + first_slot * (HEAD_DIM / GROUP)) {}
+    Stored<S, GROUP> at(int64_t slot) const {
         if constexpr (sizeof(S) == 1)
-            return {values + slot * HEAD_DIM, scales + slot * groups_of_head(HEAD_DIM)};
+            return {values + slot * HEAD_DIM, scales + slot * (HEAD_DIM / GROUP)};
         else
             return {values + slot * HEAD_DIM};
     }
 };
 
+template <int HEAD_DIM>
+constexpr int KEY_GROUP = HEAD_DIM < GROUP_VALUES ? HEAD_DIM : GROUP_VALUES;
+
 template <int HEAD_DIM, typename S>
-Storage<HEAD_DIM, S> storage_of(const void* values, const float* scales, int64_t first_slot) {
-    const float* own_scales = scales == nullptr ? nullptr : scales + first_slot * groups_of_head(HEAD_DIM);
-    return {static_cast<const S*>(values) + first_slot * HEAD_DIM, own_scales};
-}
+using Keys = Storage<HEAD_DIM, S, KEY_GROUP<HEAD_DIM>>;
+template <int HEAD_DIM, typename S>
+using Values = Storage<HEAD_DIM, S, HEAD_DIM>;
 
 // Where the tokens of a block are stored. Behind the last of them stands that one again.
-template <typename S>
+template <int HEAD_DIM, typename S>
 struct Block {
-    Stored<S> keys[KEY_BLOCK];
-    Stored<S> values[KEY_BLOCK];
+    Stored<S, KEY_GROUP<HEAD_DIM>> keys[KEY_BLOCK];
+    Stored<S, HEAD_DIM> values[KEY_BLOCK];
 };
 
 // Finds the tokens first <= position < last of a conversation.
 template <int HEAD_DIM, typename S>
 void find_tokens(
-    const Storage<HEAD_DIM, S>& keys, const Storage<HEAD_DIM, S>& values, const Segment& segment, int64_t first,
-    int64_t last, Block<S>& block) {
-    for (int64_t n = 0; n < segment.num_runs; ++n) {
-        const Run& run = segment.runs[n];
-        const int64_t low = run.position > first ? run.position : first;
-        const int64_t high = run.position + run.count < last ? run.position + run.count : last;
-        for (int64_t position = low; position < high; ++position) {
-            const int64_t slot = run.slot + position - run.position;
-            block.keys[position - first] = keys.at(slot);
-            block.values[position - first] = values.at(slot);
-        }
-    }
-    for (int64_t n = last - first; n < KEY_BLOCK; ++n) {
-        block.keys[n] = block.keys[last - first - 1];
-        block.values[n] = block.values[last - first - 1];
+    const Keys<HEAD_DIM, S>& keys, const Values<HEAD_DIM, S>& values, const Segment& segment, int64_t first, int64_t last,
+    Block<HEAD_DIM, S>& block) {
+    int64_t slots[KEY_BLOCK];
+    find_slots(segment, first, last, slots);
+    for (int64_t n = 0; n < KEY_BLOCK; ++n) {
+        const int64_t slot = slots[n < last - first ? n : last - first - 1];
+        block.keys[n] = keys.at(slot);
+        block.values[n] = values.at(slot);
     }
 }
 
@@ -130,7 +128,7 @@ void weigh(Query<HEAD_DIM>& own, float* scores, int64_t count) {
 
 // Lets some queries see the first keys of a block, `keys` at most. All of them see at least one.
 template <int HEAD_DIM, int QUERIES, typename S>
-void add_block(Query<HEAD_DIM>* own, const Block<S>& block, int64_t start, int keys) {
+void add_block(Query<HEAD_DIM>* own, const Block<HEAD_DIM, S>& block, int64_t start, int keys) {
     float scores[QUERIES][KEY_BLOCK];
     for (int key = 0; key < keys; key += 4) {
         Vector sums[QUERIES][4] = {};
@@ -169,8 +167,8 @@ template <int HEAD_DIM, typename T, typename S>
 void attend_tile(const Layer& layer, const Segment& segment, int64_t first, int64_t tokens, int kv_head) {
     const int group = layer.heads / layer.kv_heads;
     const float scale = 1.0f / std::sqrt(static_cast<float>(HEAD_DIM));
-    const auto keys = storage_of<HEAD_DIM, S>(layer.keys, layer.key_scales, kv_head * layer.slots);
-    const auto values = storage_of<HEAD_DIM, S>(layer.values, layer.value_scales, kv_head * layer.slots);
+    const Keys<HEAD_DIM, S> keys(layer.keys, layer.key_scales, kv_head * layer.slots);
+    const Values<HEAD_DIM, S> values(layer.values, layer.value_scales, kv_head * layer.slots);
     const int64_t num_queries = tokens * group;
     auto* queries = static_cast<Query<HEAD_DIM>*>(std::malloc(num_queries * sizeof(Query<HEAD_DIM>)));
     for (int64_t n = 0; n < num_queries; ++n) {
@@ -184,10 +182,10 @@ void attend_tile(const Layer& layer, const Segment& segment, int64_t first, int6
         queries[n].history = segment.cached + token + 1;
     }
     const int64_t history = segment.cached + first + tokens;
-    Block<S> block;
+    Block<HEAD_DIM, S> block;
     for (int64_t start = 0; start < history; start += KEY_BLOCK) {
         const int64_t end = start + KEY_BLOCK < history ? start + KEY_BLOCK : history;
-        find_tokens<HEAD_DIM>(keys, values, segment, start, end, block);
+        find_tokens<HEAD_DIM, S>(keys, values, segment, start, end, block);
         int64_t n = 0;
         while (n < num_queries && queries[n].history <= start) ++n;
         for (; n + QUERIES_TOGETHER <= num_queries; n += QUERIES_TOGETHER)
@@ -203,37 +201,16 @@ void attend_tile(const Layer& layer, const Segment& segment, int64_t first, int6
     std::free(queries);
 }
 
-template <int HEAD_DIM, typename T, typename S>
-void attend_all(const Layer& layer, const Segment* segments, int64_t num_segments, int threads) {
-    // One item is a tile of a segment with one key head. Long tiles first would balance better; segments come as they are.
-    int64_t num_tiles = 0;
-    for (int64_t n = 0; n < num_segments; ++n) num_tiles += (segments[n].length + QUERY_TOKENS - 1) / QUERY_TOKENS;
-    struct Tile {
-        int64_t segment, first, tokens;
-    };
-    auto* tiles = static_cast<Tile*>(std::malloc(num_tiles * sizeof(Tile)));
-    int64_t at = 0;
-    for (int64_t n = 0; n < num_segments; ++n)
-        for (int64_t first = 0; first < segments[n].length; first += QUERY_TOKENS) {
-            const int64_t rest = segments[n].length - first;
-            tiles[at++] = {n, first, rest < QUERY_TOKENS ? rest : QUERY_TOKENS};
-        }
-    const int64_t num_items = num_tiles * layer.kv_heads;
-#pragma omp parallel for schedule(dynamic) num_threads(threads) if (threads > 1)
-    for (int64_t item = 0; item < num_items; ++item) {
-        const Tile& tile = tiles[item / layer.kv_heads];
-        attend_tile<HEAD_DIM, T, S>(
-            layer, segments[tile.segment], tile.first, tile.tokens, static_cast<int>(item % layer.kv_heads));
-    }
-    std::free(tiles);
-}
-
 template <int HEAD_DIM>
 void attend_typed(const Layer& layer, const Segment* segments, int64_t num_segments, int threads) {
     const bool bytes = layer.key_scales != nullptr;
-    const auto run = layer.bf16 ? (bytes ? attend_all<HEAD_DIM, bf16, int8_t> : attend_all<HEAD_DIM, bf16, bf16>)
-                                : (bytes ? attend_all<HEAD_DIM, float, int8_t> : attend_all<HEAD_DIM, float, float>);
-    run(layer, segments, num_segments, threads);
+    const auto attend = layer.bf16 ? (bytes ? attend_tile<HEAD_DIM, bf16, int8_t> : attend_tile<HEAD_DIM, bf16, bf16>)
+                                   : (bytes ? attend_tile<HEAD_DIM, float, int8_t> : attend_tile<HEAD_DIM, float, float>);
+    for_each_tile(
+        layer, segments, num_segments, QUERY_TOKENS, threads,
+        [&](const Segment& segment, int64_t first, int64_t tokens, int kv_head) {
+            attend(layer, segment, first, tokens, kv_head);
+        });
 }
 
 }  // namespace

@@ -26,9 +26,9 @@ struct Layer {
     const void* queries;  // [tokens, heads, head_dim]
     const void* keys;     // the cache's, [kv_heads, slots, head_dim]
     const void* values;   // [kv_heads, slots, head_dim]
-    // Of keys and values that are bytes, [kv_heads, slots, groups]; null where they are numbers like the queries.
-    const float* key_scales;
-    const float* value_scales;
+    // Of keys and values that are bytes; null where they are numbers like the queries.
+    const float* key_scales;    // [kv_heads, slots, groups]
+    const float* value_scales;  // [kv_heads, slots]
     void* outputs;  // [tokens, heads, head_dim]
     int64_t query_stride;
     int64_t slots;
@@ -49,5 +49,10 @@ PHI4_DECLARE(plain)
 PHI4_DECLARE(avx2)
 PHI4_DECLARE(avx512)
 #undef PHI4_DECLARE
+
+// The same over a cache of bytes, in whole numbers.
+namespace avx512_vnni {
+void attend_bytes(const Layer& layer, const Segment* segments, int64_t num_segments, int threads);
+}
 
 }  // namespace phi4

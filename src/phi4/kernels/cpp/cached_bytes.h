@@ -5,14 +5,14 @@
 
 namespace phi4 {
 
-// Neighbouring values of a head that share a scale; a head of 16 values is one group.
+// Neighbouring values of a key that share a scale; one of 16 values is one group, and so is every value.
 constexpr int GROUP_VALUES = 32;
 
-inline int64_t groups_of_head(int64_t head_dim) { return (head_dim + GROUP_VALUES - 1) / GROUP_VALUES; }
+inline int group_of_key(int head_dim) { return head_dim < GROUP_VALUES ? head_dim : GROUP_VALUES; }
 
 #define PHI4_DECLARE(level)                                                                                \
     namespace level {                                                                                      \
-    void round_head(const void* source, bool bf16, int head_dim, int8_t* values, float* scales);           \
+    void round_head(const void* source, bool bf16, int head_dim, int group, int8_t* values, float* scales); \
     }
 PHI4_DECLARE(plain)
 PHI4_DECLARE(avx2)

@@ -36,6 +36,7 @@ bool has_head_dim(int head_dim) {
 struct Level {
     std::string name;
     decltype(&plain::attend) attend;
+    decltype(&plain::attend) attend_bytes;
     decltype(&plain::round_head) round_head;
     decltype(&plain::multiply) multiply;
     decltype(&plain::rms_norm) rms_norm;
@@ -45,10 +46,10 @@ struct Level {
     decltype(&plain::multiply_quantised) multiply_quantised;
 };
 
-#define PHI4_LEVEL_OF(name, level, products, bytes)                                                        \
+#define PHI4_LEVEL_OF(name, level, products, bytes, attend_bytes)                                          \
     Level {                                                                                                \
-        name, level::attend, level::round_head, products::multiply, level::rms_norm, level::swiglu,        \
-            level::rotate, bytes::quantise_rows, bytes::multiply_quantised                                 \
+        name, level::attend, attend_bytes, level::round_head, products::multiply, level::rms_norm,         \
+            level::swiglu, level::rotate, bytes::quantise_rows, bytes::multiply_quantised                  \
     }
 
 // The levels that this processor has, the best one first.
@@ -61,13 +62,13 @@ const std::vector<Level>& levels() {
                             __builtin_cpu_supports("fma");
         const bool vnni = avx512 && __builtin_cpu_supports("avx512vnni");
         if (vnni && __builtin_cpu_supports("avx512bf16"))
-            found.push_back(PHI4_LEVEL_OF("avx512_bf16", avx512, avx512_bf16, avx512_vnni));
-        if (vnni) found.push_back(PHI4_LEVEL_OF("avx512_vnni", avx512, avx512, avx512_vnni));
-        if (avx512) found.push_back(PHI4_LEVEL_OF("avx512", avx512, avx512, avx512));
+            found.push_back(PHI4_LEVEL_OF("avx512_bf16", avx512, avx512_bf16, avx512_vnni, avx512_vnni::attend_bytes));
+        if (vnni) found.push_back(PHI4_LEVEL_OF("avx512_vnni", avx512, avx512, avx512_vnni, avx512_vnni::attend_bytes));
+        if (avx512) found.push_back(PHI4_LEVEL_OF("avx512", avx512, avx512, avx512, avx512::attend));
         if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c"))
-            found.push_back(PHI4_LEVEL_OF("avx2", avx2, avx2, avx2));
+            found.push_back(PHI4_LEVEL_OF("avx2", avx2, avx2, avx2, avx2::attend));
 #endif
-        found.push_back(PHI4_LEVEL_OF("plain", plain, plain, plain));
+        found.push_back(PHI4_LEVEL_OF("plain", plain, plain, plain, plain::attend));
         return found;
     }();
     return found;
@@ -226,16 +227,16 @@ public:
     }
 
     // `scales` is null where the storage holds the same type as the rows.
-    void write(const Level& level, const char* rows, int64_t row_bytes, char* storage, float* scales, int64_t slots,
-               int kv_heads, int head_dim, bool bf16) const {
-        const int64_t head_bytes = head_dim * (bf16 ? 2 : 4), groups = groups_of_head(head_dim);
+    void write(const Level& level, const char* rows, int64_t row_bytes, char* storage, float* scales, int group,
+               int64_t slots, int kv_heads, int head_dim, bool bf16) const {
+        const int64_t head_bytes = head_dim * (bf16 ? 2 : 4), groups = head_dim / group;
         if (scales == nullptr)
             for_new_heads(rows, row_bytes, slots, kv_heads, head_bytes, [=](const char* head, int64_t place) {
                 std::memcpy(storage + place * head_bytes, head, head_bytes);
             });
         else
             for_new_heads(rows, row_bytes, slots, kv_heads, head_bytes, [=, &level](const char* head, int64_t place) {
-                level.round_head(head, bf16, head_dim, reinterpret_cast<int8_t*>(storage) + place * head_dim,
+                level.round_head(head, bf16, head_dim, group, reinterpret_cast<int8_t*>(storage) + place * head_dim,
                                  scales + place * groups);
             });
     }
@@ -258,9 +259,9 @@ public:
         auto* key_scales = reinterpret_cast<float*>(scales.first);
         auto* value_scales = reinterpret_cast<float*>(scales.second);
         write(own, reinterpret_cast<const char*>(std::get<1>(news)), std::get<1>(strides) * value_bytes,
-              reinterpret_cast<char*>(cache.first), key_scales, slots, kv_heads, head_dim, bf16);
+              reinterpret_cast<char*>(cache.first), key_scales, group_of_key(head_dim), slots, kv_heads, head_dim, bf16);
         write(own, reinterpret_cast<const char*>(std::get<2>(news)), std::get<2>(strides) * value_bytes,
-              reinterpret_cast<char*>(cache.second), value_scales, slots, kv_heads, head_dim, bf16);
+              reinterpret_cast<char*>(cache.second), value_scales, head_dim, slots, kv_heads, head_dim, bf16);
         const Layer layer{
             reinterpret_cast<const void*>(std::get<0>(news)),
             reinterpret_cast<const void*>(cache.first),
@@ -275,7 +276,8 @@ public:
             head_dim,
             bf16,
         };
-        own.attend(layer, segments_.data(), static_cast<int64_t>(segments_.size()), threads);
+        const auto attend = key_scales == nullptr ? own.attend : own.attend_bytes;
+        attend(layer, segments_.data(), static_cast<int64_t>(segments_.size()), threads);
     }
 
 private:
