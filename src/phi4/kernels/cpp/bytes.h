@@ -25,6 +25,15 @@ inline Sixteen times_sixteen(Sixteen a) { return {_mm512_slli_epi32(a.lanes, 4)}
 inline Floats no_floats() { return {_mm512_setzero_ps()}; }
 inline Floats load_floats(const float* source) { return {_mm512_loadu_ps(source)}; }
 inline void store_floats(float* target, Floats values) { _mm512_storeu_ps(target, values.lanes); }
+// As `narrow` of numbers.h does.
+inline void store_narrow(bf16* target, Floats values) {
+    const __m512i bits = _mm512_castps_si512(values.lanes), one = _mm512_set1_epi32(1);
+    const __m512i odd = _mm512_and_si512(_mm512_srli_epi32(bits, 16), one);
+    const __m512i rounded = _mm512_add_epi32(_mm512_add_epi32(bits, _mm512_set1_epi32(0x7fff)), odd);
+    const __mmask16 none = _mm512_cmp_ps_mask(values.lanes, values.lanes, _CMP_UNORD_Q);
+    const __m512i narrow = _mm512_mask_mov_epi32(_mm512_srli_epi32(rounded, 16), none, _mm512_set1_epi32(0x7fc0));
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(target), _mm512_cvtepi32_epi16(narrow));
+}
 inline Floats times(Floats a, Floats b) { return {_mm512_mul_ps(a.lanes, b.lanes)}; }
 // sum + number * factor, rounded twice: torch has no fused form.
 inline Floats add_scaled(Floats sum, Sixteen number, float factor) {
@@ -146,4 +155,12 @@ inline Sixteen add_small(Sixteen sum, Codes weights, int32_t inputs) {
                                          weights.bytes[4 * n + 3] * input[3]);
 }
 #undef PHI4_EACH
+#endif
+
+#if !defined(__AVX512F__)
+inline void store_narrow(bf16* target, Floats values) {
+    float wide[BLOCK_OUTPUTS];
+    store_floats(wide, values);
+    for (int n = 0; n < BLOCK_OUTPUTS; ++n) narrow(wide[n], target + n);
+}
 #endif

@@ -115,7 +115,7 @@ void multiply_quantised(
     const std::string& level,
     int threads,
     std::pair<uintptr_t, int64_t> rows,                          // address and stride, in values
-    std::tuple<uintptr_t, uintptr_t, uintptr_t> quantised_rows,  // values, scales, sums: room for them
+    std::tuple<uintptr_t, uintptr_t, uintptr_t> quantised_rows,  // values, scales, offsets: room for them
     std::tuple<uintptr_t, uintptr_t, uintptr_t> weights,         // codes, steps or 0, scales
     uintptr_t results,
     std::tuple<int64_t, int64_t, int64_t> sizes,  // rows, blocks of outputs, groups of inputs

@@ -42,21 +42,21 @@ void quantise_all(const T* rows, int64_t row_stride, const ByteRows& quantised, 
     for (int64_t row = 0; row < quantised.num_rows; ++row)
         for (int64_t group = 0; group < groups; ++group) {
             const int64_t place = row * groups + group;
-            quantised.sums[place] = round_group<GROUP_INPUTS>(
+            const int32_t total = round_group<GROUP_INPUTS>(
                 rows + row * row_stride + group * GROUP_INPUTS, quantised.values + place * GROUP_INPUTS,
                 quantised.scales + place);
+            quantised.offsets[place] = -MIDDLE * total;
         }
 }
 
 // Sixteen results of one row, from sums that lack the outputs' scales.
 inline void finish(const QuantisedProduct& product, int64_t row, int64_t block, Floats sums) {
-    float results[BLOCK_OUTPUTS];
-    store_floats(results, times(sums, load_floats(product.scales + block * BLOCK_OUTPUTS)));
+    const Floats results = times(sums, load_floats(product.scales + block * BLOCK_OUTPUTS));
     const int64_t place = (row * product.blocks + block) * BLOCK_OUTPUTS;
     if (product.bf16)
-        for (int n = 0; n < BLOCK_OUTPUTS; ++n) narrow(results[n], static_cast<bf16*>(product.results) + place + n);
+        store_narrow(static_cast<bf16*>(product.results) + place, results);
     else
-        std::memcpy(static_cast<float*>(product.results) + place, results, sizeof results);
+        store_floats(static_cast<float*>(product.results) + place, results);
 }
 
 // The sums of one group of codes of 4 bits, for each row: sixteen whole numbers.
@@ -80,7 +80,7 @@ inline void add_group_of_four(
     const uint8_t* steps = product.steps + place * 2 * BLOCK_OUTPUTS;
     const Sixteen step = widen_bytes(steps), lowest = minus(widen_bytes(steps + BLOCK_OUTPUTS), all(MIDDLE));
     for (int r = 0; r < ROWS; ++r) {
-        const int32_t total = product.rows.sums[(row + r) * groups + group];
+        const int32_t total = -(product.rows.offsets[(row + r) * groups + group] / MIDDLE);
         sums[r] = plus(times(step, sums[r]), times(lowest, all(total)));
     }
 }
@@ -92,7 +92,7 @@ inline void add_group_of_eight(
     const int64_t groups = product.rows.groups;
     const uint8_t* codes = product.codes + (block * groups + group) * QUADS * CODE_BYTES;
     const int8_t* inputs = product.rows.values + (row * groups + group) * GROUP_INPUTS;
-    for (int r = 0; r < ROWS; ++r) sums[r] = all(-MIDDLE * product.rows.sums[(row + r) * groups + group]);
+    for (int r = 0; r < ROWS; ++r) sums[r] = all(product.rows.offsets[(row + r) * groups + group]);
     for (int quad = 0; quad < QUADS; ++quad) {
         const Codes both = load_codes(codes + quad * CODE_BYTES);
         __builtin_prefetch(codes + quad * CODE_BYTES + AHEAD_BYTES);

@@ -11,9 +11,9 @@ constexpr int BLOCK_OUTPUTS = 16;
 
 // Rows as numbers of 8 bits.
 struct ByteRows {
-    int8_t* values;  // [num_rows, inputs]
-    float* scales;   // of each group, [num_rows, groups]
-    int32_t* sums;   // of each group's numbers, [num_rows, groups]
+    int8_t* values;    // [num_rows, inputs]
+    float* scales;     // of each group, [num_rows, groups]
+    int32_t* offsets;  // -128 times the sum of each group's numbers, [num_rows, groups]: see quantised.cpp
     int64_t num_rows;
     int64_t groups;
 };
