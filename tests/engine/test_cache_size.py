@@ -26,8 +26,8 @@ def test_a_model_with_a_short_context_has_room_for_many_conversations() -> None:
 
 
 def test_bytes_leave_room_for_almost_twice_the_tokens(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A token of mini takes 131,072 bytes in bf16; of int8, 65,536 and 2,048 scales of 4 bytes each."""
+    """A token of mini takes 131,072 bytes in bf16; of int8, 65,536 and 1,280 scales of 4 bytes each."""
     monkeypatch.setattr(cache_size, "memory_bytes", lambda device: 4 * 2**30)
     config = load_preset("mini").config.decoder
     assert default_cache_tokens(config, torch.bfloat16, CPU) == 2**30 // 131_072
-    assert default_cache_tokens(config, torch.int8, CPU) == 2**30 // (65_536 + 8_192)
+    assert default_cache_tokens(config, torch.int8, CPU) == 2**30 // (65_536 + 5_120)

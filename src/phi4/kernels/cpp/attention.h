@@ -54,5 +54,9 @@ PHI4_DECLARE(avx512)
 namespace avx512_vnni {
 void attend_bytes(const Layer& layer, const Segment* segments, int64_t num_segments, int threads);
 }
+// The same over a cache of bf16, for queries of bf16, in products of bf16.
+namespace avx512_bf16 {
+void attend_halves(const Layer& layer, const Segment* segments, int64_t num_segments, int threads);
+}
 
 }  // namespace phi4

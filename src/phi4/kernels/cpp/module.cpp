@@ -36,6 +36,7 @@ bool has_head_dim(int head_dim) {
 struct Level {
     std::string name;
     decltype(&plain::attend) attend;
+    decltype(&plain::attend) attend_halves;
     decltype(&plain::attend) attend_bytes;
     decltype(&plain::round_head) round_head;
     decltype(&plain::multiply) multiply;
@@ -46,29 +47,38 @@ struct Level {
     decltype(&plain::multiply_quantised) multiply_quantised;
 };
 
-#define PHI4_LEVEL_OF(name, level, products, bytes, attend_bytes)                                          \
-    Level {                                                                                                \
-        name, level::attend, attend_bytes, level::round_head, products::multiply, level::rms_norm,         \
-            level::swiglu, level::rotate, bytes::quantise_rows, bytes::multiply_quantised                  \
+#define PHI4_LEVEL_OF(name, level)                                                                                 \
+    Level {                                                                                                        \
+        name, level::attend, level::attend, level::attend, level::round_head, level::multiply, level::rms_norm,    \
+            level::swiglu, level::rotate, level::quantise_rows, level::multiply_quantised                          \
     }
 
-// The levels that this processor has, the best one first.
+// The levels that this processor has, the best one first. One that has more instructions brings what they are for, and
+// the rest of the level below.
 const std::vector<Level>& levels() {
     static const std::vector<Level> found = [] {
-        std::vector<Level> found;
+        std::vector<Level> found = {PHI4_LEVEL_OF("plain", plain)};
 #ifdef PHI4_X86
+        if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c"))
+            found.insert(found.begin(), PHI4_LEVEL_OF("avx2", avx2));
         const bool avx512 = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
                             __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") &&
                             __builtin_cpu_supports("fma");
-        const bool vnni = avx512 && __builtin_cpu_supports("avx512vnni");
-        if (vnni && __builtin_cpu_supports("avx512bf16"))
-            found.push_back(PHI4_LEVEL_OF("avx512_bf16", avx512, avx512_bf16, avx512_vnni, avx512_vnni::attend_bytes));
-        if (vnni) found.push_back(PHI4_LEVEL_OF("avx512_vnni", avx512, avx512, avx512_vnni, avx512_vnni::attend_bytes));
-        if (avx512) found.push_back(PHI4_LEVEL_OF("avx512", avx512, avx512, avx512, avx512::attend));
-        if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c"))
-            found.push_back(PHI4_LEVEL_OF("avx2", avx2, avx2, avx2, avx2::attend));
+        if (avx512) found.insert(found.begin(), PHI4_LEVEL_OF("avx512", avx512));
+        if (avx512 && __builtin_cpu_supports("avx512vnni")) {
+            Level own = PHI4_LEVEL_OF("avx512_vnni", avx512);
+            own.attend_bytes = avx512_vnni::attend_bytes;
+            own.quantise_rows = avx512_vnni::quantise_rows;
+            own.multiply_quantised = avx512_vnni::multiply_quantised;
+            found.insert(found.begin(), own);
+            if (__builtin_cpu_supports("avx512bf16")) {
+                own.name = "avx512_bf16";
+                own.attend_halves = avx512_bf16::attend_halves;
+                own.multiply = avx512_bf16::multiply;
+                found.insert(found.begin(), own);
+            }
+        }
 #endif
-        found.push_back(PHI4_LEVEL_OF("plain", plain, plain, plain, plain::attend));
         return found;
     }();
     return found;
@@ -276,7 +286,7 @@ public:
             head_dim,
             bf16,
         };
-        const auto attend = key_scales == nullptr ? own.attend : own.attend_bytes;
+        const auto attend = key_scales != nullptr ? own.attend_bytes : bf16 ? own.attend_halves : own.attend;
         attend(layer, segments_.data(), static_cast<int64_t>(segments_.size()), threads);
     }
 
