@@ -6,8 +6,8 @@ much of what a loop reads from memory that is:
     python benchmarks/long_context.py decode --layers 2 --contexts 1024 8192 32768 --threads 1
 
 How long a prompt takes that is read in chunks: first the floor and an estimate from a few chunks, then, with --keep,
-the prompt itself for as many minutes as it may take. Keys and values are files in a directory; the same command goes on where
-it stopped. All of it, in about 12 GB of memory and 9 GB of files:
+the prompt itself for as many minutes as it may take. Keys and values are files in a directory; the same command goes
+on where it stopped. All of it, in about 12 GB of memory and 9 GB of files:
 
     python benchmarks/long_context.py prefill --layers 32 --tokens 131072 --keep DIRECTORY --minutes 1440
 """
