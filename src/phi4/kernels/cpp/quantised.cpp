@@ -28,6 +28,14 @@ constexpr int CODE_BYTES = 4 * BLOCK_OUTPUTS;
 constexpr int32_t MIDDLE = 128;
 // Codes are asked for this long before they are needed.
 constexpr int AHEAD_BYTES = 4096;
+// Rows that are multiplied together: their sums are in registers.
+#if defined(__AVX512VNNI__)
+constexpr int TILE_ROWS = 6;
+#else
+constexpr int TILE_ROWS = 4;
+#endif
+// Rows that share one pass over a block's weights: whole tiles.
+constexpr int64_t BLOCK_ROWS = 252;
 
 inline int32_t four_inputs(const int8_t* source) {
     int32_t four;
@@ -39,14 +47,17 @@ template <typename T>
 void quantise_all(const T* rows, int64_t row_stride, const ByteRows& quantised, int threads) {
     const int64_t groups = quantised.groups;
 #pragma omp parallel for num_threads(threads) if (threads > 1 && quantised.num_rows > 8)
-    for (int64_t row = 0; row < quantised.num_rows; ++row)
+    for (int64_t row = 0; row < quantised.num_rows; ++row) {
+        const int64_t tile = row / TILE_ROWS * TILE_ROWS, rest = quantised.num_rows - tile;
+        const int64_t tile_rows = rest < TILE_ROWS ? rest : TILE_ROWS;
         for (int64_t group = 0; group < groups; ++group) {
-            const int64_t place = row * groups + group;
+            const int64_t place = tile * groups + group * tile_rows + row - tile;
             const int32_t total = round_group<GROUP_INPUTS>(
                 rows + row * row_stride + group * GROUP_INPUTS, quantised.values + place * GROUP_INPUTS,
                 quantised.scales + place);
             quantised.offsets[place] = -MIDDLE * total;
         }
+    }
 }
 
 // Sixteen results of one row, from sums that lack the outputs' scales.
@@ -63,16 +74,16 @@ inline void finish(const QuantisedProduct& product, int64_t row, int64_t block, 
 template <int ROWS>
 inline void add_group_of_four(
     const QuantisedProduct& product, int64_t row, int64_t block, int64_t group, Sixteen (&sums)[ROWS]) {
-    const int64_t groups = product.rows.groups, place = block * groups + group;
+    const int64_t groups = product.rows.groups, place = block * groups + group, at = row * groups + group * ROWS;
     const uint8_t* codes = product.codes + place * (QUADS / 2) * CODE_BYTES;
-    const int8_t* inputs = product.rows.values + (row * groups + group) * GROUP_INPUTS;
+    const int8_t* inputs = product.rows.values + at * GROUP_INPUTS;
     for (int r = 0; r < ROWS; ++r) sums[r] = all(0);
     for (int quad = 0; quad < QUADS; quad += 2) {
         const Codes both = load_codes(codes + quad / 2 * CODE_BYTES);
         __builtin_prefetch(codes + quad / 2 * CODE_BYTES + AHEAD_BYTES);
         const Codes low = low_half(both), high = high_half(both);
         for (int r = 0; r < ROWS; ++r) {
-            const int8_t* own = inputs + r * groups * GROUP_INPUTS + quad * 4;
+            const int8_t* own = inputs + r * GROUP_INPUTS + quad * 4;
             sums[r] = add_small(sums[r], low, four_inputs(own));
             sums[r] = add_small(sums[r], high, four_inputs(own + 4));
         }
@@ -80,7 +91,7 @@ inline void add_group_of_four(
     const uint8_t* steps = product.steps + place * 2 * BLOCK_OUTPUTS;
     const Sixteen step = widen_bytes(steps), lowest = minus(widen_bytes(steps + BLOCK_OUTPUTS), all(MIDDLE));
     for (int r = 0; r < ROWS; ++r) {
-        const int32_t total = -(product.rows.offsets[(row + r) * groups + group] / MIDDLE);
+        const int32_t total = -(product.rows.offsets[at + r] / MIDDLE);
         sums[r] = plus(times(step, sums[r]), times(lowest, all(total)));
     }
 }
@@ -89,20 +100,20 @@ inline void add_group_of_four(
 template <int ROWS>
 inline void add_group_of_eight(
     const QuantisedProduct& product, int64_t row, int64_t block, int64_t group, Sixteen (&sums)[ROWS]) {
-    const int64_t groups = product.rows.groups;
+    const int64_t groups = product.rows.groups, at = row * groups + group * ROWS;
     const uint8_t* codes = product.codes + (block * groups + group) * QUADS * CODE_BYTES;
-    const int8_t* inputs = product.rows.values + (row * groups + group) * GROUP_INPUTS;
-    for (int r = 0; r < ROWS; ++r) sums[r] = all(product.rows.offsets[(row + r) * groups + group]);
+    const int8_t* inputs = product.rows.values + at * GROUP_INPUTS;
+    for (int r = 0; r < ROWS; ++r) sums[r] = all(product.rows.offsets[at + r]);
     for (int quad = 0; quad < QUADS; ++quad) {
         const Codes both = load_codes(codes + quad * CODE_BYTES);
         __builtin_prefetch(codes + quad * CODE_BYTES + AHEAD_BYTES);
 #if defined(__AVX512VNNI__)
         for (int r = 0; r < ROWS; ++r)
-            sums[r] = add_any(sums[r], both, four_inputs(inputs + r * groups * GROUP_INPUTS + quad * 4));
+            sums[r] = add_any(sums[r], both, four_inputs(inputs + r * GROUP_INPUTS + quad * 4));
 #else
         const Codes low = low_half(both), high = high_half(both);
         for (int r = 0; r < ROWS; ++r) {
-            const int32_t own = four_inputs(inputs + r * groups * GROUP_INPUTS + quad * 4);
+            const int32_t own = four_inputs(inputs + r * GROUP_INPUTS + quad * 4);
             sums[r] = add_small(sums[r], low, own);
             sums[r] = plus(sums[r], times_sixteen(add_small(all(0), high, own)));
         }
@@ -126,7 +137,7 @@ void multiply_tile(const QuantisedProduct& product, int64_t row, int64_t block) 
             else
                 add_group_of_eight(product, row, block + b, group, sums);
             for (int r = 0; r < ROWS; ++r)
-                results[b][r] = add_scaled(results[b][r], sums[r], product.rows.scales[(row + r) * groups + group]);
+                results[b][r] = add_scaled(results[b][r], sums[r], product.rows.scales[row * groups + group * ROWS + r]);
         }
     for (int b = 0; b < BLOCKS; ++b)
         for (int r = 0; r < ROWS; ++r) finish(product, row + r, block + b, results[b][r]);
@@ -134,7 +145,9 @@ void multiply_tile(const QuantisedProduct& product, int64_t row, int64_t block) 
 
 template <int BLOCKS, bool FOUR_BITS>
 void multiply_stored(const QuantisedProduct& product, int64_t row, int64_t last_row, int64_t block) {
-    for (; row + 4 <= last_row; row += 4) multiply_tile<4, BLOCKS, FOUR_BITS>(product, row, block);
+#if !defined(__AVX512VNNI__)
+    for (; row + TILE_ROWS <= last_row; row += TILE_ROWS) multiply_tile<TILE_ROWS, BLOCKS, FOUR_BITS>(product, row, block);
+#endif
     switch (last_row - row) {
         case 3: return multiply_tile<3, BLOCKS, FOUR_BITS>(product, row, block);
         case 2: return multiply_tile<2, BLOCKS, FOUR_BITS>(product, row, block);
@@ -153,9 +166,6 @@ void multiply_some(const QuantisedProduct& product, int64_t row, int64_t last_ro
 #if defined(__AVX512VNNI__)
 #include "unpacked.h"
 #endif
-
-// Rows that share one pass over a block's weights.
-constexpr int64_t BLOCK_ROWS = 256;
 
 void multiply_blocks(const QuantisedProduct& product, int64_t row, int64_t last_row, int64_t block, int64_t last_block) {
 #if defined(__AVX512VNNI__)

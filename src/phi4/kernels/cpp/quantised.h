@@ -9,11 +9,12 @@ namespace phi4 {
 constexpr int GROUP_INPUTS = 32;
 constexpr int BLOCK_OUTPUTS = 16;
 
-// Rows as numbers of 8 bits.
+// Rows as numbers of 8 bits, some rows together, as many as a level multiplies at a time: of those, the same group of all
+// rows stands before the next one. The last rows are fewer.
 struct ByteRows {
-    int8_t* values;    // [num_rows, inputs]
-    float* scales;     // of each group, [num_rows, groups]
-    int32_t* offsets;  // -128 times the sum of each group's numbers, [num_rows, groups]: see quantised.cpp
+    int8_t* values;    // [tiles, groups, rows of a tile, 32]
+    float* scales;     // of each group, [tiles, groups, rows of a tile]
+    int32_t* offsets;  // -128 times the sum of each group's numbers, [tiles, groups, rows of a tile]
     int64_t num_rows;
     int64_t groups;
 };

@@ -6,7 +6,6 @@ constexpr int64_t UNPACKED_FROM_ROWS = 2;
 // Groups of a block that are unpacked together: 8 KB.
 constexpr int64_t CHUNK_GROUPS = 16;
 constexpr int GROUP_BYTES = QUADS * CODE_BYTES;
-constexpr int TILE_ROWS = 6;
 
 // Codes of 4 bits become step * code + lowest, which fits a byte.
 inline void unpack_group(const uint8_t* codes, const uint8_t* steps, uint8_t* values) {
@@ -51,23 +50,24 @@ void add_tile(
         for (int b = 0; b < BLOCKS; ++b) totals[r][b] = load_floats(results + (r * BLOCKS + b) * BLOCK_OUTPUTS);
     for (int64_t group = first_group, place = 0; group < last_group; ++group, place += GROUP_BYTES) {
         if (ahead != nullptr) ahead->ask(group - first_group);
+        const int64_t at = row * groups + group * ROWS;
         Sixteen sums[ROWS][BLOCKS];
         for (int r = 0; r < ROWS; ++r) {
-            const Sixteen offset = all(rows.offsets[(row + r) * groups + group]);
+            const Sixteen offset = all(rows.offsets[at + r]);
             for (int b = 0; b < BLOCKS; ++b) sums[r][b] = offset;
         }
-        const int8_t* inputs = rows.values + (row * groups + group) * GROUP_INPUTS;
+        const int8_t* inputs = rows.values + at * GROUP_INPUTS;
         for (int quad = 0; quad < QUADS; ++quad) {
             Codes weights[BLOCKS];
             for (int b = 0; b < BLOCKS; ++b) weights[b] = load_codes(values[b] + place + quad * CODE_BYTES);
             for (int r = 0; r < ROWS; ++r) {
-                const int32_t own = four_inputs(inputs + r * groups * GROUP_INPUTS + quad * 4);
+                const int32_t own = four_inputs(inputs + r * GROUP_INPUTS + quad * 4);
                 for (int b = 0; b < BLOCKS; ++b) sums[r][b] = add_any(sums[r][b], weights[b], own);
             }
         }
         for (int r = 0; r < ROWS; ++r)
             for (int b = 0; b < BLOCKS; ++b)
-                totals[r][b] = add_scaled(totals[r][b], sums[r][b], rows.scales[(row + r) * groups + group]);
+                totals[r][b] = add_scaled(totals[r][b], sums[r][b], rows.scales[at + r]);
     }
     for (int r = 0; r < ROWS; ++r)
         for (int b = 0; b < BLOCKS; ++b) store_floats(results + (r * BLOCKS + b) * BLOCK_OUTPUTS, totals[r][b]);
@@ -89,14 +89,14 @@ void add_chunk(
     }
 }
 
-// BLOCKS neighbouring blocks of outputs for at most 256 rows.
+// BLOCKS neighbouring blocks of outputs for at most BLOCK_ROWS rows.
 template <int BLOCKS>
 void multiply_unpacked(const QuantisedProduct& product, int64_t row, int64_t last_row, int64_t block) {
     const int64_t groups = product.rows.groups;
     const bool four_bits = product.steps != nullptr;
     const int64_t code_bytes = four_bits ? GROUP_BYTES / 2 : GROUP_BYTES;
     alignas(64) uint8_t unpacked[BLOCKS][CHUNK_GROUPS * GROUP_BYTES];
-    alignas(64) float results[256 * BLOCKS * BLOCK_OUTPUTS];
+    alignas(64) float results[BLOCK_ROWS * BLOCKS * BLOCK_OUTPUTS];
     std::memset(results, 0, (last_row - row) * BLOCKS * BLOCK_OUTPUTS * sizeof(float));
     for (int64_t group = 0; group < groups; group += CHUNK_GROUPS) {
         const int64_t last_group = group + CHUNK_GROUPS < groups ? group + CHUNK_GROUPS : groups;
