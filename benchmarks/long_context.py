@@ -21,6 +21,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
+from peer_programs.full_cache import BLOCK_TOKENS, full_cache
 from quantised_linear import floors
 from timing import alternate
 
@@ -33,7 +34,6 @@ from phi4.model.quantised import QuantisedWeight
 from phi4.model.step import Segment, rotary_for
 
 CPU = torch.device("cpu")
-BLOCK_TOKENS = 32
 CACHE_DTYPES = {"bf16": torch.bfloat16, "int8": torch.int8}
 
 
@@ -83,16 +83,6 @@ def random_model(layers: int) -> Phi4Mini:
     for weight in model.parameters():
         weight.data.fill_(1.0)
     return model
-
-
-def full_cache(config: DecoderConfig, tokens: int, dtype: torch.dtype) -> PagedCache:
-    """A cache whose slots all hold something, as though a prompt had been read."""
-    cache = PagedCache(config, -(-tokens // BLOCK_TOKENS), BLOCK_TOKENS, dtype, CPU)
-    for storage in (*cache.keys, *cache.values):
-        storage.random_(-127, 128) if dtype == torch.int8 else storage.normal_()
-    for scales in (scale for pair in cache.scales or () for scale in pair):
-        scales.fill_(1 / 64)
-    return cache
 
 
 def segment_of(cache: PagedCache, config: DecoderConfig, cached: int, length: int) -> Segment:

@@ -1,14 +1,17 @@
-"""This project's engine and its peers on the same weights in one go: prefill, decode of one row, decode of many.
+"""This project's engine and its peers on the same weights in one go: prefill, decode of one row, of many, behind much.
 
 Every round runs each peer once, in a process of its own, one after the other: it loads, warms up and is timed. Medians
-are written as a table. A peer whose package its Python cannot import is listed as not installed. Peers that need their
-own environments get them by name:
+are written as a table; a cell is empty where a peer cannot be asked that. A peer whose package its Python cannot import
+is listed as not installed. Each peer has an environment of its own, named by its package:
 
     phi4 init mini /tmp/mini
-    python benchmarks/peers.py /tmp/mini --rounds 3 --python llama_cpp=/path/to/python --out peers.md
+    phi4 quantize /tmp/mini /tmp/mini-4bit
+    python benchmarks/peers.py /tmp/mini --quantised /tmp/mini-4bit --rounds 3 --out peers.md \\
+        --python llama_cpp=PYTHON --python vllm=PYTHON --python openvino_genai=PYTHON --python mistralrs=PYTHON \\
+        --python onnxruntime_genai=PYTHON
 
-llama.cpp reads GGUF files; they are written once into `--work`, its 4-bit one by its own tool. A quantised form of the
-same weights, for this project's engine, is added with `--quantised DIRECTORY`.
+How to make the environments stands in docs/bench.md. The peers' forms of the weights are written once into `--work`, by
+their own tools where they have some. The rows of keys and values time decoding behind `--context-tokens`.
 """
 
 import argparse
@@ -16,14 +19,13 @@ import json
 import statistics
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from peer_programs.gguf_file import write_gguf
+from peer_weights import PROGRAMS, prepare
 
-PROGRAMS = Path(__file__).parent / "peer_programs"
-GGUF_TYPES = ("BF16", "Q4_K_M")
+BF16, QUANTISED = "directory", "quantised"  # weights that are given; all others are forms of peer_weights.py
 
 
 @dataclass(frozen=True)
@@ -34,13 +36,33 @@ class Peer:
         name: for people.
         package: what its Python must be able to import.
         program: of `peer_programs/`.
-        weights: what the program loads.
+        weights: what the program loads: `BF16`, `QUANTISED` or a form of `peer_weights.py`.
+        cache_type: of keys and values, for a program that times decoding behind a long context.
     """
 
     name: str
     package: str
     program: str
-    weights: Path
+    weights: str
+    cache_type: str = ""
+
+
+PEERS = (
+    Peer("phi4, bf16", "phi4", "phi4_engine.py", BF16),
+    Peer("phi4, quantised", "phi4", "phi4_engine.py", QUANTISED),
+    Peer("phi4, quantised, keys and values int8", "phi4", "phi4_context.py", QUANTISED, "int8"),
+    Peer("transformers, bf16", "transformers", "transformers_sdpa.py", BF16),
+    Peer("llama.cpp, BF16", "llama_cpp", "llama_cpp_rows.py", "BF16"),
+    Peer("llama.cpp, Q4_K_M", "llama_cpp", "llama_cpp_rows.py", "Q4_K_M"),
+    Peer("llama.cpp, Q4_0", "llama_cpp", "llama_cpp_rows.py", "Q4_0"),
+    Peer("llama.cpp, Q4_K_M, keys and values f16", "llama_cpp", "llama_cpp_context.py", "Q4_K_M", "f16"),
+    Peer("llama.cpp, Q4_K_M, keys and values q8_0", "llama_cpp", "llama_cpp_context.py", "Q4_K_M", "q8_0"),
+    Peer("vLLM, bf16", "vllm", "vllm_rows.py", BF16),
+    Peer("vLLM, int8", "vllm", "vllm_rows.py", "vLLM int8"),
+    Peer("OpenVINO GenAI, int4", "openvino_genai", "openvino_rows.py", "OpenVINO int4"),
+    Peer("mistral.rs, Q4K", "mistralrs", "mistralrs_rows.py", "mistral.rs Q4K"),
+    Peer("ONNX Runtime GenAI, int4", "onnxruntime_genai", "onnxruntime_rows.py", "ONNX Runtime int4"),
+)
 
 
 @dataclass(frozen=True)
@@ -58,33 +80,21 @@ def is_installed(python: str, package: str) -> bool:
     return subprocess.run([python, "-c", code], check=False).returncode == 0
 
 
-def gguf_files(directory: Path, work: Path, python: str) -> dict[str, Path]:
-    """Writes what is not there yet: the weights in bf16, and what llama.cpp's tool makes of them."""
-    work.mkdir(parents=True, exist_ok=True)
-    files = {kind: work / f"{directory.resolve().name}-{kind}.gguf" for kind in GGUF_TYPES}
-    source = files["BF16"]
-    for kind, path in files.items():
-        if path.exists():
-            continue
-        partial = path.with_suffix(".partial")
-        if kind == "BF16":
-            write_gguf(directory, partial)
-        else:
-            command = [python, str(PROGRAMS / "llama_cpp_quantize.py"), str(source), str(partial), kind]
-            subprocess.run(command, check=True, capture_output=True)
-        partial.rename(path)
-    return files
+def last_line(text: str, otherwise: object) -> str:
+    """What a failed command said last, fit for a cell."""
+    lines = text.strip().splitlines()
+    return f"failed: {lines[-1] if lines else otherwise}".replace("|", "/")
 
 
-def run_once(peer: Peer, python: str, sizes: dict[str, int], results: Results) -> Results:
+def run_once(peer: Peer, python: str, weights: Path, sizes: Mapping[str, int], results: Results) -> Results:
     """Adds a round of one peer; one that fails is not run again, and the table says why."""
     if results.failure:
         return results
-    command = [python, str(PROGRAMS / peer.program), str(peer.weights), json.dumps(sizes)]
+    task = json.dumps({**sizes, "cache_type": peer.cache_type})
+    command = [python, str(PROGRAMS / peer.program), str(weights), task]
     finished = subprocess.run(command, capture_output=True, text=True, check=False)
     if finished.returncode:
-        lines = finished.stderr.strip().splitlines()
-        return Results(results.version, {}, f"failed: {lines[-1] if lines else finished.returncode}")
+        return Results(results.version, {}, last_line(finished.stderr, finished.returncode))
     report = json.loads(finished.stdout.splitlines()[-1])
     print(
         f"{peer.name}: " + ", ".join(f"{name} {value:.2f} s" for name, value in report["seconds"].items()), flush=True
@@ -93,68 +103,81 @@ def run_once(peer: Peer, python: str, sizes: dict[str, int], results: Results) -
     return Results(report["version"], seconds)
 
 
-def table(peers: Sequence[Peer], results: dict[str, Results], sizes: dict[str, int]) -> str:
+def table(results: Mapping[str, Results], sizes: Mapping[str, int]) -> str:
     """Tokens per second in Markdown."""
-    tokens = {
-        "prefill": sizes["prompt_tokens"],
-        "decode": sizes["new_tokens"],
-        "decode_rows": sizes["new_tokens"] * sizes["rows"],
+    columns = {
+        "prefill": (f"prefill {sizes['prompt_tokens']}", sizes["prompt_tokens"]),
+        "decode": ("decode 1 row", sizes["new_tokens"]),
+        "decode_rows": (f"decode {sizes['rows']} rows", sizes["new_tokens"] * sizes["rows"]),
+        "decode_context": (f"decode 1 row behind {sizes['context_tokens']}", sizes["new_tokens"]),
     }
     lines = [
-        f"| tokens/s | version | prefill {sizes['prompt_tokens']} | decode 1 row | decode {sizes['rows']} rows |",
-        "|---|---|---|---|---|",
+        f"| tokens/s | version | {' | '.join(title for title, _ in columns.values())} |",
+        "|---" * (len(columns) + 2) + "|",
     ]
-    for peer in peers:
-        own = results[peer.name]
-        if own.failure:
-            lines.append(f"| {peer.name} | {own.failure} | | | |")
-        else:
-            rates = (f"{count / statistics.median(own.seconds[name]):.2f}" for name, count in tokens.items())
-            lines.append(f"| {peer.name} | {own.version} | {' | '.join(rates)} |")
+    for name, own in results.items():
+        rates = (
+            f"{tokens / statistics.median(own.seconds[measured]):.2f}" if measured in own.seconds else ""
+            for measured, (_, tokens) in columns.items()
+        )
+        lines.append(f"| {name} | {own.failure or own.version} | {' | '.join(rates)} |")
     return "\n".join(lines) + "\n"
 
 
-def main() -> None:
+def read_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("directory", type=Path)
     parser.add_argument("--quantised", type=Path, help="directory with a quantised form of the same weights")
     parser.add_argument("--python", action="append", default=[], metavar="PACKAGE=PATH", help="repeatable")
     parser.add_argument("--only", nargs="+", default=[""], help="peers with one of these in their names")
-    parser.add_argument("--work", type=Path, default=Path("build/peers"), help="for GGUF files")
+    parser.add_argument("--work", type=Path, default=Path("build/peers"), help="for the peers' forms of the weights")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--prompt-tokens", type=int, default=512)
     parser.add_argument("--new-tokens", type=int, default=32)
     parser.add_argument("--rows", type=int, default=16)
+    parser.add_argument("--context-tokens", type=int, default=32_768)
     parser.add_argument("--out", type=Path, help="where the table goes, too")
-    arguments = parser.parse_args()
+    return parser.parse_args()
+
+
+def prepared(peers: Sequence[Peer], arguments: argparse.Namespace, python_of: Mapping[str, str]) -> dict[str, object]:
+    """What each peer loads, by its name: a path, or the reason why there is none."""
+    given = {BF16: arguments.directory, QUANTISED: arguments.quantised}
+    weights: dict[str, object] = {}
+    for peer in peers:
+        python = python_of[peer.package]
+        if not is_installed(python, peer.package):
+            weights[peer.name] = "not installed"
+        elif peer.weights in given:
+            weights[peer.name] = given[peer.weights] or "no --quantised"
+        else:
+            try:
+                weights[peer.name] = prepare(peer.weights, arguments.directory, arguments.work, python)
+            except subprocess.CalledProcessError as error:
+                weights[peer.name] = last_line(error.stderr, error.returncode)
+    return weights
+
+
+def main() -> None:
+    arguments = read_arguments()
     sizes = {
         "prompt_tokens": arguments.prompt_tokens,
         "decode_prompt_tokens": 32,
         "new_tokens": arguments.new_tokens,
         "rows": arguments.rows,
+        "context_tokens": arguments.context_tokens,
     }
-    pythons = dict(named.split("=", 1) for named in arguments.python)
-
-    def python_of(package: str) -> str:
-        return pythons.get(package, sys.executable)
-
-    peers = [Peer("phi4, bf16", "phi4", "phi4_engine.py", arguments.directory)]
-    if arguments.quantised:
-        peers.append(Peer("phi4, quantised", "phi4", "phi4_engine.py", arguments.quantised))
-    peers.append(Peer("transformers, bf16", "transformers", "transformers_sdpa.py", arguments.directory))
-    files = dict.fromkeys(GGUF_TYPES, arguments.work)
-    if is_installed(python_of("llama_cpp"), "llama_cpp"):
-        files = gguf_files(arguments.directory, arguments.work, python_of("llama_cpp"))
-    peers += [Peer(f"llama.cpp, {kind}", "llama_cpp", "llama_cpp_rows.py", path) for kind, path in files.items()]
-    peers = [peer for peer in peers if any(part in peer.name for part in arguments.only)]
-    results = {
-        peer.name: Results("", {}, "" if is_installed(python_of(peer.package), peer.package) else "not installed")
-        for peer in peers
-    }
+    python_of = {peer.package: sys.executable for peer in PEERS}
+    python_of |= dict(named.split("=", 1) for named in arguments.python)
+    peers = [peer for peer in PEERS if any(part in peer.name for part in arguments.only)]
+    weights = prepared(peers, arguments, python_of)
+    results = {name: Results("", {}, "" if isinstance(found, Path) else str(found)) for name, found in weights.items()}
     for _ in range(arguments.rounds):
         for peer in peers:
-            results[peer.name] = run_once(peer, python_of(peer.package), sizes, results[peer.name])
-    text = table(peers, results, sizes)
+            found = weights[peer.name]
+            if isinstance(found, Path):
+                results[peer.name] = run_once(peer, python_of[peer.package], found, sizes, results[peer.name])
+    text = table(results, sizes)
     print(text)
     if arguments.out:
         arguments.out.write_text(text)

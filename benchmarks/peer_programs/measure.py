@@ -18,12 +18,18 @@ Run = Callable[[Prompts, int], tuple[float, float]]
 
 @dataclass(frozen=True)
 class Sizes:
-    """What is timed: a long prompt, and steps of one row and of several behind short ones."""
+    """What is timed: a long prompt, steps of one row and of several behind short ones, and behind a long context.
+
+    Attributes:
+        cache_type: of the keys and values of the long context, as the peer names it; others have no use for it.
+    """
 
     prompt_tokens: int
     decode_prompt_tokens: int
     new_tokens: int
     rows: int
+    context_tokens: int
+    cache_type: str
 
 
 def read_arguments() -> tuple[str, Sizes]:
@@ -45,6 +51,12 @@ def report(version: str, sizes: Sizes, run: Run) -> None:
             "decode_rows": _decode(run, sizes, sizes.rows),
         }
     print(json.dumps({"version": version, "seconds": seconds}))
+
+
+def report_context(version: str, run: Callable[[], float]) -> None:
+    """Times the steps behind a long context once after a pass that warms up; `run` returns their seconds."""
+    run()
+    print(json.dumps({"version": version, "seconds": {"decode_context": run()}}))
 
 
 def _prefill(run: Run, sizes: Sizes) -> float:
