@@ -15,7 +15,7 @@ SETTINGS = {
 # vLLM's manual asks for these: OpenMP comes with its package, tcmalloc with libtcmalloc-minimal4.
 PRELOADED = (Path(sys.prefix) / "lib/libiomp5.so", Path("/usr/lib/x86_64-linux-gnu/libtcmalloc_minimal.so.4"))
 
-if "LD_PRELOAD" not in os.environ:
+if not SETTINGS.items() <= os.environ.items():
     preloaded = ":".join(str(path) for path in PRELOADED if path.exists())
     os.execve(sys.executable, [sys.executable, *sys.argv], {**os.environ, **SETTINGS, "LD_PRELOAD": preloaded})
 
