@@ -96,7 +96,10 @@ class DecoderConfig:
 
 @dataclass(frozen=True)
 class VisionConfig:
-    """The SigLIP tower, its crops and its placeholder. Defaults are the release's (facts sheet 4.1)."""
+    """The SigLIP tower, its crops and its placeholder. Defaults are the release's (facts sheet 4.1).
+
+    `linear_bits` is 8 where the linears of the layers are quantised, else None.
+    """
 
     hidden_size: int = 1152
     intermediate_size: int = 4304
@@ -107,6 +110,7 @@ class VisionConfig:
     layer_norm_eps: float = 1e-6
     feature_layer: int = -2
     image_token_id: int = RELEASED_IMAGE_TOKEN_ID
+    linear_bits: int | None = None
 
     def __post_init__(self) -> None:
         if self.image_size % (2 * self.patch_size):
@@ -142,7 +146,10 @@ class VisionConfig:
 
 @dataclass(frozen=True)
 class SpeechConfig:
-    """The conformer encoder and its placeholder. Defaults are the release's (facts sheet 5.2)."""
+    """The conformer encoder and its placeholder. Defaults are the release's (facts sheet 5.2).
+
+    `linear_bits` is 8 where the linears of the blocks are quantised, else None.
+    """
 
     hidden_size: int = 1024
     intermediate_size: int = 1536
@@ -154,6 +161,7 @@ class SpeechConfig:
     time_reduction: int = 8
     bias_max_distance: int = 500
     audio_token_id: int = RELEASED_AUDIO_TOKEN_ID
+    linear_bits: int | None = None
 
     def __post_init__(self) -> None:
         if self.time_reduction < 2 or self.time_reduction & (self.time_reduction - 1):

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
+from phi4.checkpoint.config_json import ENCODER_BITS_KEY
 from phi4.config import AdapterConfig, ModelConfig, SpeechConfig, VisionConfig
 from phi4.errors import ConfigError
 
@@ -133,7 +134,7 @@ def _released_rope_scaling(rope: Mapping[str, Any]) -> dict[str, Any] | None:
 
 
 def _released_image_processor(vision: Mapping[str, Any]) -> dict[str, Any] | None:
-    keys = set(VisionConfig.__dataclass_fields__) - {"image_size", "image_token_id"}
+    keys = set(VisionConfig.__dataclass_fields__) - {"image_size", "image_token_id", ENCODER_BITS_KEY}
     if all(vision[key] == VisionConfig.__dataclass_fields__[key].default for key in keys):
         return None
     return {key: vision[key] for key in sorted(keys)}
@@ -239,17 +240,21 @@ def to_native(config: ModelConfig, eos_token_ids: Sequence[int]) -> dict[str, An
 def _native_vision(vision: VisionConfig) -> dict[str, Any]:
     return {
         **NATIVE_VISION_DEFAULTS,
-        **asdict(vision),
+        **_sizes(vision),
         "crop_size": vision.image_size,
         "model_type": "phi4_multimodal_vision",
     }
 
 
+def _sizes(encoder: VisionConfig | SpeechConfig) -> dict[str, Any]:
+    """What a native file says of an encoder, which is never quantised there."""
+    return {key: value for key, value in asdict(encoder).items() if key != ENCODER_BITS_KEY}
+
+
 def _native_audio(speech: SpeechConfig) -> dict[str, Any]:
-    sizes = asdict(speech)
     return {
         **NATIVE_AUDIO_DEFAULTS,
-        **{key: value for key, value in sizes.items() if key != "conv_channels"},
+        **{key: value for key, value in _sizes(speech).items() if key != "conv_channels"},
         "nemo_conv_channels": speech.conv_channels,
         "ext_pw_out_channel": speech.hidden_size,
         "depthwise_separable_out_channel": speech.hidden_size,

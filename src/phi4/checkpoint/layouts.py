@@ -17,7 +17,16 @@ from phi4.checkpoint.directories import (
     PREPROCESSOR_FILE,
     write_json,
 )
-from phi4.checkpoint.keymap import Layout, Target, adapter_table, is_multimodal, key_table, match, parameter_shapes
+from phi4.checkpoint.keymap import (
+    Layout,
+    Target,
+    adapter_table,
+    fixed_dtypes,
+    is_multimodal,
+    key_table,
+    match,
+    parameter_shapes,
+)
 from phi4.checkpoint.peft_folder import PeftFolder, read_peft_folder, write_peft_folder
 from phi4.checkpoint.shards import MAX_SHARD_BYTES, Progress, TensorSpec, write_weights
 from phi4.checkpoint.tensor_files import StoredTensor, list_some, map_directory
@@ -161,7 +170,7 @@ def write_checkpoint(
             "save its modality as a pack"
         )
     converted = layout == "converted" and is_multimodal(config)
-    if converted and config.decoder.quantisation is not None:
+    if converted and any(dtype == torch.uint8 for dtype in fixed_dtypes(config).values()):
         raise CheckpointError(
             "the converted layout holds no quantised weights; convert the model before it is quantised"
         )

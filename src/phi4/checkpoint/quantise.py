@@ -1,4 +1,4 @@
-"""Writes a model whose language model has weights of 4 and 8 bits; encoders, adapters and norms stay as they are."""
+"""Writes a model with weights of 4 and 8 bits: its language model's, and its encoders' if asked to."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -7,12 +7,13 @@ from pathlib import Path
 from types import MappingProxyType
 
 import torch
+from torch.nn import functional
 
-from phi4.checkpoint.config_json import write_quantisation
+from phi4.checkpoint.config_json import write_encoder_bits, write_quantisation
 from phi4.checkpoint.digest import base_digest
 from phi4.checkpoint.directories import COMPANION_FILES, copy_companions
 from phi4.checkpoint.feedback import round_with_feedback
-from phi4.checkpoint.keymap import fixed_dtypes, parameter_shapes
+from phi4.checkpoint.keymap import fixed_dtypes, modality_of, parameter_shapes
 from phi4.checkpoint.layouts import Checkpoint, open_checkpoint, write_checkpoint
 from phi4.checkpoint.moments import layer_moments
 from phi4.checkpoint.rounding import round_weight
@@ -22,8 +23,11 @@ from phi4.config import ADAPTED_LINEARS, ModelConfig, QuantisationConfig
 from phi4.errors import CheckpointError
 from phi4.files import new_directory
 from phi4.kernels.quantised import PackedWeight
+from phi4.kernels.quantised_projection import padded
 from phi4.model.multimodal import Phi4Multimodal
 
+# Of the linears of encoders that are quantised.
+ENCODER_BITS = 8
 _FOUR = dict.fromkeys(ADAPTED_LINEARS, 4)
 
 
@@ -50,6 +54,7 @@ def quantise(
     scheme: Scheme,
     progress: Progress | None = None,
     windows: Sequence[Sequence[int]] = (),
+    encoders: bool = False,
 ) -> None:
     """Writes a quantised model into a new directory that appears complete or not at all.
 
@@ -63,6 +68,7 @@ def quantise(
         progress: told the bytes read so far and in all, of weights that are quantised.
         windows: token ids of pieces of a text. With some, linears of 4 bits are rounded for the inputs that the text
             gives them, which takes several times as long.
+        encoders: whether the linears of both encoders' layers get 8 bits.
 
     Raises:
         ConfigError: a configuration file is missing, broken or not supported, or sizes do not fit groups of weights.
@@ -71,7 +77,7 @@ def quantise(
     checkpoint = open_checkpoint(source)
     if checkpoint.config.decoder.quantisation is not None:
         raise CheckpointError(f"{source} is quantised already; name the model that it was made from")
-    config = _quantised(checkpoint, scheme)
+    config = _quantised(checkpoint, scheme, encoders)
     fixed, shapes = fixed_dtypes(config), parameter_shapes(config)
     with new_directory(destination) as partial:
         names = sorted({name.rpartition(".")[0] for name in fixed}, key=_in_order)
@@ -92,14 +98,21 @@ def quantise(
         )
 
 
-def _quantised(checkpoint: Checkpoint, scheme: Scheme) -> ModelConfig:
+def _quantised(checkpoint: Checkpoint, scheme: Scheme, encoders: bool) -> ModelConfig:
     """The configuration of the result."""
     quantisation = QuantisationConfig(scheme.linear_bits, scheme.table_bits, base_digest(checkpoint.tensors))
     config = checkpoint.config
+    bits = ENCODER_BITS if encoders else None
     return replace(
         config,
         decoder=replace(config.decoder, quantisation=quantisation),
-        raw={**config.raw, **write_quantisation(quantisation)},
+        vision=config.vision and replace(config.vision, linear_bits=bits),
+        speech=config.speech and replace(config.speech, linear_bits=bits),
+        raw={
+            **config.raw,
+            **(write_encoder_bits(config.raw, ENCODER_BITS) if encoders else {}),
+            **write_quantisation(quantisation),
+        },
     )
 
 
@@ -141,6 +154,10 @@ def _round(checkpoint: Checkpoint, name: str, bits: int, moments: torch.Tensor |
         raise CheckpointError(
             f"{name} of {checkpoint.directory} has values that are no numbers; it cannot be quantised"
         )
+    if modality_of(name) != "language":
+        # Pointwise convolutions are matrices, and inputs fill whole groups.
+        stored = stored.flatten(1)
+        stored = functional.pad(stored, (0, padded(stored.shape[1]) - stored.shape[1]))
     # 8 bits leave no error worth passing on.
     return round_weight(stored, bits) if moments is None or bits == 8 else round_with_feedback(stored, moments)
 
@@ -173,4 +190,6 @@ def _bits(config: ModelConfig, name: str) -> int:
     """Bits of a weight by its name in our model."""
     quantisation = config.decoder.quantisation
     assert quantisation is not None
+    if modality_of(name) != "language":
+        return ENCODER_BITS
     return quantisation.linear_bits.get(_linear(name), quantisation.table_bits)

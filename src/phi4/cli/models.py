@@ -233,6 +233,9 @@ def quantize(
     scheme: Annotated[
         SchemeName, typer.Option("--scheme", help="4bit; mixed: 8 bits for down_proj and the embedding; or 8bit.")
     ] = "4bit",
+    encoders: Annotated[
+        Literal["keep", "8bit"], typer.Option("--encoders", help="8bit: the encoders' linears get 8 bits, too.")
+    ] = "keep",
     text: Annotated[
         list[Path] | None,
         typer.Option("--text", help="Text file like what the model will read: rounds for it; repeatable. Slower."),
@@ -255,7 +258,7 @@ def quantize(
     directory = hub.resolve(model)
     windows = [window for path in text or () for window in read_windows(path, directory)]
     with byte_progress("quantising") as progress:
-        quantise(directory, destination, SCHEMES[scheme], progress, windows)
+        quantise(directory, destination, SCHEMES[scheme], progress, windows, encoders == "8bit")
     print(destination)
 
 

@@ -10,7 +10,8 @@ import torch
 from phi4.kernels.instructions import LEVELS, NATIVE, can_run, describe
 
 Activation = Literal["none", "gelu", "silu", "relu"]
-_ACTIVATIONS: tuple[Activation, ...] = ("none", "gelu", "silu", "relu")
+# In the order of activation.h.
+ACTIVATIONS: tuple[Activation, ...] = ("none", "gelu", "silu", "relu")
 
 
 def can_encode(*tensors: torch.Tensor) -> bool:
@@ -65,7 +66,7 @@ def project(
         rows.stride(0),
         (tokens, outputs, inputs),
         scale,
-        _ACTIVATIONS.index(activation),
+        ACTIVATIONS.index(activation),
         gated,
     )
     return results

@@ -68,6 +68,13 @@ class PackedWeight:
             numbers = step * numbers + (lowest - MIDDLE)
         return numbers.permute(0, 3, 1, 2, 4).reshape(-1, self.shape[1])
 
+    def blocks(self, first_block: int, last_block: int) -> "PackedWeight":
+        """The weights of some blocks of outputs."""
+        own = slice(first_block, last_block)
+        steps = None if self.steps is None else self.steps[own]
+        scales = self.scales[first_block * BLOCK_OUTPUTS : last_block * BLOCK_OUTPUTS]
+        return PackedWeight(self.codes[own], steps, scales)
+
     def rows(self, outputs: torch.Tensor) -> torch.Tensor:
         """Looks up [tokens] outputs: their weights, float32 [tokens, inputs]."""
         block, lane = outputs // BLOCK_OUTPUTS, outputs % BLOCK_OUTPUTS
@@ -138,16 +145,20 @@ _TORCH_BLOCKS = 256
 
 def multiply_in_torch(rows: torch.Tensor, weight: PackedWeight) -> torch.Tensor:
     """What the kernels compute, in plain torch: the reference, and the way where nothing was compiled."""
-    numbers, scales = round_rows(rows)
+    return multiply_numbers(*round_rows(rows), weight).to(rows.dtype)
+
+
+def multiply_numbers(numbers: torch.Tensor, scales: torch.Tensor, weight: PackedWeight) -> torch.Tensor:
+    """The product of rounded rows, as `round_rows` returns them: float32 [tokens, out_features]."""
     parts = []
     for first in range(0, weight.codes.shape[0], _TORCH_BLOCKS):
         values = weight.values(first, first + _TORCH_BLOCKS).unflatten(1, (-1, GROUP_INPUTS))
-        sums = rows.new_zeros(rows.shape[0], values.shape[0], dtype=torch.float32)
+        sums = numbers.new_zeros(numbers.shape[0], values.shape[0])
         for group in range(scales.shape[1]):
             # Whole numbers below 2^24: exact in fp32, in any order.
             sums += (numbers[:, group] @ values[:, group].T) * scales[:, group, None]
         parts.append(sums)
-    return (torch.cat(parts, dim=1) * weight.scales).to(rows.dtype)
+    return torch.cat(parts, dim=1) * weight.scales
 
 
 def round_rows(rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

@@ -5,22 +5,23 @@ from torch import nn
 from torch.nn import functional
 
 from phi4.kernels import encoder as kernels
-from phi4.model.encoder_steps import project
+from phi4.model.encoder_steps import project, project_through
+from phi4.model.quantised import new_linear
 
 # On the CPU the stock kernel's backward pass takes three times as long as plain products for sequences of this length.
 MAX_PLAIN_LENGTH = 128
 
 
 class EncoderAttention(nn.Module):
-    """Multi-head self-attention with biases, bidirectional."""
+    """Multi-head self-attention with biases, bidirectional; bits are those of its linears, None for any type."""
 
-    def __init__(self, width: int, num_heads: int) -> None:
+    def __init__(self, width: int, num_heads: int, bits: int | None = None) -> None:
         super().__init__()
         self.num_heads = num_heads
-        self.q_proj = nn.Linear(width, width)
-        self.k_proj = nn.Linear(width, width)
-        self.v_proj = nn.Linear(width, width)
-        self.out_proj = nn.Linear(width, width)
+        self.q_proj = new_linear(width, width, bits)
+        self.k_proj = new_linear(width, width, bits)
+        self.v_proj = new_linear(width, width, bits)
+        self.out_proj = new_linear(width, width, bits)
 
     def forward(self, hidden: torch.Tensor, bias: torch.Tensor | None, residual: torch.Tensor) -> torch.Tensor:
         """Attends within each sequence.
@@ -35,8 +36,8 @@ class EncoderAttention(nn.Module):
             [sequences, length, width].
         """
         queries, keys, values = (
-            project(hidden, layer.weight, layer.bias).unflatten(-1, (self.num_heads, -1))
-            for layer in (self.q_proj, self.k_proj, self.v_proj)
+            rows.unflatten(-1, (self.num_heads, -1))
+            for rows in project_through(hidden, (self.q_proj, self.k_proj, self.v_proj))
         )
         attended = attend(queries, keys, values, bias).flatten(2)
         return project(attended, self.out_proj.weight, self.out_proj.bias, residual=residual)

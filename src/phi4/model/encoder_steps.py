@@ -1,8 +1,10 @@
 """The steps of both encoders' layers, in the one place where their way is decided: kernels, or plain torch.
 
 The kernels serve bf16 without gradients where the processor has its dot product. Training, fp32, other devices and
-machines without compiled kernels take the stock operations.
+machines without compiled kernels take the stock operations. Quantised weights have kernels for every processor.
 """
+
+from collections.abc import Iterable
 
 import torch
 from torch import nn
@@ -10,11 +12,13 @@ from torch.nn import functional
 
 from phi4.kernels import encoder as kernels
 from phi4.kernels.encoder import Activation
+from phi4.kernels.quantised_projection import RoundedRows, project_rounded, round_once
+from phi4.model.quantised import QuantisedLinear, QuantisedWeight
 
 
 def project(
     hidden: torch.Tensor,
-    weight: torch.Tensor,
+    weight: torch.Tensor | QuantisedWeight,
     bias: torch.Tensor,
     *,
     activation: Activation = "none",
@@ -36,6 +40,9 @@ def project(
     Returns:
         [..., out_features].
     """
+    if isinstance(weight, QuantisedWeight):
+        rows = _project_quantised(_round(hidden), weight, bias, activation, gated, scale, residual)
+        return rows.view(*hidden.shape[:-1], -1)
     if kernels.can_encode(hidden, weight) and weight.shape[1] % 2 == 0:
         rows = kernels.project(
             hidden.reshape(-1, hidden.shape[-1]),
@@ -55,6 +62,48 @@ def project(
         result = _activate(result, activation)
     result = result if scale == 1 else scale * result
     return result if residual is None else residual + result
+
+
+def project_through(hidden: torch.Tensor, layers: Iterable[nn.Linear | QuantisedLinear]) -> list[torch.Tensor]:
+    """[..., in_features] through each of some linears, which are all quantised or none: [..., out_features] each."""
+    rows: RoundedRows | None = None
+    projected = []
+    for layer in layers:
+        if isinstance(layer, QuantisedLinear):
+            rows = rows or _round(hidden)
+            own = project_rounded(rows, layer.weight.packed, layer.bias)
+            projected.append(own.view(*hidden.shape[:-1], -1))
+        else:
+            projected.append(project(hidden, layer.weight, layer.bias))
+    return projected
+
+
+def _round(hidden: torch.Tensor) -> RoundedRows:
+    return round_once(hidden.reshape(-1, hidden.shape[-1]))
+
+
+def _project_quantised(
+    rows: RoundedRows,
+    weight: QuantisedWeight,
+    bias: torch.Tensor,
+    activation: Activation,
+    gated: bool,
+    scale: float,
+    residual: torch.Tensor | None,
+) -> torch.Tensor:
+    """What `project` computes, as [tokens, out_features]."""
+    packed, factors = weight.packed, None
+    if residual is not None:
+        residual = residual.reshape(-1, residual.shape[-1]).contiguous()
+    if gated:
+        half = packed.codes.shape[0] // 2
+        factors = project_rounded(
+            rows, packed.blocks(half, 2 * half), bias[len(bias) // 2 :], activation=activation
+        )
+        packed, bias, activation = packed.blocks(0, half), bias[: len(bias) // 2], "none"
+    return project_rounded(
+        rows, packed, bias, activation=activation, scale=scale, factors=factors, residual=residual
+    )
 
 
 def _activate(values: torch.Tensor, activation: Activation) -> torch.Tensor:

@@ -7,6 +7,7 @@ from torch import nn
 
 from phi4.errors import ConfigError
 from phi4.kernels.quantised import BLOCK_OUTPUTS, GROUP_INPUTS, PackedWeight
+from phi4.kernels.quantised_projection import padded
 
 
 class QuantisedWeight(nn.Module):
@@ -50,6 +51,25 @@ class QuantisedTable(nn.Module):
     def forward(self, token_ids: torch.Tensor) -> torch.Tensor:
         """Looks up [tokens] ids: float32 [tokens, hidden]."""
         return self.weight.packed.rows(token_ids)
+
+
+class QuantisedLinear(nn.Module):
+    """A linear of an encoder with a bias. Inputs that do not fill a group of weights have zeros behind them."""
+
+    def __init__(self, inputs: int, outputs: int, bits: int) -> None:
+        super().__init__()
+        self.weight = QuantisedWeight(outputs, padded(inputs), bits)
+        self.bias = nn.Parameter(torch.empty(outputs))
+
+    @property
+    def matrix(self) -> QuantisedWeight:
+        """The weight, as pointwise convolutions name it."""
+        return self.weight
+
+
+def new_linear(inputs: int, outputs: int, bits: int | None) -> "nn.Linear | QuantisedLinear":
+    """An empty linear of an encoder; bits are None for one that is not quantised."""
+    return nn.Linear(inputs, outputs) if bits is None else QuantisedLinear(inputs, outputs, bits)
 
 
 def new_weight(outputs: int, inputs: int, bits: int | None) -> nn.Parameter | QuantisedWeight:

@@ -13,6 +13,7 @@ from phi4.model.encoder_attention import EncoderAttention
 from phi4.model.encoder_batches import split_batches
 from phi4.model.encoder_steps import convolve, downsample, layer_norm, project
 from phi4.model.projectors import Projector
+from phi4.model.quantised import QuantisedLinear, new_linear
 
 # Longer clips are cut into independent chunks of this many tokens (40 s; facts sheet 5.3).
 MAX_CHUNK_TOKENS = 500
@@ -211,7 +212,7 @@ class ConformerBlock(nn.Module):
         super().__init__()
         self.feed_forward_in = ConformerFeedForward(config)
         self.layer_norm_att = nn.LayerNorm(config.hidden_size)
-        self.self_attn = EncoderAttention(config.hidden_size, config.num_attention_heads)
+        self.self_attn = EncoderAttention(config.hidden_size, config.num_attention_heads, config.linear_bits)
         self.conv = ConformerConvolution(config)
         self.feed_forward_out = ConformerFeedForward(config)
         self.layer_norm = nn.LayerNorm(config.hidden_size)
@@ -231,8 +232,8 @@ class ConformerFeedForward(nn.Module):
     def __init__(self, config: SpeechConfig) -> None:
         super().__init__()
         self.layer_norm = nn.LayerNorm(config.hidden_size)
-        self.value_gate_proj = nn.Linear(config.hidden_size, 2 * config.intermediate_size)
-        self.down_proj = nn.Linear(config.intermediate_size, config.hidden_size)
+        self.value_gate_proj = new_linear(config.hidden_size, 2 * config.intermediate_size, config.linear_bits)
+        self.down_proj = new_linear(config.intermediate_size, config.hidden_size, config.linear_bits)
 
     def forward(self, hidden: torch.Tensor) -> torch.Tensor:
         """[chunks, tokens, width] -> [chunks, tokens, width]; half of the result is added to what came in."""
@@ -255,6 +256,11 @@ class PointwiseConvolution(nn.Conv1d):
         return self.weight[..., 0]
 
 
+def new_pointwise(inputs: int, outputs: int, bits: int | None) -> PointwiseConvolution | QuantisedLinear:
+    """An empty pointwise convolution; bits are None for one that is not quantised."""
+    return PointwiseConvolution(inputs, outputs) if bits is None else QuantisedLinear(inputs, outputs, bits)
+
+
 class ConformerConvolution(nn.Module):
     """Gated pointwise, causal depthwise and two more pointwise convolutions behind a norm."""
 
@@ -262,10 +268,10 @@ class ConformerConvolution(nn.Module):
         super().__init__()
         width = config.hidden_size
         self.layer_norm = nn.LayerNorm(width)
-        self.glu = GatedPointwise(width)
+        self.glu = GatedPointwise(width, config.linear_bits)
         self.depthwise = nn.Conv1d(width, width, config.kernel_size, groups=width)
-        self.pointwise = PointwiseConvolution(width, width)
-        self.output = PointwiseConvolution(width, width)
+        self.pointwise = new_pointwise(width, width, config.linear_bits)
+        self.output = new_pointwise(width, width, config.linear_bits)
 
     def forward(self, hidden: torch.Tensor) -> torch.Tensor:
         """[chunks, tokens, width] -> [chunks, tokens, width], added to what came in.
@@ -280,9 +286,9 @@ class ConformerConvolution(nn.Module):
 class GatedPointwise(nn.Module):
     """(first half + b1) * swish(second half + b2) of a pointwise convolution."""
 
-    def __init__(self, width: int) -> None:
+    def __init__(self, width: int, bits: int | None) -> None:
         super().__init__()
-        self.pointwise = PointwiseConvolution(width, 2 * width)
+        self.pointwise = new_pointwise(width, 2 * width, bits)
         self.b1 = nn.Parameter(torch.empty(1, width, 1))
         self.b2 = nn.Parameter(torch.empty(1, width, 1))
 

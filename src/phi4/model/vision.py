@@ -13,6 +13,7 @@ from phi4.model.encoder_attention import EncoderAttention
 from phi4.model.encoder_batches import split_batches
 from phi4.model.encoder_steps import layer_norm, project
 from phi4.model.projectors import Projector
+from phi4.model.quantised import new_linear
 
 # Small pictures pass together as long as they take no more memory than the release's largest does by itself: 36 tiles
 # and the global view (facts sheet 4.3) of 32 x 32 patches each.
@@ -193,7 +194,7 @@ class SiglipLayer(nn.Module):
     def __init__(self, config: VisionConfig) -> None:
         super().__init__()
         self.layer_norm1 = nn.LayerNorm(config.hidden_size, config.layer_norm_eps)
-        self.self_attn = EncoderAttention(config.hidden_size, config.num_attention_heads)
+        self.self_attn = EncoderAttention(config.hidden_size, config.num_attention_heads, config.linear_bits)
         self.layer_norm2 = nn.LayerNorm(config.hidden_size, config.layer_norm_eps)
         self.mlp = SiglipMLP(config)
 
@@ -208,8 +209,8 @@ class SiglipMLP(nn.Module):
 
     def __init__(self, config: VisionConfig) -> None:
         super().__init__()
-        self.fc1 = nn.Linear(config.hidden_size, config.intermediate_size)
-        self.fc2 = nn.Linear(config.intermediate_size, config.hidden_size)
+        self.fc1 = new_linear(config.hidden_size, config.intermediate_size, config.linear_bits)
+        self.fc2 = new_linear(config.intermediate_size, config.hidden_size, config.linear_bits)
 
     def forward(self, hidden: torch.Tensor, residual: torch.Tensor) -> torch.Tensor:
         """[..., width] -> [..., width], added to the residual."""

@@ -4,9 +4,9 @@
 
 #include <cstdint>
 
-namespace phi4 {
+#include "activation.h"
 
-enum class Activation { none, gelu, silu, relu };
+namespace phi4 {
 
 // results = scale * activation(rows * weights^T + bias) + residual. Where gated, weights hold twice as many outputs, and
 // results = (values + bias) * activation(gates + bias) with the values in the first half.

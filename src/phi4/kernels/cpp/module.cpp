@@ -153,6 +153,52 @@ void multiply_quantised(
     own.multiply_quantised(product, threads);
 }
 
+ByteRows byte_rows(std::tuple<uintptr_t, uintptr_t, uintptr_t> addresses, int64_t num_rows, int64_t groups) {
+    const auto [values, scales, sums] = addresses;
+    return {reinterpret_cast<int8_t*>(values), reinterpret_cast<float*>(scales), reinterpret_cast<int32_t*>(sums),
+            num_rows, groups};
+}
+
+void round_rows(
+    const std::string& level, int threads, std::pair<uintptr_t, int64_t> rows,  // address and stride, in values
+    std::tuple<uintptr_t, uintptr_t, uintptr_t> quantised_rows,                 // values, scales, sums: room for them
+    std::pair<int64_t, int64_t> sizes, bool bf16) {                             // rows, inputs
+    const auto [num_rows, inputs] = sizes;
+    const int64_t groups = (inputs + GROUP_INPUTS - 1) / GROUP_INPUTS;
+    ByteRows bytes = byte_rows(quantised_rows, num_rows, groups);
+    bytes.missing = groups * GROUP_INPUTS - inputs;
+    const Level& own = level_called(level);
+    nb::gil_scoped_release released;
+    own.quantise_rows(reinterpret_cast<const void*>(rows.first), rows.second, bf16, bytes, threads);
+}
+
+void project_rounded(
+    const std::string& level, int threads,
+    std::tuple<uintptr_t, uintptr_t, uintptr_t> quantised_rows,     // values, scales, sums
+    std::tuple<uintptr_t, uintptr_t, uintptr_t> weights,            // codes, steps or 0, scales
+    std::tuple<uintptr_t, uintptr_t, uintptr_t, uintptr_t> others,  // bias, factors or 0, residual or 0, results
+    std::tuple<int64_t, int64_t, int64_t> sizes,                    // rows, blocks of outputs, groups of inputs
+    float scale, int activation, bool bf16) {
+    const auto [num_rows, blocks, groups] = sizes;
+    const auto [codes, steps, scales] = weights;
+    const auto [bias, factors, residual, results] = others;
+    const Ending ending{reinterpret_cast<const float*>(bias), reinterpret_cast<const void*>(factors),
+                        reinterpret_cast<const void*>(residual), scale, static_cast<Activation>(activation)};
+    const QuantisedProduct product{
+        byte_rows(quantised_rows, num_rows, groups),
+        reinterpret_cast<const uint8_t*>(codes),
+        reinterpret_cast<const uint8_t*>(steps),
+        reinterpret_cast<const float*>(scales),
+        reinterpret_cast<void*>(results),
+        blocks,
+        bf16,
+        &ending,
+    };
+    const Level& own = level_called(level);
+    nb::gil_scoped_release released;
+    own.multiply_quantised(product, threads);
+}
+
 void rms_norm(
     const std::string& level, int threads, uintptr_t input, uintptr_t weight, uintptr_t output, int64_t num_rows,
     int64_t width, int64_t input_stride, float eps, bool bf16) {
@@ -303,6 +349,8 @@ NB_MODULE(native, module) {
     module.def("levels", &level_names);
     module.def("multiply", &multiply);
     module.def("multiply_quantised", &multiply_quantised);
+    module.def("round_rows", &round_rows);
+    module.def("project_rounded", &project_rounded);
     module.def("rms_norm", &rms_norm);
     module.def("swiglu", &swiglu);
     module.def("rotate", &rotate);

@@ -22,6 +22,7 @@ namespace {
 #include "numbers.h"
 #include "bytes.h"
 #include "rounding.h"
+#include "ending.h"
 
 constexpr int QUADS = GROUP_INPUTS / 4;
 constexpr int CODE_BYTES = 4 * BLOCK_OUTPUTS;
@@ -52,9 +53,14 @@ void quantise_all(const T* rows, int64_t row_stride, const ByteRows& quantised, 
         const int64_t tile_rows = rest < TILE_ROWS ? rest : TILE_ROWS;
         for (int64_t group = 0; group < groups; ++group) {
             const int64_t place = tile * groups + group * tile_rows + row - tile;
+            const T* source = rows + row * row_stride + group * GROUP_INPUTS;
+            T last[GROUP_INPUTS] = {};
+            if (group == groups - 1 && quantised.missing > 0) {
+                std::memcpy(last, source, (GROUP_INPUTS - quantised.missing) * sizeof(T));
+                source = last;
+            }
             const int32_t total = round_group<GROUP_INPUTS>(
-                rows + row * row_stride + group * GROUP_INPUTS, quantised.values + place * GROUP_INPUTS,
-                quantised.scales + place);
+                source, quantised.values + place * GROUP_INPUTS, quantised.scales + place);
             quantised.offsets[place] = -MIDDLE * total;
         }
     }
@@ -62,8 +68,10 @@ void quantise_all(const T* rows, int64_t row_stride, const ByteRows& quantised, 
 
 // Sixteen results of one row, from sums that lack the outputs' scales.
 inline void finish(const QuantisedProduct& product, int64_t row, int64_t block, Floats sums) {
-    const Floats results = times(sums, load_floats(product.scales + block * BLOCK_OUTPUTS));
+    Floats results = times(sums, load_floats(product.scales + block * BLOCK_OUTPUTS));
     const int64_t place = (row * product.blocks + block) * BLOCK_OUTPUTS;
+    if (product.ending != nullptr)
+        results = end_block(*product.ending, product.bf16, results, place, block * BLOCK_OUTPUTS);
     if (product.bf16)
         store_narrow(static_cast<bf16*>(product.results) + place, results);
     else

@@ -3,6 +3,8 @@
 
 #include <cstdint>
 
+#include "activation.h"
+
 namespace phi4 {
 
 // Inputs that share a step of the weights and a scale of the rows; outputs that stand beside each other in memory.
@@ -17,6 +19,16 @@ struct ByteRows {
     int32_t* offsets;  // -128 times the sum of each group's numbers, [tiles, groups, rows of a tile]
     int64_t num_rows;
     int64_t groups;
+    int64_t missing = 0;  // inputs that the last group lacks in the rows; they count as zeros
+};
+
+// What follows a product in an encoder: scale * activation(product + bias) * factors + residual.
+struct Ending {
+    const float* bias;     // [16 * blocks]
+    const void* factors;   // of the results' type, [num_rows, 16 * blocks] without gaps, or null
+    const void* residual;  // likewise
+    float scale;
+    Activation activation;
 };
 
 struct QuantisedProduct {
@@ -27,6 +39,7 @@ struct QuantisedProduct {
     void* results;         // [num_rows, 16 * blocks], without gaps
     int64_t blocks;
     bool bf16;  // what the results are; else float
+    const Ending* ending = nullptr;  // null for the bare product
 };
 
 #define PHI4_DECLARE(level)                                                                                    \

@@ -1,0 +1,192 @@
+"""A linear layer of an encoder with weights of 8 bits, and what follows it: the same bits in any company, at any level.
+
+Rows are rounded once for all the linears that they go through. Inputs that do not fill a group of 32 are filled with
+zeros. Everything behind the product is float32, each operation rounded by itself, as plain torch does it.
+"""
+
+from dataclasses import dataclass
+
+import torch
+
+from phi4.kernels.encoder import ACTIVATIONS, Activation
+from phi4.kernels.instructions import LEVELS, NATIVE, can_run, describe
+from phi4.kernels.quantised import GROUP_INPUTS, PackedWeight, multiply_numbers, round_groups
+
+
+@dataclass(frozen=True)
+class RoundedRows:
+    """Rows as numbers of 8 bits.
+
+    Attributes:
+        values: int8 [tokens, groups, 32].
+        scales: float32 [tokens, groups].
+        sums: of the values, int32 [tokens, groups].
+        dtype: of the rows before, and of results.
+    """
+
+    values: torch.Tensor
+    scales: torch.Tensor
+    sums: torch.Tensor
+    dtype: torch.dtype
+
+
+def padded(inputs: int) -> int:
+    """How many inputs a weight must have for rows of so many."""
+    return -(-inputs // GROUP_INPUTS) * GROUP_INPUTS
+
+
+def round_once(rows: torch.Tensor, level: str | None = None) -> RoundedRows:
+    """Rounds rows to 8 bits in groups of 32 inputs.
+
+    Args:
+        rows: [tokens, in_features], fp32 or bf16.
+        level: instructions to use, of `LEVELS`; None for the best, or for plain torch where there is no kernel.
+
+    Raises:
+        ValueError: the rows are of another type, or have gradients.
+    """
+    if rows.dim() != 2 or not rows.is_floating_point():
+        raise ValueError(f"no kernel rounds {describe(rows)}")
+    if rows.requires_grad and torch.is_grad_enabled():
+        raise ValueError("quantised weights have no gradients: train on the model that was quantised")
+    if not can_run(rows):
+        return round_in_torch(rows)
+    tokens, inputs = rows.shape
+    groups = padded(inputs) // GROUP_INPUTS
+    rounded = RoundedRows(
+        torch.empty(tokens, groups, GROUP_INPUTS, dtype=torch.int8),
+        torch.empty(tokens, groups, dtype=torch.float32),
+        torch.empty(tokens, groups, dtype=torch.int32),
+        rows.dtype,
+    )
+    NATIVE.round_rows(
+        level or LEVELS[0],
+        torch.get_num_threads(),
+        (rows.data_ptr(), rows.stride(0)),
+        _addresses(rounded),
+        (tokens, inputs),
+        rows.dtype == torch.bfloat16,
+    )
+    return rounded
+
+
+def project_rounded(
+    rows: RoundedRows,
+    weight: PackedWeight,
+    bias: torch.Tensor,
+    *,
+    activation: Activation = "none",
+    scale: float = 1.0,
+    factors: torch.Tensor | None = None,
+    residual: torch.Tensor | None = None,
+    level: str | None = None,
+) -> torch.Tensor:
+    """scale * activation(rows @ weight.T + bias) * factors + residual.
+
+    Args:
+        rows: of as many groups as the weight.
+        weight: [out_features, in_features].
+        bias: [out_features].
+        activation: "gelu" is the one with tanh.
+        scale: of what is added to the residual.
+        factors: of the rows' type, [tokens, out_features], or None.
+        residual: likewise.
+        level: instructions to use, of `LEVELS`; None for the best, or for plain torch where there is no kernel.
+
+    Returns:
+        [tokens, out_features], of the rows' type.
+
+    Raises:
+        ValueError: the tensors do not fit each other.
+    """
+    tokens, groups = rows.scales.shape
+    outputs, inputs = weight.shape
+    others = [other for other in (factors, residual) if other is not None]
+    fits = (
+        weight.fits
+        and inputs == groups * GROUP_INPUTS
+        and bias.shape == (outputs,)
+        and all(
+            other.shape == (tokens, outputs) and other.dtype == rows.dtype and other.is_contiguous()
+            for other in others
+        )
+        and all(part.device == rows.values.device for part in (weight.codes, bias, *others))
+    )
+    if not fits:
+        raise ValueError(f"no kernel projects {describe(rows.values, weight.codes, bias, *others)}")
+    if NATIVE is None or rows.values.device.type != "cpu" or rows.dtype not in (torch.float32, torch.bfloat16):
+        return project_in_torch(
+            rows, weight, bias, activation=activation, scale=scale, factors=factors, residual=residual
+        )
+    wide_bias, results = bias.float().contiguous(), torch.empty(tokens, outputs, dtype=rows.dtype)
+    NATIVE.project_rounded(
+        level or LEVELS[0],
+        torch.get_num_threads(),
+        _addresses(rows),
+        (weight.codes.data_ptr(), 0 if weight.steps is None else weight.steps.data_ptr(), weight.scales.data_ptr()),
+        (wide_bias.data_ptr(), _address(factors), _address(residual), results.data_ptr()),
+        (tokens, weight.codes.shape[0], groups),
+        scale,
+        ACTIVATIONS.index(activation),
+        rows.dtype == torch.bfloat16,
+    )
+    return results
+
+
+def _addresses(rows: RoundedRows) -> tuple[int, int, int]:
+    return rows.values.data_ptr(), rows.scales.data_ptr(), rows.sums.data_ptr()
+
+
+def _address(tensor: torch.Tensor | None) -> int:
+    return 0 if tensor is None else tensor.data_ptr()
+
+
+def round_in_torch(rows: torch.Tensor) -> RoundedRows:
+    """What the kernels compute, in plain torch: the reference, and the way where nothing was compiled."""
+    filled = torch.nn.functional.pad(rows.float(), (0, padded(rows.shape[1]) - rows.shape[1]))
+    numbers, scales = round_groups(filled.unflatten(1, (-1, GROUP_INPUTS)))
+    return RoundedRows(numbers.to(torch.int8), scales, numbers.sum(-1).int(), rows.dtype)
+
+
+def project_in_torch(
+    rows: RoundedRows,
+    weight: PackedWeight,
+    bias: torch.Tensor,
+    *,
+    activation: Activation,
+    scale: float,
+    factors: torch.Tensor | None,
+    residual: torch.Tensor | None,
+) -> torch.Tensor:
+    """The same as `project_rounded`, in plain torch."""
+    result = activate(multiply_numbers(rows.values.float(), rows.scales, weight) + bias.float(), activation)
+    if factors is not None:
+        result = result * factors.float()
+    result = result * scale
+    return (result if residual is None else result + residual.float()).to(rows.dtype)
+
+
+def activate(values: torch.Tensor, activation: Activation) -> torch.Tensor:
+    """The activation of float32 values, with the operations of the kernels in their order."""
+    if activation == "none":
+        return values
+    if activation == "relu":
+        return torch.where(values < 0, 0.0, values)
+    slope = values
+    if activation == "gelu":
+        slope = values * 1.5957691216 * (values * values * 0.044715 + 1.0)  # 2 sqrt(2 / pi)
+    power = exp_of_negative(torch.where(slope < 0, slope, -slope))
+    return values * (torch.where(slope < 0, power, 1.0) / (power + 1.0))
+
+
+def exp_of_negative(values: torch.Tensor) -> torch.Tensor:
+    """exp of float32 values up to 0 with a relative error below 2e-7, 0 below -87; NaN stays NaN."""
+    inside = torch.where(values < -87, -87.0, values)
+    whole = torch.round(inside * 1.44269504)
+    rest = inside - whole * 0.693359375
+    rest = rest + whole * 2.12194440e-4
+    sums = rest * (1 / 720) + 1 / 120
+    for coefficient in (1 / 24, 1 / 6, 0.5, 1.0, 1.0):
+        sums = sums * rest + coefficient
+    power = (whole.nan_to_num().int() + 127 << 23).view(torch.float32)
+    return torch.where(values < -87, 0.0, sums * power)
