@@ -47,9 +47,7 @@ def test_every_level_gives_the_bits_of_plain_torch_for_any_number_of_rows_and_th
     rows, weight, bias = 3 * numbers(70, inputs, dtype=dtype), packed(outputs, inputs), numbers(outputs)
     others = {"factors": numbers(70, outputs, dtype=dtype), "residual": numbers(71, outputs, dtype=dtype)[1:]}
     for activation in ACTIVATIONS:
-        expected = project_in_torch(
-            round_in_torch(rows), weight, bias, activation=activation, scale=0.3, **others
-        )
+        expected = project_in_torch(round_in_torch(rows), weight, bias, activation=activation, scale=0.3, **others)
         for threads, count in ((1, 70), (2, 70), (3, 1), (2, 7)):
             torch.set_num_threads(threads)
             own = {name: other[:count] for name, other in others.items()}
@@ -79,9 +77,7 @@ def test_a_projection_is_near_the_exact_one() -> None:
     rows, weight, bias = numbers(20, 100), numbers(64, 100) / 10, numbers(64)
     filled = round_weight(torch.nn.functional.pad(weight, (0, 28)), 8)
     exact = torch.nn.functional.gelu(rows @ weight.T + bias, approximate="tanh") + rows[:, :64]
-    found = project_rounded(
-        round_once(rows), filled, bias, activation="gelu", residual=rows[:, :64].contiguous()
-    )
+    found = project_rounded(round_once(rows), filled, bias, activation="gelu", residual=rows[:, :64].contiguous())
     assert (found - exact).norm() < 0.01 * exact.norm()
 
 
@@ -95,6 +91,7 @@ def test_tensors_that_do_not_fit_are_refused() -> None:
         (rows, weight, bias, numbers(3, 48)),
         (rows, weight, bias, numbers(48, 2).T),
         (narrow, weight, bias, numbers(2, 48)),
+        (replace(rows, values=rows.values.transpose(0, 1).contiguous().transpose(0, 1)), weight, bias, None),
     ]
     for wrong_rows, wrong_weight, wrong_bias, residual in misfits:
         with pytest.raises(ValueError, match="no kernel projects"):
@@ -103,6 +100,14 @@ def test_tensors_that_do_not_fit_are_refused() -> None:
         round_once(numbers(80))
     with pytest.raises(ValueError, match="sse9"):
         round_once(numbers(2, 80), "sse9")
+
+
+def test_rows_may_have_gaps() -> None:
+    wide, weight, bias = numbers(100, 90), packed(48, 80), numbers(48)
+    for rows in (wide[:, 5:85], wide.T[:80, :90].T, wide[:80].T):
+        expected = project_rounded(round_once(rows.clone(memory_format=torch.contiguous_format)), weight, bias)
+        assert torch.equal(project_rounded(round_once(rows), weight, bias), expected)
+        assert torch.equal(project_rounded(round_in_torch(rows), weight, bias), expected)
 
 
 def test_gradients_are_refused() -> None:

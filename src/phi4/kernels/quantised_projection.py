@@ -49,6 +49,7 @@ def round_once(rows: torch.Tensor, level: str | None = None) -> RoundedRows:
         raise ValueError(f"no kernel rounds {describe(rows)}")
     if rows.requires_grad and torch.is_grad_enabled():
         raise ValueError("quantised weights have no gradients: train on the model that was quantised")
+    rows = rows if rows.stride(1) == 1 else rows.contiguous()
     if not can_run(rows):
         return round_in_torch(rows)
     tokens, inputs = rows.shape
@@ -105,10 +106,10 @@ def project_rounded(
     fits = (
         weight.fits
         and inputs == groups * GROUP_INPUTS
+        and all(part.is_contiguous() for part in (rows.values, rows.scales, rows.sums))
         and bias.shape == (outputs,)
         and all(
-            other.shape == (tokens, outputs) and other.dtype == rows.dtype and other.is_contiguous()
-            for other in others
+            other.shape == (tokens, outputs) and other.dtype == rows.dtype and other.is_contiguous() for other in others
         )
         and all(part.device == rows.values.device for part in (weight.codes, bias, *others))
     )
@@ -145,7 +146,9 @@ def round_in_torch(rows: torch.Tensor) -> RoundedRows:
     """What the kernels compute, in plain torch: the reference, and the way where nothing was compiled."""
     filled = torch.nn.functional.pad(rows.float(), (0, padded(rows.shape[1]) - rows.shape[1]))
     numbers, scales = round_groups(filled.unflatten(1, (-1, GROUP_INPUTS)))
-    return RoundedRows(numbers.to(torch.int8), scales, numbers.sum(-1).int(), rows.dtype)
+    # Kernels read them without gaps, whatever the rows looked like.
+    values, sums = numbers.to(torch.int8).contiguous(), numbers.sum(-1).int().contiguous()
+    return RoundedRows(values, scales.contiguous(), sums, rows.dtype)
 
 
 def project_in_torch(

@@ -97,13 +97,9 @@ def _project_quantised(
         residual = residual.reshape(-1, residual.shape[-1]).contiguous()
     if gated:
         half = packed.codes.shape[0] // 2
-        factors = project_rounded(
-            rows, packed.blocks(half, 2 * half), bias[len(bias) // 2 :], activation=activation
-        )
+        factors = project_rounded(rows, packed.blocks(half, 2 * half), bias[len(bias) // 2 :], activation=activation)
         packed, bias, activation = packed.blocks(0, half), bias[: len(bias) // 2], "none"
-    return project_rounded(
-        rows, packed, bias, activation=activation, scale=scale, factors=factors, residual=residual
-    )
+    return project_rounded(rows, packed, bias, activation=activation, scale=scale, factors=factors, residual=residual)
 
 
 def _activate(values: torch.Tensor, activation: Activation) -> torch.Tensor:
