@@ -7,6 +7,7 @@ python benchmarks/encoder_quality.py DATA VISION SPEECH --against ./packs-8bit/{
 """
 
 import argparse
+import statistics
 from pathlib import Path
 
 import torch
@@ -44,9 +45,10 @@ def main() -> None:
             cosines += [float(functional.cosine_similarity(*pair, dim=-1).mean()) for pair in pairs]
             errors += [float((first - second).norm() / first.norm()) for first, second in pairs]
         if cosines:
+            cosine, error = statistics.mean(cosines), statistics.mean(errors)
             print(
-                f"{held_out.dataset}, {held_out.task}: {len(cosines)} media, mean cosine {sum(cosines) / len(cosines):.5f}, "
-                f"mean relative difference {sum(errors) / len(errors):.2%}",
+                f"{held_out.dataset}, {held_out.task}: {len(cosines)} media, mean cosine {cosine:.5f}, "
+                f"mean relative difference {error:.2%}",
                 flush=True,
             )
 

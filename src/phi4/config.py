@@ -185,11 +185,12 @@ class SpeechConfig:
 
 @dataclass(frozen=True)
 class AdapterConfig:
-    """A LoRA on all four linears of every decoder layer (facts sheet 6.1)."""
+    """A LoRA on all four linears of every decoder layer (facts sheet 6.1); 8 bits if it is quantised, else None."""
 
     rank: int
     alpha: float
     dropout: float = 0.0
+    bits: int | None = None
 
     @property
     def scale(self) -> float:

@@ -84,36 +84,44 @@ def test_packs_of_the_base_fit_its_quantised_form(
 
 
 @pytest.fixture(scope="module")
-def with_encoders(tiny_directory: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    directory = tmp_path_factory.mktemp("quantised") / "with_encoders"
-    quantise(tiny_directory, directory, SCHEMES["4bit"], encoders=True)
+def all_quantised(tiny_directory: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    directory = tmp_path_factory.mktemp("quantised") / "all_quantised"
+    quantise(tiny_directory, directory, SCHEMES["4bit"], encoders=True, adapters=True)
     return directory
 
 
-def test_linears_of_encoders_are_quantised_if_asked(tiny_directory: Path, with_encoders: Path) -> None:
-    before, model = open_checkpoint(tiny_directory).tensors, load_model(with_encoders).model
+def test_linears_of_encoders_and_adapters_are_quantised_if_asked(tiny_directory: Path, all_quantised: Path) -> None:
+    before, model = open_checkpoint(tiny_directory).tensors, load_model(all_quantised).model
     packed = {
         name: part
         for name, part in model.named_modules()
         if isinstance(part, QuantisedWeight) and modality_of(name) != "language"
     }
     linears = {name.split(".", 2)[2] for name in packed}
-    for own in ("layers.0.self_attn.q_proj", "layers.2.mlp.fc2", "blocks.1.conv.glu.pointwise", "blocks.0.conv.output"):
+    for own in (
+        "layers.0.self_attn.q_proj",
+        "layers.2.mlp.fc2",
+        "blocks.1.conv.glu.pointwise",
+        "blocks.0.conv.output",
+        "layers.1.mlp.down_proj.lora_A.vision",
+        "layers.0.self_attn.o_proj.lora_B.speech",
+    ):
         assert f"{own}.weight" in linears
     assert not any("subsampling" in name or "projector" in name or "patch" in name for name in linears)
     for name, part in packed.items():
         stored = before[name].read().flatten(1).float()
-        whole = part.packed.rows(torch.arange(stored.shape[0]))
-        assert (whole[:, : stored.shape[1]] - stored).norm() < 0.01 * stored.norm()
-        assert whole[:, stored.shape[1] :].count_nonzero() == 0
+        whole = part.packed.rows(torch.arange(part.packed.shape[0]))
+        outputs, inputs = stored.shape
+        assert (whole[:outputs, :inputs] - stored).norm() < 0.01 * stored.norm()
+        assert whole[outputs:].count_nonzero() == whole[:, inputs:].count_nonzero() == 0
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_quantised_encoders_are_near_and_go_with_their_packs(
-    tiny_directory: Path, with_encoders: Path, mode: str, tmp_path: Path
+def test_quantised_modalities_are_near_and_go_with_their_packs(
+    tiny_directory: Path, all_quantised: Path, mode: str, tmp_path: Path
 ) -> None:
-    plain, whole = load_model(tiny_directory), load_model(with_encoders)
-    convert(with_encoders, tmp_path / "split", "packs")
+    plain, whole = load_model(tiny_directory), load_model(all_quantised)
+    convert(all_quantised, tmp_path / "split", "packs")
     packs = [tmp_path / "split" / f"{name}.safetensors" for name in ("vision", "speech")]
     joined = load_model(tmp_path / "split" / "base", packs=packs)
     inputs = conversation(whole.config, mode, 12, seed=1)
@@ -125,10 +133,10 @@ def test_quantised_encoders_are_near_and_go_with_their_packs(
     assert torch.equal(score(joined.model, [inputs])[0], score(whole.model, [inputs])[0])
 
 
-def test_other_bits_of_encoders_are_refused(with_encoders: Path, tmp_path: Path, edit_json: EditJson) -> None:
-    shutil.copytree(with_encoders, tmp_path / "broken")
+def test_other_bits_of_encoders_are_refused(all_quantised: Path, tmp_path: Path, edit_json: EditJson) -> None:
+    shutil.copytree(all_quantised, tmp_path / "broken")
     edit_json(tmp_path / "broken" / "config.json", {"img_processor": {"linear_bits": 3}})
-    with pytest.raises(ConfigError, match="linear_bits of an encoder is 3"):
+    with pytest.raises(ConfigError, match="linear_bits of an encoder or adapter is 3"):
         load_model(tmp_path / "broken")
 
 

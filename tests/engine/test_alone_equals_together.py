@@ -223,9 +223,11 @@ def test_a_rounded_cache_that_is_shared_taken_away_and_written_again_changes_no_
 
 
 @pytest.mark.skipif(NATIVE is None, reason="stock attention and adapters round with the number of rows")
-@pytest.mark.parametrize("scheme", ["4bit", "mixed"])
-def test_quantised_company_and_chunks_change_no_bit(tiny_directory: Path, tmp_path: Path, scheme: str) -> None:
-    quantise(tiny_directory, tmp_path / "quantised", SCHEMES[scheme])
+@pytest.mark.parametrize(("scheme", "modalities"), [("4bit", False), ("mixed", True)])
+def test_quantised_company_and_chunks_change_no_bit(
+    tiny_directory: Path, tmp_path: Path, scheme: str, modalities: bool
+) -> None:
+    quantise(tiny_directory, tmp_path / "quantised", SCHEMES[scheme], encoders=modalities, adapters=modalities)
     loaded = load_model(tmp_path / "quantised")
     inputs = [conversation(loaded.config, mode, length, seed=1) for mode in MODES for length in (3, 20, 45)]
     requests = [Request(one, Sampling(max_tokens=8, logprobs=0)) for one in inputs]

@@ -37,8 +37,8 @@ QUANTISATION_KEY = "quantization_config"
 QUANTISATION_METHOD = {"quant_method": "phi4", "version": 1}
 # The token embedding, and the head where it is another matrix.
 TABLE = "embed_tokens"
-# Of an encoder, beside its sizes, so that it goes with its modality into a pack.
-ENCODER_BITS_KEY = "linear_bits"
+# Of an encoder or an adapter, beside its sizes, so that it goes with its modality into a pack.
+LINEAR_BITS_KEY = "linear_bits"
 
 
 def read_config(raw: Mapping[str, Any]) -> ModelConfig:
@@ -223,25 +223,30 @@ def read_vision(raw: Mapping[str, Any]) -> VisionConfig:
         layer_norm_eps=number(sizes, "layer_norm_eps"),
         feature_layer=_feature_layer(sizes),
         image_token_id=size(sizes, "image_token_id", at_least=0),
-        linear_bits=_encoder_bits(given),
+        linear_bits=_linear_bits(given),
     )
 
 
-def _encoder_bits(given: Mapping[str, Any]) -> int | None:
-    """Bits of the linears of an encoder, as `write_encoder_bits` writes them; None if nothing is said."""
-    bits = given.get(ENCODER_BITS_KEY)
+def _linear_bits(given: Mapping[str, Any]) -> int | None:
+    """Bits of the linears of an encoder or adapter, if they are quantised."""
+    bits = given.get(LINEAR_BITS_KEY)
     if bits not in (None, 8):
-        raise ConfigError(f"{ENCODER_BITS_KEY} of an encoder is {bits!r}; only 8 is supported, or nothing")
+        raise ConfigError(f"{LINEAR_BITS_KEY} of an encoder or adapter is {bits!r}; only 8 is supported, or nothing")
     return None if bits is None else 8
+
+
+def write_adapter_bits(raw: Mapping[str, Any], bits: int) -> dict[str, Any]:
+    """What `config.json` says of adapters that are quantised, beside what it says of them already."""
+    return {key: {**raw[key], LINEAR_BITS_KEY: bits} for key in ("vision_lora", "speech_lora") if key in raw}
 
 
 def write_encoder_bits(raw: Mapping[str, Any], bits: int) -> dict[str, Any]:
     """What `config.json` says of encoders whose linears are quantised, beside what it says of them already."""
     said: dict[str, Any] = {}
     if "embd_layer" in raw and "image_embd_layer" in raw["embd_layer"]:
-        said["img_processor"] = {**(raw.get("img_processor") or {}), ENCODER_BITS_KEY: bits}
+        said["img_processor"] = {**(raw.get("img_processor") or {}), LINEAR_BITS_KEY: bits}
     if "audio_processor" in raw:
-        encoder = {**raw["audio_processor"]["config"], ENCODER_BITS_KEY: bits}
+        encoder = {**raw["audio_processor"]["config"], LINEAR_BITS_KEY: bits}
         said["audio_processor"] = {**raw["audio_processor"], "config": encoder}
     return said
 
@@ -293,7 +298,7 @@ def read_speech(raw: Mapping[str, Any]) -> SpeechConfig:
         time_reduction=size(encoder, "time_reduction"),
         bias_max_distance=size(section(encoder, "relative_attention_bias_args"), "t5_bias_max_distance"),
         audio_token_id=size({"audio_token_id": RELEASED_AUDIO_TOKEN_ID, **embedding}, "audio_token_id", at_least=0),
-        linear_bits=_encoder_bits(encoder),
+        linear_bits=_linear_bits(encoder),
     )
 
 
@@ -308,7 +313,10 @@ def read_adapter(raw: Mapping[str, Any], key: str) -> AdapterConfig:
     if missed:
         raise ConfigError(f"{key}.layer does not match {missed}; adapters on a part of the linears are not supported")
     return AdapterConfig(
-        rank=size(lora, "r"), alpha=number(lora, "lora_alpha"), dropout=number({"dp": 0.0, **lora}, "dp")
+        rank=size(lora, "r"),
+        alpha=number(lora, "lora_alpha"),
+        dropout=number({"dp": 0.0, **lora}, "dp"),
+        bits=_linear_bits(lora),
     )
 
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from phi4.checkpoint.config_json import ENCODER_BITS_KEY
+from phi4.checkpoint.config_json import LINEAR_BITS_KEY
 from phi4.config import AdapterConfig, ModelConfig, SpeechConfig, VisionConfig
 from phi4.errors import ConfigError
 
@@ -134,7 +134,7 @@ def _released_rope_scaling(rope: Mapping[str, Any]) -> dict[str, Any] | None:
 
 
 def _released_image_processor(vision: Mapping[str, Any]) -> dict[str, Any] | None:
-    keys = set(VisionConfig.__dataclass_fields__) - {"image_size", "image_token_id", ENCODER_BITS_KEY}
+    keys = set(VisionConfig.__dataclass_fields__) - {"image_size", "image_token_id", LINEAR_BITS_KEY}
     if all(vision[key] == VisionConfig.__dataclass_fields__[key].default for key in keys):
         return None
     return {key: vision[key] for key in sorted(keys)}
@@ -248,7 +248,7 @@ def _native_vision(vision: VisionConfig) -> dict[str, Any]:
 
 def _sizes(encoder: VisionConfig | SpeechConfig) -> dict[str, Any]:
     """What a native file says of an encoder, which is never quantised there."""
-    return {key: value for key, value in asdict(encoder).items() if key != ENCODER_BITS_KEY}
+    return {key: value for key, value in asdict(encoder).items() if key != LINEAR_BITS_KEY}
 
 
 def _native_audio(speech: SpeechConfig) -> dict[str, Any]:

@@ -152,9 +152,10 @@ def fixed_dtypes(config: ModelConfig) -> dict[str, torch.dtype]:
 
 def adapter_of(name: str) -> str | None:
     """Returns the adapter that a name, ours or the release's, belongs to, or None if it is no LoRA of the decoder."""
-    parts = name.split(".")
-    in_decoder = name.removeprefix("language.").startswith("model.layers.")
-    return parts[-2] if in_decoder and parts[-3] in ("lora_A", "lora_B") else None
+    if not name.removeprefix("language.").startswith("model.layers."):
+        return None
+    found = re.search(r"\.lora_[AB]\.(\w+)\.", name)
+    return found[1] if found else None
 
 
 def modality_of(name: str) -> str:

@@ -1,4 +1,4 @@
-"""Writes a model with weights of 4 and 8 bits: its language model's, and its encoders' if asked to."""
+"""Writes a model with weights of 4 and 8 bits: its language model's, and those of its encoders and adapters."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -9,7 +9,7 @@ from types import MappingProxyType
 import torch
 from torch.nn import functional
 
-from phi4.checkpoint.config_json import write_encoder_bits, write_quantisation
+from phi4.checkpoint.config_json import write_adapter_bits, write_encoder_bits, write_quantisation
 from phi4.checkpoint.digest import base_digest
 from phi4.checkpoint.directories import COMPANION_FILES, copy_companions
 from phi4.checkpoint.feedback import round_with_feedback
@@ -26,8 +26,8 @@ from phi4.kernels.quantised import PackedWeight
 from phi4.kernels.quantised_projection import padded
 from phi4.model.multimodal import Phi4Multimodal
 
-# Of the linears of encoders that are quantised.
-ENCODER_BITS = 8
+# Of the linears of encoders and adapters that are quantised.
+MODALITY_BITS = 8
 _FOUR = dict.fromkeys(ADAPTED_LINEARS, 4)
 
 
@@ -55,6 +55,7 @@ def quantise(
     progress: Progress | None = None,
     windows: Sequence[Sequence[int]] = (),
     encoders: bool = False,
+    adapters: bool = False,
 ) -> None:
     """Writes a quantised model into a new directory that appears complete or not at all.
 
@@ -69,6 +70,7 @@ def quantise(
         windows: token ids of pieces of a text. With some, linears of 4 bits are rounded for the inputs that the text
             gives them, which takes several times as long.
         encoders: whether the linears of both encoders' layers get 8 bits.
+        adapters: whether the adapters get 8 bits.
 
     Raises:
         ConfigError: a configuration file is missing, broken or not supported, or sizes do not fit groups of weights.
@@ -77,7 +79,7 @@ def quantise(
     checkpoint = open_checkpoint(source)
     if checkpoint.config.decoder.quantisation is not None:
         raise CheckpointError(f"{source} is quantised already; name the model that it was made from")
-    config = _quantised(checkpoint, scheme, encoders)
+    config = _quantised(checkpoint, scheme, encoders, adapters)
     fixed, shapes = fixed_dtypes(config), parameter_shapes(config)
     with new_directory(destination) as partial:
         names = sorted({name.rpartition(".")[0] for name in fixed}, key=_in_order)
@@ -98,21 +100,22 @@ def quantise(
         )
 
 
-def _quantised(checkpoint: Checkpoint, scheme: Scheme, encoders: bool) -> ModelConfig:
+def _quantised(checkpoint: Checkpoint, scheme: Scheme, encoders: bool, adapters: bool) -> ModelConfig:
     """The configuration of the result."""
     quantisation = QuantisationConfig(scheme.linear_bits, scheme.table_bits, base_digest(checkpoint.tensors))
-    config = checkpoint.config
-    bits = ENCODER_BITS if encoders else None
+    config, raw = checkpoint.config, dict(checkpoint.config.raw)
+    if encoders:
+        raw |= write_encoder_bits(raw, MODALITY_BITS)
+    if adapters:
+        raw |= write_adapter_bits(raw, MODALITY_BITS)
+    bits, lora_bits = (MODALITY_BITS if chosen else None for chosen in (encoders, adapters))
     return replace(
         config,
         decoder=replace(config.decoder, quantisation=quantisation),
         vision=config.vision and replace(config.vision, linear_bits=bits),
         speech=config.speech and replace(config.speech, linear_bits=bits),
-        raw={
-            **config.raw,
-            **(write_encoder_bits(config.raw, ENCODER_BITS) if encoders else {}),
-            **write_quantisation(quantisation),
-        },
+        adapters={name: replace(adapter, bits=lora_bits) for name, adapter in config.adapters.items()},
+        raw={**raw, **write_quantisation(quantisation)},
     )
 
 
@@ -155,9 +158,11 @@ def _round(checkpoint: Checkpoint, name: str, bits: int, moments: torch.Tensor |
             f"{name} of {checkpoint.directory} has values that are no numbers; it cannot be quantised"
         )
     if modality_of(name) != "language":
-        # Pointwise convolutions are matrices, and inputs fill whole groups.
+        # Pointwise convolutions are matrices; inputs fill whole groups, and so does the rank of an adapter.
         stored = stored.flatten(1)
-        stored = functional.pad(stored, (0, padded(stored.shape[1]) - stored.shape[1]))
+        outputs, inputs = stored.shape
+        more_outputs = padded(outputs) - outputs if ".lora_A." in name else 0
+        stored = functional.pad(stored, (0, padded(inputs) - inputs, 0, more_outputs))
     # 8 bits leave no error worth passing on.
     return round_weight(stored, bits) if moments is None or bits == 8 else round_with_feedback(stored, moments)
 
@@ -191,5 +196,5 @@ def _bits(config: ModelConfig, name: str) -> int:
     quantisation = config.decoder.quantisation
     assert quantisation is not None
     if modality_of(name) != "language":
-        return ENCODER_BITS
+        return MODALITY_BITS
     return quantisation.linear_bits.get(_linear(name), quantisation.table_bits)

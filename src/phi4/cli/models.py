@@ -236,6 +236,9 @@ def quantize(
     encoders: Annotated[
         Literal["keep", "8bit"], typer.Option("--encoders", help="8bit: the encoders' linears get 8 bits, too.")
     ] = "keep",
+    adapters: Annotated[
+        Literal["keep", "8bit"], typer.Option("--adapters", help="8bit: the adapters get 8 bits, too.")
+    ] = "keep",
     text: Annotated[
         list[Path] | None,
         typer.Option("--text", help="Text file like what the model will read: rounds for it; repeatable. Slower."),
@@ -258,7 +261,7 @@ def quantize(
     directory = hub.resolve(model)
     windows = [window for path in text or () for window in read_windows(path, directory)]
     with byte_progress("quantising") as progress:
-        quantise(directory, destination, SCHEMES[scheme], progress, windows, encoders == "8bit")
+        quantise(directory, destination, SCHEMES[scheme], progress, windows, encoders == "8bit", adapters == "8bit")
     print(destination)
 
 

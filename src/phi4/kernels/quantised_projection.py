@@ -80,6 +80,7 @@ def project_rounded(
     scale: float = 1.0,
     factors: torch.Tensor | None = None,
     residual: torch.Tensor | None = None,
+    out: torch.Tensor | None = None,
     level: str | None = None,
 ) -> torch.Tensor:
     """scale * activation(rows @ weight.T + bias) * factors + residual.
@@ -92,6 +93,7 @@ def project_rounded(
         scale: of what is added to the residual.
         factors: of the rows' type, [tokens, out_features], or None.
         residual: likewise.
+        out: where the result goes, of its type and shape; may be the residual. None for a new tensor.
         level: instructions to use, of `LEVELS`; None for the best, or for plain torch where there is no kernel.
 
     Returns:
@@ -102,7 +104,7 @@ def project_rounded(
     """
     tokens, groups = rows.scales.shape
     outputs, inputs = weight.shape
-    others = [other for other in (factors, residual) if other is not None]
+    others = [other for other in (factors, residual, out) if other is not None]
     fits = (
         weight.fits
         and inputs == groups * GROUP_INPUTS
@@ -116,10 +118,12 @@ def project_rounded(
     if not fits:
         raise ValueError(f"no kernel projects {describe(rows.values, weight.codes, bias, *others)}")
     if NATIVE is None or rows.values.device.type != "cpu" or rows.dtype not in (torch.float32, torch.bfloat16):
-        return project_in_torch(
+        found = project_in_torch(
             rows, weight, bias, activation=activation, scale=scale, factors=factors, residual=residual
         )
-    wide_bias, results = bias.float().contiguous(), torch.empty(tokens, outputs, dtype=rows.dtype)
+        return found if out is None else out.copy_(found)
+    wide_bias = bias.float().contiguous()
+    results = torch.empty(tokens, outputs, dtype=rows.dtype) if out is None else out
     NATIVE.project_rounded(
         level or LEVELS[0],
         torch.get_num_threads(),

@@ -5,6 +5,7 @@ from torch.nn import functional
 
 from phi4.kernels.linear import can_multiply, multiply
 from phi4.kernels.quantised import multiply_packed
+from phi4.kernels.quantised_projection import project_rounded, round_once
 from phi4.model.quantised import QuantisedWeight
 
 
@@ -22,9 +23,12 @@ def linear(hidden: torch.Tensor, weight: torch.Tensor | QuantisedWeight) -> torc
     return functional.linear(hidden, weight)
 
 
-def add_linear(output: torch.Tensor, hidden: torch.Tensor, weight: torch.Tensor) -> None:
+def add_linear(output: torch.Tensor, hidden: torch.Tensor, weight: torch.Tensor | QuantisedWeight) -> None:
     """Adds what `linear` would give to [tokens, out_features] in place, rounded once."""
-    if can_multiply(hidden, weight):
+    if isinstance(weight, QuantisedWeight):
+        none = weight.scales.new_zeros(weight.scales.shape)
+        project_rounded(round_once(hidden), weight.packed, none, residual=output, out=output)
+    elif can_multiply(hidden, weight):
         multiply(hidden, weight, add_to=output)
     else:
         output.addmm_(hidden, weight.T)

@@ -8,7 +8,7 @@ from torch.nn import functional
 
 from phi4.config import AdapterConfig
 from phi4.model.linear import add_linear, linear
-from phi4.model.quantised import new_weight
+from phi4.model.quantised import QuantisedWeight, new_lora, new_weight
 from phi4.model.step import AdapterRun
 
 
@@ -23,12 +23,9 @@ class AdaptedLinear(nn.Module):
     ) -> None:
         super().__init__()
         self.weight = new_weight(out_features, in_features, bits)
-        self.lora_A = nn.ModuleDict(
-            {name: nn.Linear(in_features, adapter.rank, bias=False) for name, adapter in adapters.items()}
-        )
-        self.lora_B = nn.ModuleDict(
-            {name: nn.Linear(adapter.rank, out_features, bias=False) for name, adapter in adapters.items()}
-        )
+        self.lora_A, self.lora_B = nn.ModuleDict(), nn.ModuleDict()
+        for name, adapter in adapters.items():
+            self.lora_A[name], self.lora_B[name] = new_lora(in_features, out_features, adapter.rank, adapter.bits)
         self.scales = {name: adapter.scale for name, adapter in adapters.items()}
         self.dropouts = {name: adapter.dropout for name, adapter in adapters.items()}
 
@@ -46,7 +43,7 @@ class AdaptedLinear(nn.Module):
         for run in runs:
             own = functional.dropout(hidden[run.start : run.stop], self.dropouts[run.adapter], self.training)
             down = linear(own, self.lora_A[run.adapter].weight) * self.scales[run.adapter]  # type: ignore[arg-type]
-            up: torch.Tensor = self.lora_B[run.adapter].weight  # type: ignore[assignment]
+            up: torch.Tensor | QuantisedWeight = self.lora_B[run.adapter].weight  # type: ignore[assignment]
             # A slice would make autograd copy the whole output: where one run has all rows, there is none.
             whole = run.stop - run.start == output.shape[0]
             rows = output if whole else output[run.start : run.stop]

@@ -41,12 +41,16 @@ class QuantisedWeight(nn.Module):
         return PackedWeight(self.codes, self.steps, self.scales)
 
 
-class QuantisedTable(nn.Module):
-    """A token embedding, or the head that multiplies with it."""
+class QuantisedMatrix(nn.Module):
+    """A linear without a bias."""
 
-    def __init__(self, vocab_size: int, hidden_size: int, bits: int) -> None:
+    def __init__(self, outputs: int, inputs: int, bits: int) -> None:
         super().__init__()
-        self.weight = QuantisedWeight(vocab_size, hidden_size, bits)
+        self.weight = QuantisedWeight(outputs, inputs, bits)
+
+
+class QuantisedTable(QuantisedMatrix):
+    """A token embedding, or the head that multiplies with it: [vocabulary, hidden]."""
 
     def forward(self, token_ids: torch.Tensor) -> torch.Tensor:
         """Looks up [tokens] ids: float32 [tokens, hidden]."""
@@ -70,6 +74,13 @@ class QuantisedLinear(nn.Module):
 def new_linear(inputs: int, outputs: int, bits: int | None) -> "nn.Linear | QuantisedLinear":
     """An empty linear of an encoder; bits are None for one that is not quantised."""
     return nn.Linear(inputs, outputs) if bits is None else QuantisedLinear(inputs, outputs, bits)
+
+
+def new_lora(inputs: int, outputs: int, rank: int, bits: int | None) -> tuple[nn.Module, nn.Module]:
+    """Empty A of [rank, inputs] and B of [outputs, rank]; quantised, zeros fill the rank up to whole groups."""
+    if bits is None:
+        return nn.Linear(inputs, rank, bias=False), nn.Linear(rank, outputs, bias=False)
+    return QuantisedMatrix(padded(rank), inputs, bits), QuantisedMatrix(outputs, padded(rank), bits)
 
 
 def new_weight(outputs: int, inputs: int, bits: int | None) -> nn.Parameter | QuantisedWeight:
