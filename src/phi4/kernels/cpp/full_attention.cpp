@@ -15,6 +15,18 @@ constexpr int64_t KEYS = TILE_VECTORS * LANES;
 
 inline int64_t round_up(int64_t value, int64_t to) { return (value + to - 1) / to * to; }
 
+// 2^x with a relative error below 2e-4, a tenth of what rounding to bf16 adds; 0 below -150, NaN stays NaN.
+inline __m512 power_of_two(__m512 x) {
+    x = _mm512_max_ps(_mm512_set1_ps(-200.0f), x);
+    const __m512 n = _mm512_roundscale_ps(x, _MM_FROUND_TO_NEAREST_INT);
+    const __m512 r = _mm512_sub_ps(x, n);
+    __m512 p = _mm512_set1_ps(0.05500847f);
+    p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(0.24220984f));
+    p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(0.69328285f));
+    p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(1.0f));
+    return _mm512_scalef_ps(p, n);
+}
+
 // One head of one sequence, packed, and room for the scores of a tile of queries.
 struct Head {
     const FullAttention& own;
@@ -38,12 +50,15 @@ struct Head {
                                                    : static_cast<const uint16_t*>(own.bias) +
                                                          sequence * own.bias_sequence_stride +
                                                          head * own.bias_head_stride + position * own.bias_query_stride;
-        const __m512 scale = _mm512_set1_ps(1.0f / std::sqrt(static_cast<float>(own.head_dim)));
+        // Powers of two take fewer steps than those of e.
+        constexpr float LOG2_E = 1.44269504f;
+        const __m512 scale = _mm512_set1_ps(LOG2_E / std::sqrt(static_cast<float>(own.head_dim)));
         __m512 highest = _mm512_set1_ps(-INFINITY);
         for (int64_t key = 0; key < own.length; key += LANES) {
             const __mmask16 inside = first_lanes(own.length - key);
             __m512 score = _mm512_mul_ps(_mm512_loadu_ps(scored + key), scale);
-            if (bias != nullptr) score = _mm512_add_ps(score, load_some(bias + key, own.length - key));
+            if (bias != nullptr)
+                score = _mm512_fmadd_ps(load_some(bias + key, own.length - key), _mm512_set1_ps(LOG2_E), score);
             score = _mm512_mask_mov_ps(_mm512_set1_ps(-INFINITY), inside, score);
             _mm512_storeu_ps(scored + key, score);
             highest = _mm512_max_ps(highest, score);
@@ -51,7 +66,7 @@ struct Head {
         const __m512 top = _mm512_set1_ps(_mm512_reduce_max_ps(highest));
         __m512 sum = _mm512_setzero_ps();
         for (int64_t key = 0; key < own.length; key += LANES) {
-            const __m512 weight = exponential(_mm512_sub_ps(_mm512_loadu_ps(scored + key), top));
+            const __m512 weight = power_of_two(_mm512_sub_ps(_mm512_loadu_ps(scored + key), top));
             sum = _mm512_add_ps(sum, weight);
             store_some(weighed + key, weight, LANES);
         }
