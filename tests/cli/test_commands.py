@@ -140,7 +140,8 @@ def test_a_quantised_model_answers_and_has_the_digest_of_its_source(
     phi4: Phi4, phi4_json: RunJson, tiny_directory: Path, picture: Path, tmp_path: Path
 ) -> None:
     directory = str(tmp_path / "quantised")
-    assert phi4("quantize", str(tiny_directory), directory, "--scheme", "mixed").stdout == f"{directory}\n"
+    options = ("--scheme", "mixed", "--encoders", "8bit", "--adapters", "8bit")
+    assert phi4("quantize", str(tiny_directory), directory, *options).stdout == f"{directory}\n"
     asked = ("--image", str(picture), "--max-tokens", "3", "Hi")
     assert len(phi4_json("ask", "--model", directory, *asked)["token_ids"]) == 3
     digests = {phi4_json("inspect", path)["base_digest"] for path in (str(tiny_directory), directory)}

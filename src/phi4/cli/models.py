@@ -246,14 +246,16 @@ def quantize(
 ) -> None:
     """Write a model with weights of 4 or 8 bits: a quarter of the size, and decoding as much faster.
 
-    The language model's linears, its embedding and its head are quantised; norms, encoders and adapters stay as they
-    are. Every command takes the result like any other model, and packs trained on the source fit it.
+    The language model's linears, its embedding and its head are quantised, and encoders and adapters if they are named;
+    norms stay as they are. Every command takes the result like any other model, and packs trained on the source fit it.
 
     Examples:
 
         phi4 quantize nano ./nano-4bit
 
         phi4 quantize ./Phi-4-multimodal-instruct ./multimodal-4bit --scheme mixed --text notes.txt
+
+        phi4 quantize ./Phi-4-multimodal-instruct ./multimodal-4bit --encoders 8bit --adapters 8bit
     """
     from phi4.checkpoint import hub
     from phi4.checkpoint.quantise import SCHEMES, quantise
