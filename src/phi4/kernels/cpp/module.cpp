@@ -154,14 +154,14 @@ void multiply_quantised(
 }
 
 ByteRows byte_rows(std::tuple<uintptr_t, uintptr_t, uintptr_t> addresses, int64_t num_rows, int64_t groups) {
-    const auto [values, scales, sums] = addresses;
-    return {reinterpret_cast<int8_t*>(values), reinterpret_cast<float*>(scales), reinterpret_cast<int32_t*>(sums),
+    const auto [values, scales, offsets] = addresses;
+    return {reinterpret_cast<int8_t*>(values), reinterpret_cast<float*>(scales), reinterpret_cast<int32_t*>(offsets),
             num_rows, groups};
 }
 
 void round_rows(
     const std::string& level, int threads, std::pair<uintptr_t, int64_t> rows,  // address and stride, in values
-    std::tuple<uintptr_t, uintptr_t, uintptr_t> quantised_rows,                 // values, scales, sums: room for them
+    std::tuple<uintptr_t, uintptr_t, uintptr_t> quantised_rows,                 // values, scales, offsets: room for them
     std::pair<int64_t, int64_t> sizes, bool bf16) {                             // rows, inputs
     const auto [num_rows, inputs] = sizes;
     const int64_t groups = (inputs + GROUP_INPUTS - 1) / GROUP_INPUTS;
@@ -174,7 +174,7 @@ void round_rows(
 
 void project_rounded(
     const std::string& level, int threads,
-    std::tuple<uintptr_t, uintptr_t, uintptr_t> quantised_rows,     // values, scales, sums
+    std::tuple<uintptr_t, uintptr_t, uintptr_t> quantised_rows,     // values, scales, offsets
     std::tuple<uintptr_t, uintptr_t, uintptr_t> weights,            // codes, steps or 0, scales
     std::tuple<uintptr_t, uintptr_t, uintptr_t, uintptr_t> others,  // bias, factors or 0, residual or 0, results
     std::tuple<int64_t, int64_t, int64_t> sizes,                    // rows, blocks of outputs, groups of inputs
