@@ -18,16 +18,18 @@ class RoundedRows:
     """Rows as numbers of 8 bits.
 
     Attributes:
-        values: int8 [tokens, groups, 32].
-        scales: float32 [tokens, groups].
-        sums: of the values, int32 [tokens, groups].
+        values: [tokens, groups, 32]; int8 in the order of the level's kernels, or float32 as they are for plain torch.
+        scales: float32 [tokens, groups], in the same order.
+        offsets: int32 [tokens, groups], for kernels only.
         dtype: of the rows before, and of results.
+        level: of instructions that multiplies them; None for plain torch.
     """
 
     values: torch.Tensor
     scales: torch.Tensor
-    sums: torch.Tensor
+    offsets: torch.Tensor
     dtype: torch.dtype
+    level: str | None
 
 
 def padded(inputs: int) -> int:
@@ -59,9 +61,10 @@ def round_once(rows: torch.Tensor, level: str | None = None) -> RoundedRows:
         torch.empty(tokens, groups, dtype=torch.float32),
         torch.empty(tokens, groups, dtype=torch.int32),
         rows.dtype,
+        level or LEVELS[0],
     )
     NATIVE.round_rows(
-        level or LEVELS[0],
+        rounded.level,
         torch.get_num_threads(),
         (rows.data_ptr(), rows.stride(0)),
         _addresses(rounded),
@@ -81,7 +84,6 @@ def project_rounded(
     factors: torch.Tensor | None = None,
     residual: torch.Tensor | None = None,
     out: torch.Tensor | None = None,
-    level: str | None = None,
 ) -> torch.Tensor:
     """scale * activation(rows @ weight.T + bias) * factors + residual.
 
@@ -94,7 +96,6 @@ def project_rounded(
         factors: of the rows' type, [tokens, out_features], or None.
         residual: likewise.
         out: where the result goes, of its type and shape; may be the residual. None for a new tensor.
-        level: instructions to use, of `LEVELS`; None for the best, or for plain torch where there is no kernel.
 
     Returns:
         [tokens, out_features], of the rows' type.
@@ -108,7 +109,6 @@ def project_rounded(
     fits = (
         weight.fits
         and inputs == groups * GROUP_INPUTS
-        and all(part.is_contiguous() for part in (rows.values, rows.scales, rows.sums))
         and bias.shape == (outputs,)
         and all(
             other.shape == (tokens, outputs) and other.dtype == rows.dtype and other.is_contiguous() for other in others
@@ -117,7 +117,7 @@ def project_rounded(
     )
     if not fits:
         raise ValueError(f"no kernel projects {describe(rows.values, weight.codes, bias, *others)}")
-    if NATIVE is None or rows.values.device.type != "cpu" or rows.dtype not in (torch.float32, torch.bfloat16):
+    if rows.level is None:
         found = project_in_torch(
             rows, weight, bias, activation=activation, scale=scale, factors=factors, residual=residual
         )
@@ -125,7 +125,7 @@ def project_rounded(
     wide_bias = bias.float().contiguous()
     results = torch.empty(tokens, outputs, dtype=rows.dtype) if out is None else out
     NATIVE.project_rounded(
-        level or LEVELS[0],
+        rows.level,
         torch.get_num_threads(),
         _addresses(rows),
         (weight.codes.data_ptr(), 0 if weight.steps is None else weight.steps.data_ptr(), weight.scales.data_ptr()),
@@ -139,7 +139,7 @@ def project_rounded(
 
 
 def _addresses(rows: RoundedRows) -> tuple[int, int, int]:
-    return rows.values.data_ptr(), rows.scales.data_ptr(), rows.sums.data_ptr()
+    return rows.values.data_ptr(), rows.scales.data_ptr(), rows.offsets.data_ptr()
 
 
 def _address(tensor: torch.Tensor | None) -> int:
@@ -150,9 +150,7 @@ def round_in_torch(rows: torch.Tensor) -> RoundedRows:
     """What the kernels compute, in plain torch: the reference, and the way where nothing was compiled."""
     filled = torch.nn.functional.pad(rows.float(), (0, padded(rows.shape[1]) - rows.shape[1]))
     numbers, scales = round_groups(filled.unflatten(1, (-1, GROUP_INPUTS)))
-    # Kernels read them without gaps, whatever the rows looked like.
-    values, sums = numbers.to(torch.int8).contiguous(), numbers.sum(-1).int().contiguous()
-    return RoundedRows(values, scales.contiguous(), sums, rows.dtype)
+    return RoundedRows(numbers, scales, scales.new_empty(0, dtype=torch.int32), rows.dtype, None)
 
 
 def project_in_torch(
@@ -166,7 +164,7 @@ def project_in_torch(
     residual: torch.Tensor | None,
 ) -> torch.Tensor:
     """The same as `project_rounded`, in plain torch."""
-    result = activate(multiply_numbers(rows.values.float(), rows.scales, weight) + bias.float(), activation)
+    result = activate(multiply_numbers(rows.values, rows.scales, weight) + bias.float(), activation)
     if factors is not None:
         result = result * factors.float()
     result = result * scale

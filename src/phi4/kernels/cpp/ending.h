@@ -1,6 +1,6 @@
 // What follows the products of an encoder's linear: bias, activation, a factor, scale and residual. Included into the
-// namespace of a level, behind rounding.h and bytes.h, by sources that are compiled without fused products and sums: plain torch
-// computes the same bits.
+// namespace of a level, behind rounding.h and bytes.h, by sources that are compiled without fused products and sums: plain
+// torch computes the same bits.
 
 // One lane for each output of a block; a compiler makes the vectors of its level of it.
 typedef float Lanes __attribute__((vector_size(BLOCK_OUTPUTS * sizeof(float))));
