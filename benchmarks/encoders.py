@@ -9,6 +9,7 @@ patches see those before them, and the output differs. Its plain attention compu
     python benchmarks/encoders.py --encoder vision --rounds 3
     python benchmarks/encoders.py --encoder speech --rounds 5
     python benchmarks/encoders.py --encoder vision --crops 2 --rounds 2 --processor-time  # where other work runs
+    python benchmarks/encoders.py --encoder speech --rounds 5 --eight-bits  # our side with linears of 8 bits
 """
 
 import argparse
@@ -26,7 +27,10 @@ from transformers.models.phi4_multimodal.modeling_phi4_multimodal import (
 )
 
 from phi4.checkpoint.presets import load_preset
+from phi4.checkpoint.rounding import round_weight
 from phi4.config import SpeechConfig, VisionConfig
+from phi4.kernels.quantised_projection import padded
+from phi4.model.quantised import QuantisedWeight
 from phi4.model.speech import ConformerEncoder
 from phi4.model.vision import SiglipEncoder
 
@@ -62,6 +66,21 @@ def copy_weights(theirs: torch.nn.Module, ours: torch.nn.Module, renamed: dict[s
     ours.load_state_dict({name: state[name] for name in ours.state_dict()})
 
 
+def with_eight_bits(ours: torch.nn.Module, config: VisionConfig | SpeechConfig) -> torch.nn.Module:
+    """The same encoder with linears of 8 bits, as `phi4 quantize --encoders 8bit` writes it."""
+    with torch.device("meta"):
+        quantised = type(ours)(replace(config, linear_bits=8))
+    state, given = {}, ours.state_dict()
+    for name, module in quantised.named_modules():
+        if isinstance(module, QuantisedWeight):
+            weight = given.pop(name).flatten(1)
+            filled = functional.pad(weight, (0, padded(weight.shape[1]) - weight.shape[1]))
+            packed = round_weight(filled, 8)
+            state |= {f"{name}.codes": packed.codes, f"{name}.scales": packed.scales}
+    quantised.load_state_dict({**given, **state}, assign=True)
+    return quantised.eval().requires_grad_(False)
+
+
 def with_each_attention(model: PreTrainedModel, encode: Side) -> dict[str, Side]:
     """Transformers' side with its default attention and with the plain one."""
 
@@ -72,13 +91,14 @@ def with_each_attention(model: PreTrainedModel, encode: Side) -> dict[str, Side]
     return {"sdpa": lambda: use("sdpa"), "eager": lambda: use("eager")}
 
 
-def vision_sides(config: VisionConfig, num_crops: int) -> tuple[dict[str, Side], float]:
+def vision_sides(config: VisionConfig, num_crops: int, eight_bits: bool) -> tuple[dict[str, Side], float]:
     """Both sides up to the features that the language model takes, and the operations of their products."""
     theirs = randomise(
         Phi4MultimodalVisionModel(Phi4MultimodalVisionConfig(num_hidden_layers=config.num_hidden_layers))
     )
     ours = SiglipEncoder(config).to(torch.bfloat16).eval()
     copy_weights(theirs, ours, {"embeddings.": "", "encoder.layers": "layers"})
+    ours = with_eight_bits(ours, config) if eight_bits else ours
     crops = torch.randn(num_crops, 3, CROP_PX, CROP_PX, generator=torch.Generator().manual_seed(1)).to(torch.bfloat16)
     mask = torch.ones(num_crops, *[CROP_PX // config.patch_size] * 2, dtype=torch.bool)
     patches, width = mask[0].numel(), config.hidden_size
@@ -91,7 +111,7 @@ def vision_sides(config: VisionConfig, num_crops: int) -> tuple[dict[str, Side],
     return {"phi4": lambda: ours(crops, mask), **with_each_attention(theirs, encode)}, operations
 
 
-def speech_sides(config: SpeechConfig) -> tuple[dict[str, Side], float]:
+def speech_sides(config: SpeechConfig, eight_bits: bool) -> tuple[dict[str, Side], float]:
     """Both sides, and the operations of their products."""
     sizes = {"num_blocks": config.num_blocks, "bias_max_distance": config.bias_max_distance}
     theirs = randomise(Phi4MultimodalAudioModel(Phi4MultimodalAudioConfig(**sizes)))
@@ -109,6 +129,7 @@ def speech_sides(config: SpeechConfig) -> tuple[dict[str, Side], float]:
         "conv.ext_pw_conv_1d": "conv.output",
     }
     copy_weights(theirs, ours, names)
+    ours = with_eight_bits(ours, config) if eight_bits else ours
     frames = torch.randn(FRAMES, MELS, generator=torch.Generator().manual_seed(1)).to(torch.bfloat16)
     tokens, width, channels = FRAMES // config.time_reduction, config.hidden_size, config.conv_channels
     block = 6 * width * config.intermediate_size + 8 * width**2 + 2 * tokens * width
@@ -133,6 +154,7 @@ def main() -> None:
     parser.add_argument("--crops", type=int, default=7, help="7: six tiles and the global view of 1344 x 896")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--processor-time", action="store_true", help="one thread, by the time that it runs")
+    parser.add_argument("--eight-bits", action="store_true", help="our side with linears of 8 bits")
     arguments = parser.parse_args()
     clock = time.perf_counter
     if arguments.processor_time:
@@ -142,10 +164,10 @@ def main() -> None:
     with torch.inference_mode():
         if arguments.encoder == "vision":
             vision = replace(config.vision, num_hidden_layers=arguments.layers or config.vision.num_hidden_layers)
-            sides, operations = vision_sides(vision, arguments.crops)
+            sides, operations = vision_sides(vision, arguments.crops, arguments.eight_bits)
         else:
             speech = replace(config.speech, num_blocks=arguments.layers or config.speech.num_blocks)
-            sides, operations = speech_sides(speech)
+            sides, operations = speech_sides(speech, arguments.eight_bits)
         found = {name: side().float() for name, side in sides.items()}
         seconds = alternate({**sides, "product": multiply_large}, arguments.rounds, clock)
     rate = 2 * LARGE**3 / seconds["product"]
