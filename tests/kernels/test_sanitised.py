@@ -1,4 +1,4 @@
-"""The quantised kernels under the address and undefined-behaviour sanitisers."""
+"""Every native kernel under the address and undefined-behaviour sanitisers: nothing beyond the buffers is touched."""
 
 import platform
 import shutil
@@ -8,32 +8,47 @@ from pathlib import Path
 import pytest
 
 SOURCE = Path(__file__).parent.parent.parent / "src" / "phi4" / "kernels" / "cpp"
+PROGRAMS = Path(__file__).parent / "sanitised"
+CHECKED = ["-std=c++20", "-O1", "-g1", "-fopenmp", "-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
+# As in CMakeLists.txt.
 AVX512 = ["-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mfma", "-mprefer-vector-width=512"]
-LEVELS = {
+FLAGS = {
     "plain": [],
     "avx2": ["-mavx2", "-mfma", "-mf16c"],
     "avx512": AVX512,
+    "avx512_bf16": [*AVX512, "-mavx512bf16"],
     "avx512_vnni": [*AVX512, "-mavx512vnni"],
 }
-CHECKED = ["-std=c++20", "-O1", "-g", "-fopenmp", "-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
+UNFUSED = ("cached_bytes", "quantised")
+ALWAYS = ["plain", "avx2", "avx512"]
+KERNELS = {
+    "attention": {"attention": ALWAYS, "cached_bytes": ALWAYS},
+    "elementwise": {"elementwise": ALWAYS},
+    "encoder": {name: ["avx512_bf16"] for name in ("encoder_rows", "full_attention", "projection")},
+    "linear": {"linear": [*ALWAYS, "avx512_bf16"]},
+    "quantised": {"quantised": [*ALWAYS, "avx512_vnni"]},
+}
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(shutil.which("c++") is None, reason="there is no compiler")
 @pytest.mark.skipif(platform.machine() not in ("x86_64", "AMD64"), reason="the levels are those of x86")
-def test_nothing_beyond_the_buffers_is_touched(tmp_path: Path) -> None:
+@pytest.mark.parametrize("program", KERNELS)
+def test_nothing_beyond_the_buffers_is_touched(program: str, tmp_path: Path) -> None:
     def compile_(name: str, source: Path, flags: list[str]) -> str:
         built = str(tmp_path / f"{name}.o")
         command = ["c++", *CHECKED, *flags, "-Wno-psabi", f"-I{SOURCE}", "-c", str(source), "-o", built]
         subprocess.run(command, check=True)
         return built
 
-    objects = [
-        compile_(level, SOURCE / "quantised.cpp", [f"-DPHI4_LEVEL={level}", "-ffp-contract=off", *flags])
-        for level, flags in LEVELS.items()
-    ]
-    objects.append(compile_("main", Path(__file__).with_name("sanitised.cpp"), []))
+    objects = [compile_("main", PROGRAMS / f"{program}.cpp", [])]
+    for kernel, levels in KERNELS[program].items():
+        for level in levels:
+            unfused = ["-ffp-contract=off"] if kernel in UNFUSED else []
+            flags = [f"-DPHI4_LEVEL={level}", *unfused, *FLAGS[level]]
+            objects.append(compile_(f"{kernel}-{level}", SOURCE / f"{kernel}.cpp", flags))
     subprocess.run(["c++", *CHECKED, *objects, "-o", str(tmp_path / "run")], check=True)
     result = subprocess.run([str(tmp_path / "run")], capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stdout + result.stderr
-    assert result.stdout == "288 cases\n"
+    if result.stdout == "0 cases\n":
+        pytest.skip("this processor lacks the instructions")

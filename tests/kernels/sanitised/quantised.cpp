@@ -1,0 +1,84 @@
+// The product of rows with a matrix of 4 or 8 bits; the levels have the same bits.
+
+#include "quantised.h"
+
+#include "cases.h"
+
+using phi4::BLOCK_OUTPUTS;
+using phi4::ByteRows;
+using phi4::GROUP_INPUTS;
+using phi4::QuantisedProduct;
+
+namespace {
+
+struct Level {
+    const char* name;
+    decltype(&phi4::plain::quantise_rows) quantise_rows;
+    decltype(&phi4::plain::multiply_quantised) multiply_quantised;
+};
+
+constexpr Level LEVELS[] = {
+    {"plain", phi4::plain::quantise_rows, phi4::plain::multiply_quantised},
+    {"avx2", phi4::avx2::quantise_rows, phi4::avx2::multiply_quantised},
+    {"avx512", phi4::avx512::quantise_rows, phi4::avx512::multiply_quantised},
+    {"avx512_vnni", phi4::avx512_vnni::quantise_rows, phi4::avx512_vnni::multiply_quantised},
+};
+
+struct Case {
+    int64_t num_rows, blocks, groups, gap;
+    bool four_bits, bf16;
+    int threads;
+};
+
+// Bytes from `least` on, 2^(8 - shift) different ones.
+Bytes random_bytes(int64_t size, int shift, uint8_t least, std::mt19937& generator) {
+    Bytes bytes(size);
+    for (uint8_t& byte : bytes) byte = static_cast<uint8_t>(least + (generator() >> (24 + shift)));
+    return bytes;
+}
+
+Bytes results_of(const Level& level, const Case& of) {
+    std::mt19937 generator(1);
+    const int64_t inputs = of.groups * GROUP_INPUTS, outputs = of.blocks * BLOCK_OUTPUTS;
+    const Bytes rows = random_values(values_of_rows(of.num_rows, inputs, inputs + of.gap), of.bf16, generator);
+    Buffer<int8_t> numbers(of.num_rows * inputs);
+    Buffer<float> scales(of.num_rows * of.groups), output_scales(outputs, 0.01f);
+    Buffer<int32_t> sums(scales.size());
+    const Bytes codes = random_bytes(outputs * inputs / (of.four_bits ? 2 : 1), 0, 0, generator);
+    // From 1 to 8: steps and lowest values whose sums fit a byte.
+    const Bytes steps = random_bytes(of.blocks * of.groups * 2 * BLOCK_OUTPUTS, 5, 1, generator);
+    Bytes results = room_for(of.num_rows * outputs, of.bf16);
+    const ByteRows rounded{numbers.data(), scales.data(), sums.data(), of.num_rows, of.groups};
+    level.quantise_rows(rows.data(), inputs + of.gap, of.bf16, rounded, of.threads);
+    level.multiply_quantised(
+        {rounded, codes.data(), of.four_bits ? steps.data() : nullptr, output_scales.data(), results.data(), of.blocks,
+         of.bf16},
+        of.threads);
+    return results;
+}
+
+int check(const Case& of) {
+    const Bytes expected = results_of(LEVELS[0], of);
+    int checked = 0;
+    for (const Level& level : LEVELS) {
+        if (!can_run(level.name)) continue;
+        const std::string what = std::string(level.name) + ", " + std::to_string(of.num_rows) + " rows, " +
+                                 std::to_string(of.blocks) + " blocks";
+        expect_near(results_of(level, of), expected, of.bf16, 0.0f, what);
+        ++checked;
+    }
+    return checked;
+}
+
+}  // namespace
+
+int main() {
+    int checked = 0;
+    for (int64_t num_rows : {1, 2, 3, 5, 13, 257})
+        for (int64_t blocks : {1, 2, 7})
+            for (int64_t groups : {1, 3, 17})
+                for (bool four_bits : {false, true})
+                    for (bool bf16 : {false, true})
+                        checked += check({num_rows, blocks, groups, 3 * (blocks % 2), four_bits, bf16, 1 + checked / 4 % 2});
+    std::printf("%d cases\n", checked);
+}
