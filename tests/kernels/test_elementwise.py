@@ -57,8 +57,33 @@ def test_tensors_that_do_not_fit_are_refused() -> None:
         rms_norm(torch.ones(2, 4), torch.ones(5), 1e-5)
     with pytest.raises(ValueError, match="gates"):
         swiglu(torch.ones(2, 5))
+    for hidden in (torch.ones(4), torch.tensor(1.0), torch.ones(2, 8)[:, ::2], torch.ones(2, 4, device="meta")):
+        with pytest.raises(ValueError, match="normalises"):
+            rms_norm(hidden, torch.ones(4), 1e-5)
+    with pytest.raises(ValueError, match="gates"):
+        swiglu(torch.ones(4))
+    for heads, angles in (((2, 3, 8), (2, 1, 5)), ((2, 8), (2, 1, 4)), ((2, 3, 8), (2, 4)), ((2, 3, 8), (3, 1, 4))):
+        with pytest.raises(ValueError, match="rotates"):
+            rotate(torch.ones(heads), torch.ones(angles), torch.ones(angles))
     with pytest.raises(ValueError, match="rotates"):
-        rotate(torch.ones(2, 3, 8), torch.ones(2, 1, 5), torch.ones(2, 1, 5))
+        rotate(torch.ones(2, 8, 3).transpose(1, 2), torch.ones(2, 1, 4), torch.ones(2, 1, 4))
+
+
+def test_numbers_that_are_not_aligned_are_refused() -> None:
+    shifted = torch.frombuffer(bytearray(4 * 8 + 1), dtype=torch.float32, offset=1, count=8)[None]
+    with pytest.raises(ValueError, match="not aligned"):
+        rms_norm(shifted, torch.ones(8), 1e-5)
+
+
+def test_rows_may_be_none() -> None:
+    assert rms_norm(torch.ones(0, 4), torch.ones(4), 1e-5).shape == (0, 4)
+    assert swiglu(torch.ones(0, 4)).shape == (0, 2)
+    rotate(torch.ones(0, 3, 8), torch.ones(0, 1, 4), torch.ones(0, 1, 4))
+
+
+def test_the_reason_is_said_where_gradients_are_kept() -> None:
+    with torch.inference_mode(False), torch.enable_grad(), pytest.raises(ValueError, match="gradients are kept"):
+        swiglu(torch.ones(1, 2))
 
 
 def test_gradients_and_other_types_are_left_to_torch() -> None:

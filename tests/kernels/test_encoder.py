@@ -149,12 +149,47 @@ def test_downsampling_agrees_with_torch(channels: int, relu: bool, frames: int, 
         (downsample, [(1, 2, 4, 3), (4, 1, 3, 3), (4,)], "downsamples"),
         (attend, [(1, 2, 3, 4), (1, 2, 3, 4), (1, 3, 3, 4)], "attends"),
         (attend, [(1, 2, 3, 5), (1, 2, 3, 5), (1, 2, 3, 5)], "attends"),
+        (project, [(4,), (3, 4), (3,)], "projects"),
+        (project, [(2, 4), (4,), (4,)], "projects"),
+        (layer_norm, [(2, 0), (0,), (0,)], "normalises"),
+        (layer_norm, [(), (), ()], "normalises"),
+        (convolve, [(2, 4), (4, 1, 3), (4,)], "convolves"),
+        (downsample, [(2, 4, 1), (4, 1, 3, 3), (4,)], "downsamples"),
+        (attend, [(2, 3, 4), (2, 3, 4), (2, 3, 4)], "attends"),
     ],
 )
 def test_tensors_that_do_not_fit_are_refused(function: Any, arguments: list[tuple[int, ...]], message: str) -> None:
     last = {"layer_norm": [1e-5], "attend": [None], "downsample": [False]}.get(function.__name__, [])
     with pytest.raises(ValueError, match=message):
         function(*(numbers(*shape) for shape in arguments), *last)
+
+
+def test_a_bias_that_does_not_fit_is_refused() -> None:
+    rows, weight = numbers(2, 4), numbers(6, 4)
+    for bias in (numbers(3), torch.ones(6, device="meta")):
+        with pytest.raises(ValueError, match="projects"):
+            project(rows, weight, bias)
+    parts = heads(2, 5, 3, 16)
+    for shape in ((5, 4), (3, 1, 1, 5), (1, 1, 1, 1, 5)):
+        with pytest.raises(ValueError, match=r"adds .* to the scores of \(2, 5, 3, 16\)"):
+            attend(*parts, numbers(*shape))
+
+
+def test_residuals_gates_and_activations_that_do_not_fit_are_refused() -> None:
+    rows, weight, bias = numbers(2, 4), numbers(6, 4), numbers(6)
+    for residual in (numbers(2, 5), numbers(1, 6), numbers(6, 2).T.contiguous().T):
+        with pytest.raises(ValueError, match="no kernel"):
+            project(rows, weight, bias, residual=residual)
+    with pytest.raises(ValueError, match="gates: True"):
+        project(rows, numbers(5, 4), numbers(5), gated=True)
+    with pytest.raises(ValueError, match="tanh"):
+        project(rows, weight, bias, activation="tanh")  # type: ignore[arg-type]
+
+
+def test_rows_and_sequences_may_be_none() -> None:
+    assert project(numbers(0, 4), numbers(6, 4), numbers(6)).shape == (0, 6)
+    assert convolve(numbers(0, 3, 4), numbers(4, 1, 3), numbers(4)).shape == (0, 3, 4)
+    assert downsample(numbers(1, 0, 4, 1), numbers(4, 1, 3, 3), numbers(4), relu=True).shape == (1, 0, 2, 4)
 
 
 def test_gradients_and_other_types_are_left_to_torch() -> None:

@@ -72,8 +72,20 @@ def test_tensors_that_do_not_fit_are_refused() -> None:
         multiply(torch.ones(2, 3), torch.ones(4, 3), add_to=torch.ones(2, 5))
     with pytest.raises(ValueError, match="multiplies"):
         multiply(torch.ones(2, 3), torch.ones(4, 3).bfloat16())
+    for rows, weight in (((2, 0), (4, 0)), ((3,), (4, 3)), ((2, 3), (3,)), ((1, 2, 3), (4, 3))):
+        with pytest.raises(ValueError, match="multiplies"):
+            multiply(torch.ones(rows), torch.ones(weight))
+    with pytest.raises(ValueError, match=r"on meta"):
+        multiply(torch.ones(2, 3), torch.ones(4, 3, device="meta"))
+    with pytest.raises(ValueError, match=r"\(4, 3\) torch.float32 with strides \(1, 4\)"):
+        multiply(torch.ones(2, 3), torch.ones(3, 4).T)
     with pytest.raises(ValueError, match="sse9"):
         multiply(torch.ones(2, 3), torch.ones(4, 3), level="sse9")
+
+
+def test_rows_and_outputs_may_be_none() -> None:
+    assert multiply(torch.ones(0, 3), torch.ones(4, 3)).shape == (0, 4)
+    assert multiply(torch.ones(2, 3), torch.ones(0, 3)).shape == (2, 0)
 
 
 def test_gradients_and_other_types_are_left_to_torch() -> None:

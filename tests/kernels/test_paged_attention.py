@@ -136,8 +136,27 @@ def test_tensors_that_do_not_fit_are_refused() -> None:
         short.attend(0, case.queries, case.keys, case.values)
     with pytest.raises(ValueError, match="fewer slots than tokens"):
         PagedAttention.of([(2, 15, [(0, 16)])], [], [])
+    for part in ((0, 3, [(0, 16)]), (2, -1, [(0, 16)]), (2**62, 2**62, [(0, 16)])):
+        with pytest.raises(ValueError, match="16 slots"):
+            PagedAttention.of([part], [], [])
+    for slots in ((-8, 8), (16, 0), (0, 2**62)):
+        with pytest.raises(ValueError, match="are in no cache"):
+            PagedAttention.of([(2, 0, [slots])], [], [])
     with pytest.raises(ValueError, match="sse9"):
         case.attend("sse9")
+
+
+def test_a_cache_of_other_dimensions_is_refused() -> None:
+    one = torch.zeros(2, 4, 64)
+    for shape in ((4, 64), (0, 16, 64), (2, 0, 64), (2, 16, 32), (1, 2, 16, 64)):
+        paged = PagedAttention.of([(2, 0, [(0, 16)])], [torch.zeros(shape)], [torch.zeros(shape)])
+        with pytest.raises(ValueError, match="2 tokens do not fit"):
+            paged.attend(0, one, one[:, :2], one[:, :2])
+
+
+def test_a_step_of_no_conversations_gives_nothing() -> None:
+    none, cache = torch.zeros(0, 2, 64), torch.zeros(2, 16, 64)
+    assert PagedAttention.of([], [cache], [cache]).attend(0, none, none, none).shape == (0, 128)
 
 
 def test_other_types_and_sizes_are_left_to_torch() -> None:

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from phi4.checkpoint.rounding import round_weight
 from phi4.kernels.instructions import LEVELS, NATIVE
-from phi4.kernels.quantised import PackedWeight, multiply_in_torch, multiply_packed, round_rows
+from phi4.kernels.quantised import PackedWeight, largest_value, multiply_in_torch, multiply_packed, round_rows
 
 BITS = (4, 8)
 # One block and one group, odd numbers of both, more than one chunk of groups, more blocks than threads share.
@@ -138,12 +138,30 @@ def test_tensors_that_do_not_fit_are_refused() -> None:
         (rows, replace(weight, scales=weight.scales[1:])),
         (rows, replace(weight, scales=weight.scales.bfloat16())),
         (rows, replace(weight, scales=numbers(96)[::2])),
+        (rows, replace(weight, codes=weight.codes.flatten())),
+        (numbers(2, 0), replace(weight, codes=weight.codes[:, :0], steps=weight.steps[:, :0])),
+        (rows.to("meta"), weight),
     ]
     for wrong_rows, wrong in misfits:
         with pytest.raises(ValueError, match="no kernel multiplies"):
             multiply_packed(wrong_rows, wrong)
     with pytest.raises(ValueError, match="sse9"):
         multiply_packed(rows, weight, "sse9")
+
+
+@pytest.mark.parametrize("level", [None, *LEVELS])
+def test_the_largest_value_of_any_place_is_found(level: str | None) -> None:
+    steps = torch.ones(5, 3, 2, 16, dtype=torch.uint8)
+    assert largest_value(steps, level) == 16
+    for place in ((0, 0, 0), (2, 1, 7), (4, 2, 15)):
+        block, group, lane = place
+        steps[block, group, :, lane] += 1
+        assert largest_value(steps, level) == 32
+        steps[block, group, :, lane] = 255
+        assert largest_value(steps, level) == 16 * 255
+        steps[block, group, :, lane] = 1
+    with pytest.raises(ValueError, match=r"no steps of 4 bits: \(5, 3, 16\)"):
+        largest_value(steps[:, :, 0], level)
 
 
 def test_gradients_are_refused() -> None:

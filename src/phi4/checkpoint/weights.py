@@ -15,9 +15,10 @@ from phi4.checkpoint.shards import MAX_SHARD_BYTES, Progress, specs_of
 from phi4.checkpoint.tensor_files import list_some
 from phi4.checkpoint.usual_dtype import stored_dtype
 from phi4.config import GenerationConfig, ModelConfig
-from phi4.errors import ConfigError
+from phi4.errors import CheckpointError, ConfigError
 from phi4.files import new_directory
 from phi4.json_file import read_json
+from phi4.kernels.quantised import LARGEST_BYTE, largest_value
 from phi4.modality import Modality
 from phi4.model.decoder import Phi4Mini
 from phi4.model.multimodal import Phi4Multimodal
@@ -80,6 +81,7 @@ def _build(checkpoint: Checkpoint, dtype: torch.dtype | None, device: torch.devi
     if dtype is None:
         dtype = stored_dtype(checkpoint)
     fixed = fixed_dtypes(checkpoint.config)
+    _check_steps(checkpoint, fixed)
     state = {
         name: tensor.read().to(device=device, dtype=fixed.get(name, dtype))
         for name, tensor in checkpoint.tensors.items()
@@ -92,6 +94,23 @@ def _build(checkpoint: Checkpoint, dtype: torch.dtype | None, device: torch.devi
             f"the buffers {list_some(unknown)} are not stored; register them as persistent, or compute them when needed"
         )
     return model.requires_grad_(False).eval()
+
+
+def _check_steps(checkpoint: Checkpoint, fixed: Mapping[str, torch.dtype]) -> None:
+    """Makes sure that codes of 4 bits stand for numbers of 8 bits.
+
+    Raises:
+        CheckpointError: some do not.
+    """
+    for name in fixed:
+        if name.endswith(".steps"):
+            stored = checkpoint.tensors[name]
+            largest = largest_value(stored.read())
+            if largest > LARGEST_BYTE:
+                raise CheckpointError(
+                    f"{stored.path}: {stored.name} is damaged: its steps lead to {largest}, and weights are at most "
+                    f"{LARGEST_BYTE}; quantise the model again, or copy the file again"
+                )
 
 
 def save_model(

@@ -63,9 +63,12 @@ def rotate(heads: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor, level: str
         sin: [tokens, 1, rotary_dim / 2].
         level: instructions to use.
     """
-    tokens, num_heads, head_dim = heads.shape
-    half = cos.shape[-1]
-    fits = cos.shape == sin.shape == (tokens, 1, half) and 2 * half <= head_dim and heads.stride(1) == head_dim
+    fits = (
+        heads.dim() == cos.dim() == 3
+        and cos.shape == sin.shape
+        and cos.shape[:2] == (heads.shape[0], 1)
+        and 2 * cos.shape[2] <= heads.shape[2] == heads.stride(1)
+    )
     if not (fits and can_run(heads, cos, sin) and cos.is_contiguous() and sin.is_contiguous()):
         raise ValueError(f"no kernel rotates {describe(heads, cos, sin)}")
     NATIVE.rotate(
@@ -73,6 +76,6 @@ def rotate(heads: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor, level: str
         torch.get_num_threads(),
         (heads.data_ptr(), cos.data_ptr(), sin.data_ptr()),
         heads.stride(0),
-        (tokens, num_heads, head_dim, half),
+        (*heads.shape, cos.shape[2]),
         heads.dtype == torch.bfloat16,
     )

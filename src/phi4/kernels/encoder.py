@@ -48,17 +48,22 @@ def project(
     Raises:
         ValueError: the tensors do not fit each other, or no kernel takes them.
     """
-    (tokens, inputs), outputs = rows.shape, weight.shape[0] // (2 if gated else 1)
+    given = (rows, weight) if residual is None else (rows, weight, residual)
     fits = (
-        weight.shape == (outputs * (2 if gated else 1), inputs)
+        rows.dim() == weight.dim() == 2
+        and rows.shape[1] == weight.shape[1]
+        and rows.shape[1] % 2 == 0
+        and not (gated and weight.shape[0] % 2)
         and bias.shape == weight.shape[:1]
-        and inputs % 2 == 0
+        and bias.device == rows.device
         and weight.is_contiguous()
-        and can_encode(rows, weight, *(() if residual is None else (residual,)))
-        and (residual is None or (residual.shape == (tokens, outputs) and residual.is_contiguous()))
+        and can_encode(*given)
     )
-    if not fits:
-        raise ValueError(f"no kernel projects {describe(rows, weight, bias)} with gates: {gated}")
+    if not (fits and activation in _ACTIVATIONS):
+        raise ValueError(f"no kernel projects {describe(*given, bias)} with gates: {gated}, activation: {activation}")
+    (tokens, inputs), outputs = rows.shape, weight.shape[0] // (2 if gated else 1)
+    if residual is not None and not (residual.shape == (tokens, outputs) and residual.is_contiguous()):
+        raise ValueError(f"no kernel adds {describe(residual)} to {tokens} x {outputs} results")
     wide_bias, results = bias.float().contiguous(), torch.empty(tokens, outputs, dtype=rows.dtype)
     NATIVE.project(
         torch.get_num_threads(),
@@ -88,25 +93,21 @@ def attend(queries: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, bias
     Raises:
         ValueError: the tensors do not fit each other, or no kernel takes them.
     """
-    sequences, length, heads, head_dim = queries.shape
-    row_stride = queries.stride(1)
-    fits = head_dim % 2 == 0 and all(
-        one.shape == queries.shape and one.stride() == (length * row_stride, row_stride, head_dim, 1)
-        for one in (queries, keys, values)
-    )
-    if not (fits and can_encode(queries, keys, values)):
+    if not (_are_heads(queries, keys, values) and can_encode(queries, keys, values)):
         raise ValueError(f"no kernel attends to {describe(queries, keys, values)}")
+    sequences, length, heads, head_dim = queries.shape
     strides: tuple[int, ...] = (0, 0, 0)
     if bias is not None:
-        bias = bias.expand(sequences, heads, length, length)
-        if not can_encode(queries, bias):
+        scores = (sequences, heads, length, length)
+        if not (can_encode(queries, bias) and _broadcasts(bias, scores)):
             raise ValueError(f"no kernel adds {describe(bias)} to the scores of {describe(queries)}")
+        bias = bias.expand(scores)
         strides = bias.stride()[:3]
     results = torch.empty(sequences, length, heads, head_dim, dtype=queries.dtype)
     NATIVE.attend_fully(
         torch.get_num_threads(),
         (queries.data_ptr(), keys.data_ptr(), values.data_ptr(), _address(bias), results.data_ptr()),
-        row_stride,
+        queries.stride(1),
         strides,
         (sequences, length, heads, head_dim),
     )
@@ -128,7 +129,7 @@ def layer_norm(rows: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor, eps
     Raises:
         ValueError: the tensors do not fit each other, or no kernel takes them.
     """
-    fits = rows.is_contiguous() and weight.shape == bias.shape == rows.shape[-1:]
+    fits = rows.is_contiguous() and weight.shape == bias.shape == rows.shape[-1:] and weight.numel() > 0
     if not (fits and can_encode(rows, weight, bias)):
         raise ValueError(f"no kernel normalises {describe(rows, weight, bias)}")
     results = torch.empty_like(rows)
@@ -156,16 +157,19 @@ def convolve(rows: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor) -> to
     Raises:
         ValueError: the tensors do not fit each other, or no kernel takes them.
     """
-    sequences, length, width = rows.shape
-    kernel_size = weight.shape[-1]
-    fits = rows.is_contiguous() and weight.shape == (width, 1, kernel_size) and bias.shape == (width,)
+    fits = (
+        rows.dim() == weight.dim() == 3
+        and rows.is_contiguous()
+        and weight.shape[:2] == (rows.shape[2], 1)
+        and bias.shape == rows.shape[2:]
+    )
     if not (fits and can_encode(rows, weight, bias)):
         raise ValueError(f"no kernel convolves {describe(rows, weight, bias)}")
     by_position, wide_bias, results = weight[:, 0].T.float().contiguous(), bias.float(), torch.empty_like(rows)
     NATIVE.convolve(
         torch.get_num_threads(),
         (rows.data_ptr(), by_position.data_ptr(), wide_bias.data_ptr(), results.data_ptr()),
-        (sequences, length, width, kernel_size),
+        (*rows.shape, weight.shape[2]),
     )
     return results
 
@@ -186,15 +190,16 @@ def downsample(rows: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor, rel
     Raises:
         ValueError: the tensors do not fit each other, or no kernel takes them.
     """
-    (clips, frames, mels, channels), outputs = rows.shape, weight.shape[0]
     fits = (
-        rows.is_contiguous()
-        and weight.shape == (outputs, 1, 3, 3)
-        and bias.shape == (outputs,)
-        and channels in (1, outputs)
+        rows.dim() == weight.dim() == 4
+        and rows.is_contiguous()
+        and weight.shape[1:] == (1, 3, 3)
+        and bias.shape == weight.shape[:1]
+        and rows.shape[3] in (1, weight.shape[0])
     )
     if not (fits and can_encode(rows, weight, bias)):
         raise ValueError(f"no kernel downsamples {describe(rows, weight, bias)}")
+    (clips, frames, mels, channels), outputs = rows.shape, weight.shape[0]
     by_place, wide_bias = weight.flatten(1).T.float().contiguous(), bias.float()
     results = torch.empty(clips, -(-frames // 2), -(-mels // 2), outputs, dtype=rows.dtype)
     NATIVE.downsample(
@@ -205,6 +210,24 @@ def downsample(rows: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor, rel
         relu,
     )
     return results
+
+
+def _are_heads(*tensors: torch.Tensor) -> bool:
+    """Whether these are [sequences, length, heads, head_dim] of one shape, and their positions equally far apart."""
+    shape, row_stride = tensors[0].shape, tensors[0].stride()[1:2]
+    return all(
+        one.dim() == 4
+        and one.shape == shape
+        and shape[3] % 2 == 0
+        and one.stride() == (shape[1] * row_stride[0], row_stride[0], shape[3], 1)
+        for one in tensors
+    )
+
+
+def _broadcasts(tensor: torch.Tensor, shape: tuple[int, ...]) -> bool:
+    """Whether a tensor can be expanded to a shape."""
+    own = (1,) * (len(shape) - tensor.dim()) + tensor.shape
+    return len(own) == len(shape) and all(have in (1, want) for have, want in zip(own, shape, strict=True))
 
 
 def _address(tensor: torch.Tensor | None) -> int:

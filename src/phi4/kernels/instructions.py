@@ -24,7 +24,7 @@ LEVELS: tuple[str, ...] = tuple(NATIVE.levels()) if NATIVE is not None else ()
 
 
 def can_run(*tensors: torch.Tensor) -> bool:
-    """Whether kernels take tensors of this kind together: on the CPU, of one type, with neighbouring values.
+    """Whether kernels take tensors of this kind together: on the CPU, of one type, with neighbouring aligned values.
 
     None has gradients: where they are kept, the answer is no.
     """
@@ -33,11 +33,31 @@ def can_run(*tensors: torch.Tensor) -> bool:
     if NATIVE is None or dtype not in DTYPES or torch.is_grad_enabled():
         return False
     for tensor in tensors:  # noqa: SIM110
-        if not tensor.is_cpu or tensor.dtype != dtype or tensor.stride(-1) != 1:
+        if not tensor.is_cpu or tensor.dtype != dtype or not tensor.dim() or tensor.stride(-1) != 1:
+            return False
+        if not is_aligned(tensor):
             return False
     return True
 
 
+def is_aligned(tensor: torch.Tensor) -> bool:
+    """Whether the values of a tensor on the CPU stand where the processor expects values of their size."""
+    return tensor.data_ptr() % tensor.itemsize == 0
+
+
 def describe(*tensors: torch.Tensor) -> str:
-    """Shapes and types, for errors. Native code believes what it is told, so nothing may reach it that misfits."""
-    return ", ".join(f"{tuple(tensor.shape)} {tensor.dtype}" for tensor in tensors)
+    """What tensors are, for errors. Native code believes what it is told, so nothing may reach it that misfits."""
+    kept = " while gradients are kept" if torch.is_grad_enabled() else ""
+    return ", ".join(map(_describe, tensors)) + kept
+
+
+def _describe(tensor: torch.Tensor) -> str:
+    """Shape and type, and what else is unusual."""
+    words = [f"{tuple(tensor.shape)} {tensor.dtype}"]
+    if tensor.device.type != "cpu":
+        words.append(f"on {tensor.device}")
+    elif not is_aligned(tensor):
+        words.append("not aligned")
+    if not tensor.is_contiguous():
+        words.append(f"with strides {tensor.stride()}")
+    return " ".join(words)

@@ -22,17 +22,18 @@ def multiply(
     Raises:
         ValueError: the tensors do not fit each other, or the processor lacks the instructions.
     """
-    tokens, outputs = rows.shape[0], weight.shape[0]
-    results = torch.empty(tokens, outputs, dtype=rows.dtype) if add_to is None else add_to
-    fits = rows.shape[1] == weight.shape[1] and results.shape == (tokens, outputs)
-    if not (fits and can_multiply(rows, weight) and can_run(rows, results)):
-        raise ValueError(f"no kernel multiplies {describe(rows, weight, results)}")
+    given = (rows, weight) if add_to is None else (rows, weight, add_to)
+    fits = rows.dim() == weight.dim() == 2 and rows.shape[1] == weight.shape[1] > 0 and can_multiply(rows, weight)
+    shape = (*rows.shape[:1], *weight.shape[:1])
+    if not (fits and can_run(*given) and (add_to is None or add_to.shape == shape)):
+        raise ValueError(f"no kernel multiplies {describe(*given)}")
+    results = torch.empty(shape, dtype=rows.dtype) if add_to is None else add_to
     NATIVE.multiply(
         level or LEVELS[0],
         torch.get_num_threads(),
         (rows.data_ptr(), weight.data_ptr(), results.data_ptr()),
         (rows.stride(0), results.stride(0)),
-        (tokens, outputs, rows.shape[1]),
+        (*shape, rows.shape[1]),
         add_to is not None,
         rows.dtype == torch.bfloat16,
     )

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from phi4.kernels.cached_bytes import scale_counts
-from phi4.kernels.instructions import DTYPES, LEVELS, NATIVE, can_run, describe
+from phi4.kernels.instructions import DTYPES, LEVELS, NATIVE, can_run, describe, is_aligned
 
 # New tokens, tokens before them, and the slots of all of them: first <= slot < last, in the conversation's order.
 Part = tuple[int, int, Sequence[tuple[int, int]]]
@@ -56,7 +56,8 @@ class PagedAttention:
             level: instructions to use, of `LEVELS`; None for the best.
 
         Raises:
-            ValueError: a conversation has fewer slots than tokens, or the processor lacks the instructions.
+            ValueError: a conversation has no new token, fewer slots than tokens, or slots below 0, or the processor
+                lacks the instructions.
         """
         if NATIVE is None:
             raise ValueError("no kernels were compiled; the caller asks `can_attend` first")
@@ -79,7 +80,10 @@ class PagedAttention:
         """
         news, caches = (queries, keys, values), (self.keys[layer], self.values[layer])
         scales = None if self.scales is None else self.scales[layer]
-        self._check(news, caches, scales)
+        if not self._fits(news, caches, scales):
+            given = describe(*news, *caches, *(scales or ()))
+            own = self.conversations
+            raise ValueError(f"{own.num_tokens} tokens do not fit {given}; their slots end at {own.num_slots}")
         tokens, heads, head_dim = queries.shape
         kv_heads, slots, _ = caches[0].shape
         outputs = torch.empty(tokens, heads * head_dim, dtype=queries.dtype)
@@ -97,14 +101,17 @@ class PagedAttention:
         )
         return outputs
 
-    def _check(self, news: Sequence[torch.Tensor], caches: Sequence[torch.Tensor], scales: Scales | None) -> None:
-        """Refuses what the conversations or the kernel do not fit."""
+    def _fits(self, news: Sequence[torch.Tensor], caches: Sequence[torch.Tensor], scales: Scales | None) -> bool:
+        """Whether the conversations, the tensors and the kernel fit each other."""
+        if any(tensor.dim() != 3 or min(tensor.shape[1:]) == 0 for tensor in (*news, *caches)):
+            return False
         dtype = news[0].dtype if scales is None else torch.int8
         (tokens, heads, head_dim), (kv_heads, slots, _) = news[0].shape, caches[0].shape
         counts = scale_counts(head_dim)
-        fits = (
+        return (
             tokens == self.conversations.num_tokens
             and self.conversations.num_slots <= slots
+            and kv_heads > 0
             and heads % kv_heads == 0
             and all(new.shape == (tokens, kv_heads, head_dim) for new in news[1:])
             and all(cache.shape == (kv_heads, slots, head_dim) and cache.is_contiguous() for cache in caches)
@@ -115,9 +122,6 @@ class PagedAttention:
             and all(cache.dtype == dtype and can_attend(cache, news[0].dtype) for cache in caches)
             and can_run(*news)
         )
-        if not fits:
-            given = describe(*news, *caches, *(scales or ()))
-            raise ValueError(f"{self.conversations.num_tokens} tokens do not fit {given}")
 
 
 def can_attend(stored: torch.Tensor, dtype: torch.dtype) -> bool:
@@ -128,5 +132,7 @@ def can_attend(stored: torch.Tensor, dtype: torch.dtype) -> bool:
         and dtype in DTYPES
         and stored.dtype in (dtype, torch.int8)
         and stored.device.type == "cpu"
+        and stored.dim() > 0
+        and is_aligned(stored)
         and bool(NATIVE.has_head_dim(stored.shape[-1]))
     )

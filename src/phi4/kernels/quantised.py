@@ -13,11 +13,12 @@ from dataclasses import dataclass
 
 import torch
 
-from phi4.kernels.instructions import LEVELS, NATIVE, can_run, describe
+from phi4.kernels.instructions import LEVELS, NATIVE, can_run, describe, is_aligned
 
 GROUP_INPUTS = 32
 BLOCK_OUTPUTS = 16
 MIDDLE = 128
+LARGEST_BYTE = 255
 # As in quantised.cpp: below it, a group of a row is zero.
 _SMALLEST = 1e-30
 
@@ -38,8 +39,9 @@ class PackedWeight:
 
     @property
     def shape(self) -> tuple[int, int]:
-        """Outputs and inputs."""
-        return self.codes.shape[0] * BLOCK_OUTPUTS, self.codes.shape[1] * GROUP_INPUTS
+        """Outputs and inputs; none of codes that have not even those dimensions."""
+        blocks, groups = (*self.codes.shape, 0, 0)[:2]
+        return blocks * BLOCK_OUTPUTS, groups * GROUP_INPUTS
 
     @property
     def fits(self) -> bool:
@@ -52,7 +54,7 @@ class PackedWeight:
         parts += [(self.scales, (blocks * BLOCK_OUTPUTS,), torch.float32)]
         if self.steps is not None:
             parts += [(self.steps, (blocks, groups, 2, BLOCK_OUTPUTS), torch.uint8)]
-        return all(
+        return blocks * groups > 0 and all(
             part.shape == shape and part.dtype == dtype and part.is_contiguous() and part.device == self.codes.device
             for part, shape, dtype in parts
         )
@@ -108,7 +110,7 @@ def multiply_packed(rows: torch.Tensor, weight: PackedWeight, level: str | None 
     """
     outputs, inputs = weight.shape
     fits = rows.dim() == 2 and rows.shape[1] == inputs and rows.is_floating_point()
-    if not (fits and rows.device == weight.codes.device and weight.fits):
+    if not (fits and rows.device == weight.codes.device and weight.fits and is_aligned(weight.scales)):
         parts = [part for part in (rows, weight.codes, weight.steps, weight.scales) if part is not None]
         raise ValueError(f"no kernel multiplies {describe(*parts)}")
     if rows.requires_grad and torch.is_grad_enabled():
@@ -137,6 +139,27 @@ def multiply_packed(rows: torch.Tensor, weight: PackedWeight, level: str | None 
         rows.dtype == torch.bfloat16,
     )
     return results
+
+
+def largest_value(steps: torch.Tensor, level: str | None = None) -> int:
+    """What the largest code of 4 bits stands for, plus 128. Above 255 it is no number of 8 bits.
+
+    The kernels give other results than plain torch then, so that such weights must not be used.
+
+    Args:
+        steps: uint8 [outputs / 16, inputs / 32, 2, 16], as in `PackedWeight`.
+        level: instructions to use, of `LEVELS`; None for the best, or for plain torch where there is no kernel.
+
+    Raises:
+        ValueError: the tensor has another shape or type.
+    """
+    if not (steps.shape[2:] == (2, BLOCK_OUTPUTS) and steps.dtype == torch.uint8 and steps.is_contiguous()):
+        raise ValueError(f"these are no steps of 4 bits: {describe(steps)}")
+    if NATIVE is None or steps.device.type != "cpu":
+        step, lowest = steps.short().unbind(2)
+        return int((15 * step + lowest).amax())
+    places = steps.shape[0] * steps.shape[1]
+    return int(NATIVE.largest_value(level or LEVELS[0], steps.data_ptr(), places))
 
 
 # Outputs whose weights are unpacked together without a kernel: 4,096 x 8,192 of them take 134 MB.

@@ -45,12 +45,14 @@ struct Level {
     decltype(&plain::rotate) rotate;
     decltype(&plain::quantise_rows) quantise_rows;
     decltype(&plain::multiply_quantised) multiply_quantised;
+    decltype(&plain::largest_value) largest_value;
 };
 
 #define PHI4_LEVEL_OF(name, level)                                                                                 \
     Level {                                                                                                        \
         name, level::attend, level::attend, level::attend, level::round_head, level::multiply, level::rms_norm,    \
-            level::swiglu, level::rotate, level::quantise_rows, level::multiply_quantised                          \
+            level::swiglu, level::rotate, level::quantise_rows, level::multiply_quantised,                         \
+            level::largest_value                                                                                   \
     }
 
 // The levels that this processor has, the best one first. One that has more instructions brings what they are for, and
@@ -199,6 +201,12 @@ void project_rounded(
     own.multiply_quantised(product, threads);
 }
 
+int largest_value(const std::string& level, uintptr_t steps, int64_t places) {
+    const Level& own = level_called(level);
+    nb::gil_scoped_release released;
+    return own.largest_value(reinterpret_cast<const uint8_t*>(steps), places);
+}
+
 void rms_norm(
     const std::string& level, int threads, uintptr_t input, uintptr_t weight, uintptr_t output, int64_t num_rows,
     int64_t width, int64_t input_stride, float eps, bool bf16) {
@@ -233,6 +241,8 @@ void rotate(
 }
 
 using Slots = std::pair<int64_t, int64_t>;  // first <= slot < last
+// Sums of so many stay within 64 bits, whatever a conversation claims.
+constexpr int64_t MOST_SLOTS = int64_t{1} << 40;
 using Part = std::tuple<int64_t, int64_t, std::vector<Slots>>;  // new tokens, cached tokens, where they are kept
 
 // The segments of one step: the same for all layers.
@@ -243,12 +253,17 @@ public:
             std::vector<Run> runs;
             int64_t position = 0;
             for (const auto& [first, last] : slots) {
+                if (first < 0 || last < first || last > MOST_SLOTS)
+                    throw std::invalid_argument(
+                        "slots " + std::to_string(first) + " to " + std::to_string(last) + " are in no cache");
                 runs.push_back({position, first, last - first});
                 position += last - first;
                 highest_slot_ = last > highest_slot_ ? last : highest_slot_;
             }
-            if (length < 1 || cached < 0 || position < cached + length)
-                throw std::invalid_argument("a conversation has fewer slots than tokens");
+            if (length < 1 || cached < 0 || cached > position || length > position - cached)
+                throw std::invalid_argument(
+                    "a conversation with " + std::to_string(length) + " new tokens and " + std::to_string(cached) +
+                    " before them has " + std::to_string(position) + " slots: fewer slots than tokens, or no new token");
             runs_.push_back(std::move(runs));
             segments_.push_back({num_tokens_, length, cached, nullptr, 0});
             num_tokens_ += length;
@@ -351,6 +366,7 @@ NB_MODULE(native, module) {
     module.def("multiply_quantised", &multiply_quantised);
     module.def("round_rows", &round_rows);
     module.def("project_rounded", &project_rounded);
+    module.def("largest_value", &largest_value);
     module.def("rms_norm", &rms_norm);
     module.def("swiglu", &swiglu);
     module.def("rotate", &rotate);

@@ -211,5 +211,17 @@ void multiply_quantised(const QuantisedProduct& product, int threads) {
     }
 }
 
+int largest_value(const uint8_t* steps, int64_t places) {
+    int largest = 0;
+    for (int64_t place = 0; place < places; ++place) {
+        const uint8_t* own = steps + place * 2 * BLOCK_OUTPUTS;
+        for (int n = 0; n < BLOCK_OUTPUTS; ++n) {
+            const int value = own[n] * 15 + own[BLOCK_OUTPUTS + n];
+            largest = value > largest ? value : largest;
+        }
+    }
+    return largest;
+}
+
 }  // namespace PHI4_LEVEL
 }  // namespace phi4

@@ -42,10 +42,13 @@ struct QuantisedProduct {
     const Ending* ending = nullptr;  // null for the bare product
 };
 
+// largest_value: what the largest code of 4 bits stands for anywhere, of steps [places, 2, 16]. Above 255 it is no byte,
+// and the levels would not agree.
 #define PHI4_DECLARE(level)                                                                                    \
     namespace level {                                                                                          \
     void quantise_rows(const void* rows, int64_t row_stride, bool bf16, const ByteRows& quantised, int threads); \
     void multiply_quantised(const QuantisedProduct& product, int threads);                                     \
+    int largest_value(const uint8_t* steps, int64_t places);                                                   \
     }
 PHI4_DECLARE(plain)
 PHI4_DECLARE(avx2)
