@@ -6,6 +6,7 @@ import pytest
 from phi4.checkpoint.inspect import CacheReport, component_of, inspect_checkpoint
 from phi4.checkpoint.keymap import key_table
 from phi4.checkpoint.presets import load_preset
+from phi4.checkpoint.quantise import SCHEMES, quantise
 from phi4.errors import CheckpointError
 
 # Facts sheet 6.4.
@@ -35,7 +36,8 @@ def test_components_of_the_released_size_hold_what_the_release_holds() -> None:
 def test_the_cache_of_mini_is_131072_bytes_per_token_a_third_of_full_multi_head() -> None:
     cache = CacheReport.from_config(load_preset("mini").config.decoder)
     assert cache.bytes_per_token == 131_072
-    assert cache.bytes_at_full_context == 16 * 1024**3
+    assert cache.bytes_per_token * cache.context_tokens == 16 * 1024**3
+    assert cache.bytes_per_token_8bit == 65_536 + 2_048 * 4
     assert cache.share_of_multi_head == pytest.approx(1 / 3)
 
 
@@ -50,6 +52,15 @@ def test_a_directory_is_inspected(tiny_directory: Path, converted_directory: Pat
     }
     converted = dataclasses.replace(inspection, path=converted_directory, layout="converted")
     assert inspect_checkpoint(converted_directory) == converted
+
+
+def test_a_quantised_directory_has_as_many_weights_in_fewer_bytes(tiny_directory: Path, tmp_path: Path) -> None:
+    quantise(tiny_directory, tmp_path / "quantised", SCHEMES["mixed"])
+    before, after = inspect_checkpoint(tiny_directory), inspect_checkpoint(tmp_path / "quantised")
+    assert after.values == before.values
+    assert after.base_digest == before.base_digest
+    assert before.total_bytes == 2 * before.total_values
+    assert before.total_bytes > after.total_bytes > after.total_values / 2
 
 
 def test_a_pack_is_inspected(tiny_directory: Path, packed_directory: Path) -> None:

@@ -5,6 +5,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
+
 from phi4.checkpoint.digest import named_digest
 from phi4.checkpoint.fragments import read_own_adapter
 from phi4.checkpoint.keymap import adapter_of, added_of, file_name
@@ -13,6 +15,8 @@ from phi4.checkpoint.packs import Pack, read_pack
 from phi4.checkpoint.tensor_files import DTYPE_NAMES, StoredTensor
 from phi4.config import AdapterConfig, DecoderConfig
 from phi4.errors import CheckpointError
+from phi4.kernels.quantised import BLOCK_OUTPUTS, GROUP_INPUTS
+from phi4.model.paged_cache import bytes_per_token
 
 # Beginning of a released name -> component; the first that fits decides. Facts sheet 6.4.
 _PREFIXES = {
@@ -34,9 +38,6 @@ COMPONENTS = (
     "audio_buffers",
 )
 
-# The cache is counted in bfloat16, whatever the weights are stored in.
-_CACHE_BYTES_PER_VALUE = 2
-
 
 @dataclass(frozen=True)
 class AdapterReport:
@@ -48,27 +49,26 @@ class AdapterReport:
 
 @dataclass(frozen=True)
 class CacheReport:
-    """The key/value cache of a decoder in bfloat16.
+    """The key/value cache of a decoder.
 
     Attributes:
-        bytes_per_token: what one token adds.
-        bytes_at_full_context: at `context_tokens`.
+        bytes_per_token: what one token adds to a cache of bfloat16.
+        bytes_per_token_8bit: what one token adds to a cache of 8 bits.
         context_tokens: the longest context.
         share_of_multi_head: relative to one key and value head for every query head.
     """
 
     bytes_per_token: int
-    bytes_at_full_context: int
+    bytes_per_token_8bit: int
     context_tokens: int
     share_of_multi_head: float
 
     @classmethod
     def from_config(cls, config: DecoderConfig) -> "CacheReport":
         """Computes the cache's size from the decoder's."""
-        per_token = config.kv_values_per_token * _CACHE_BYTES_PER_VALUE
         return cls(
-            bytes_per_token=per_token,
-            bytes_at_full_context=per_token * config.max_position_embeddings,
+            bytes_per_token=bytes_per_token(config, torch.bfloat16),
+            bytes_per_token_8bit=bytes_per_token(config, torch.int8),
             context_tokens=config.max_position_embeddings,
             share_of_multi_head=config.num_key_value_heads / config.num_attention_heads,
         )
@@ -81,8 +81,9 @@ class Inspection:
     Attributes:
         path: the directory or the pack file.
         layout: "released", "converted" or "pack".
-        values: how many values each component holds (facts sheet 6.4).
+        values: how many values each component holds (facts sheet 6.4); of a quantised matrix, its weights.
         total_values: their sum.
+        total_bytes: what all tensors take.
         num_tensors: how many tensors are stored.
         dtypes: how many tensors are stored in each dtype.
         adapters: by name.
@@ -94,6 +95,7 @@ class Inspection:
     layout: str
     values: Mapping[str, int]
     total_values: int
+    total_bytes: int
     num_tensors: int
     dtypes: Mapping[str, int]
     adapters: Mapping[str, AdapterReport]
@@ -149,18 +151,30 @@ def _report(
 ) -> Inspection:
     values: Counter[str] = Counter()
     for name, tensor in tensors.items():
-        values[component_of(name)] += tensor.num_values
+        values[component_of(name)] += _num_weights(name, tensor)
     return Inspection(
         path=path,
         layout=layout,
         values={component: values[component] for component in sorted(values, key=_place)},
         total_values=values.total(),
+        total_bytes=sum(tensor.num_values * tensor.dtype.itemsize for tensor in tensors.values()),
         num_tensors=len(tensors),
         dtypes=dict(Counter(DTYPE_NAMES[tensor.dtype] for tensor in tensors.values())),
         adapters={name: AdapterReport(adapter.rank, adapter.scale) for name, adapter in adapters.items()},
         base_digest=digest,
         cache=cache,
     )
+
+
+def _num_weights(name: str, tensor: StoredTensor) -> int:
+    """How many weights a tensor stands for; the steps and scales of quantised ones stand for none."""
+    match name.rpartition(".")[2]:
+        case "codes":
+            blocks, groups = tensor.shape[:2]
+            return blocks * groups * BLOCK_OUTPUTS * GROUP_INPUTS
+        case "steps" | "scales":
+            return 0
+    return tensor.num_values
 
 
 def _place(component: str) -> tuple[int, str]:

@@ -317,17 +317,20 @@ def print_report(report: "Inspection") -> None:
         table.add_row(component.replace("_", " "), f"{values:,}")
     table.add_row("total", f"{report.total_values:,}", style="bold", end_section=True)
     table.add_row("tensors", f"{report.num_tensors:,}")
+    table.add_row("bytes", f"{report.total_bytes:,}")
     for dtype, count in report.dtypes.items():
         table.add_row(f"stored as {dtype}", f"{count:,}")
     for name, adapter in report.adapters.items():
         table.add_row(f"adapter {name}", f"rank {adapter.rank}, scale {adapter.scale:g}")
     if report.cache is not None:
-        table.add_row("KV cache per token", f"{report.cache.bytes_per_token:,} bytes")
-        table.add_row(
-            f"KV cache at {report.cache.context_tokens:,} tokens",
-            f"{report.cache.bytes_at_full_context / 2**30:.2f} GiB",
-        )
-        table.add_row("of full multi-head", f"{report.cache.share_of_multi_head:.3f}", end_section=True)
+        cache = report.cache
+        both = (("bf16", cache.bytes_per_token), ("8 bits", cache.bytes_per_token_8bit))
+        for kind, per_token in both:
+            table.add_row(f"KV cache of {kind}, per token", f"{per_token:,} bytes")
+        for kind, per_token in both:
+            whole = per_token * cache.context_tokens / 2**30
+            table.add_row(f"KV cache of {kind}, {cache.context_tokens:,} tokens", f"{whole:.2f} GiB")
+        table.add_row("of full multi-head", f"{cache.share_of_multi_head:.3f}", end_section=True)
     console = Console()
     console.print(table)
     console.print(f"base digest {report.base_digest}", highlight=False, soft_wrap=True)
