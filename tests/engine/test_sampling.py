@@ -32,7 +32,7 @@ def test_top_k_keeps_k_tokens_among_equals() -> None:
     assert len(kept(torch.tensor([1.0, 1.0, 0.0]), Sampling(top_k=1))) == 1
 
 
-@given(st.floats(1e-4, 1e3), st.floats(0.01, 100.0))
+@given(st.floats(1e-4, 100.0), st.floats(0.01, 100.0))
 def test_every_allowed_setting_draws_a_token(temperature: float, penalty: float) -> None:
     sampling = Sampling(temperature=temperature, repetition_penalty=penalty, seed=0)
     assert (
@@ -95,6 +95,8 @@ def test_sampling_follows_the_probabilities() -> None:
         {"temperature": -0.1},
         {"temperature": 1e-300},
         {"temperature": math.inf},
+        {"temperature": 101.0},
+        {"stop_token_ids": (3, -5)},
         {"top_k": 0},
         {"top_p": 0.0},
         {"top_p": 5e-324},

@@ -14,6 +14,8 @@ MAX_ANSWERS = 128
 MAX_LOGPROBS = 20
 MAX_BIAS = 100.0
 MAX_PENALTY = 2.0
+# Long before this all tokens are as likely as each other; far above it scores become numbers that are none.
+MAX_TEMPERATURE = 100.0
 # Probabilities are fp32: a smaller share would round to nothing, and leave no token at all.
 MIN_TOP_P = 1e-6
 
@@ -24,8 +26,8 @@ class Sampling:
 
     Attributes:
         max_tokens: most tokens to generate; the context may end an answer earlier.
-        temperature: 0 takes the best token; otherwise scores are divided by it before sampling. At least 1e-4 if not
-            0: below that nothing but the best token has a chance, and divided scores leave the range of fp32.
+        temperature: 0 takes the best token; otherwise scores are divided by it before sampling. From 1e-4 to 100 if not
+            0: below 1e-4 nothing but the best token has a chance, and divided scores leave the range of fp32.
         top_k: keep this many best tokens, or None for all.
         top_p: keep the best tokens whose probabilities add up to this.
         min_p: keep tokens at least this fraction as probable as the best one.
@@ -60,8 +62,8 @@ class Sampling:
             "max_tokens": (self.max_tokens, self.max_tokens >= 1, "at least 1"),
             "temperature": (
                 self.temperature,
-                self.temperature == 0.0 or 1e-4 <= self.temperature < math.inf,
-                "0 (greedy) or at least 0.0001",
+                self.temperature == 0.0 or 1e-4 <= self.temperature <= MAX_TEMPERATURE,
+                f"0 (greedy) or from 0.0001 to {MAX_TEMPERATURE:g}",
             ),
             "top_k": (self.top_k, self.top_k is None or self.top_k >= 1, "at least 1"),
             "top_p": (self.top_p, MIN_TOP_P <= self.top_p <= 1.0, f"from {MIN_TOP_P:g} to 1"),
@@ -80,6 +82,7 @@ class Sampling:
                 f"from -{MAX_BIAS:g} to {MAX_BIAS:g} for each token",
             ),
             "presence_penalty": (self.presence_penalty, abs(self.presence_penalty) <= MAX_PENALTY, "from -2 to 2"),
+            "stop_token_ids": (self.stop_token_ids, min(self.stop_token_ids, default=0) >= 0, "at least 0 each"),
             "frequency_penalty": (self.frequency_penalty, abs(self.frequency_penalty) <= MAX_PENALTY, "from -2 to 2"),
         }
         for name, (value, valid, rule) in checks.items():

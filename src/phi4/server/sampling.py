@@ -3,7 +3,7 @@
 from phi4.engine.sampling import Sampling
 from phi4.errors import CapacityError
 from phi4.server.errors import invalid_field
-from phi4.server.schema import MAX_TEMPERATURE, SamplingFields
+from phi4.server.schema import SamplingFields
 
 
 def read_sampling(
@@ -32,13 +32,6 @@ def read_sampling(
     room = max_context - num_prompt_tokens
     if room < 1:
         raise CapacityError(f"the prompt has {num_prompt_tokens} tokens, which fill the context of {max_context}")
-    wrong = [token_id for token_id in fields.stop_token_ids or () if token_id < 0]
-    if wrong:
-        raise invalid_field(f"stop_token_ids has {wrong[0]}; no token has a number below 0", "stop_token_ids")
-    if fields.temperature is not None and fields.temperature > MAX_TEMPERATURE:
-        raise invalid_field(
-            f"temperature must be at most {MAX_TEMPERATURE:g}, not {fields.temperature:g}", "temperature"
-        )
     defaults = Sampling()
     return Sampling(
         max_tokens=room if max_tokens is None else min(max_tokens, room),

@@ -5,12 +5,10 @@ from typing import Annotated, Any, Literal, TypeVar
 
 import msgspec
 
-from phi4.engine.sampling import MAX_ANSWERS, MAX_BIAS, MAX_LOGPROBS, MAX_PENALTY, MIN_TOP_P
+from phi4.engine.sampling import MAX_ANSWERS, MAX_BIAS, MAX_LOGPROBS, MAX_PENALTY, MAX_TEMPERATURE, MIN_TOP_P
 from phi4.server.errors import RefusedError, invalid_field
 
 _Request = TypeVar("_Request")
-# Long before this all tokens are as likely as each other; far above it scores become numbers that are none.
-MAX_TEMPERATURE = 100.0
 
 
 def _rule(**keywords: Any) -> msgspec.Meta:
