@@ -19,10 +19,15 @@ FLAGS = {
     "avx512_bf16": [*AVX512, "-mavx512bf16"],
     "avx512_vnni": [*AVX512, "-mavx512vnni"],
 }
-UNFUSED = ("cached_bytes", "quantised")
+UNFUSED = ("byte_attention", "cached_bytes", "quantised")
 ALWAYS = ["plain", "avx2", "avx512"]
 KERNELS = {
-    "attention": {"attention": ALWAYS, "cached_bytes": ALWAYS},
+    "attention": {
+        "attention": ALWAYS,
+        "cached_bytes": ALWAYS,
+        "half_attention": ["avx512_bf16"],
+        "byte_attention": ["avx512_vnni"],
+    },
     "elementwise": {"elementwise": ALWAYS},
     "encoder": {name: ["avx512_bf16"] for name in ("encoder_rows", "full_attention", "projection")},
     "linear": {"linear": [*ALWAYS, "avx512_bf16"]},

@@ -59,7 +59,7 @@ def project(
         and weight.is_contiguous()
         and can_encode(*given)
     )
-    if not (fits and activation in _ACTIVATIONS):
+    if not (fits and activation in ACTIVATIONS):
         raise ValueError(f"no kernel projects {describe(*given, bias)} with gates: {gated}, activation: {activation}")
     (tokens, inputs), outputs = rows.shape, weight.shape[0] // (2 if gated else 1)
     if residual is not None and not (residual.shape == (tokens, outputs) and residual.is_contiguous()):

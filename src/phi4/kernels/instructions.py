@@ -32,7 +32,7 @@ def can_run(*tensors: torch.Tensor) -> bool:
     dtype = tensors[0].dtype
     if NATIVE is None or dtype not in DTYPES or torch.is_grad_enabled():
         return False
-    for tensor in tensors:  # noqa: SIM110
+    for tensor in tensors:
         if not tensor.is_cpu or tensor.dtype != dtype or not tensor.dim() or tensor.stride(-1) != 1:
             return False
         if not is_aligned(tensor):
