@@ -37,7 +37,7 @@ def test_the_cache_of_mini_is_131072_bytes_per_token_a_third_of_full_multi_head(
     cache = CacheReport.from_config(load_preset("mini").config.decoder)
     assert cache.bytes_per_token == 131_072
     assert cache.bytes_per_token * cache.context_tokens == 16 * 1024**3
-    assert cache.bytes_per_token_8bit == 65_536 + 2_048 * 4
+    assert cache.bytes_per_token_8bit == 65_536 + 1_280 * 4
     assert cache.share_of_multi_head == pytest.approx(1 / 3)
 
 
