@@ -9,7 +9,7 @@ import typer
 
 import phi4
 from phi4.cli import bench as benchmark
-from phi4.cli import conversation, models
+from phi4.cli import conversation, evaluate, models
 from phi4.cli import serve as serving
 from phi4.cli import train as training
 from phi4.cli import verify as verification
@@ -38,10 +38,13 @@ for needs_arguments, command in (
     (False, models.inspect),
     (True, training.train),
     (True, verification.verify),
+    (True, evaluate.compare),
     (False, serving.serve),
     (False, benchmark.bench),
 ):
     app.command(no_args_is_help=needs_arguments)(command)
+# `eval` is a function of Python's own.
+app.command("eval", no_args_is_help=True)(evaluate.evaluate)
 
 
 @app.callback(invoke_without_command=True)

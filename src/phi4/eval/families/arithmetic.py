@@ -1,0 +1,106 @@
+"""Word problems with a number or a formula as the answer: GSM8K, MGSM, MATH."""
+
+import re
+
+from phi4.engine.sampling import Sampling
+from phi4.eval.metrics import exact_match
+from phi4.eval.rows import SourceRow
+from phi4.eval.task import Generate, Item, Rows, Task
+from phi4.processing.messages import Message
+
+NUMBER = re.compile(r"-?\d[\d,]*(?:\.\d+)?")
+ASK_FOR_NUMBER = "Think step by step, then give the answer as a number on the last line."
+ASK_FOR_BOX = "Think step by step, then put the final answer into \\boxed{}."
+MGSM_LANGUAGES = ("bn", "de", "en", "es", "fr", "ja", "ru", "sw", "te", "th", "zh")
+
+
+def last_number(text: str) -> str:
+    """The last number of a text without separators and trailing zeros, or nothing."""
+    numbers = NUMBER.findall(text)
+    if not numbers:
+        return ""
+    number = numbers[-1].replace(",", "")
+    return number.rstrip("0").rstrip(".") if "." in number else number
+
+
+def last_box(text: str) -> str:
+    """What stands in the last `\\boxed{}`, without what does not change its value; without a box, the whole text."""
+    start = text.rfind("\\boxed{")
+    if start < 0:
+        return simplify(text)
+    depth, inside = 1, start + len("\\boxed{")
+    for place in range(inside, len(text)):
+        depth += {"{": 1, "}": -1}.get(text[place], 0)
+        if depth == 0:
+            return simplify(text[inside:place])
+    return simplify(text[inside:])
+
+
+def simplify(formula: str) -> str:
+    """Takes spacing, units, dollar signs and other spellings of the same out of a formula."""
+    text = re.sub(r"\\text\s*\{[^{}]*\}|\\[,;:! ]|\\left|\\right|\\\$|\$|\s|\^\\circ|\^\{\\circ\}|\\%|%", "", formula)
+    text = re.sub(r"\\[dt]frac", r"\\frac", text)
+    text = re.sub(r"\\frac(\d)(\d)", r"\\frac{\1}{\2}", text)
+    text = re.sub(r"(?<=\d),(?=\d{3}(?!\d))", "", text)
+    return re.sub(r"^(-?)\.", r"\g<1>0.", text.rstrip("."))
+
+
+def _grade_school(row: SourceRow) -> Item:
+    answer = row.text("answer")
+    if "####" not in answer:
+        raise row.error("the answer has no #### before the number")
+    question = Message("user", f"{row.text('question')}\n\n{ASK_FOR_NUMBER}")
+    return Item(f"{row.number}", (question,), references=(answer.rpartition("####")[2],))
+
+
+def _multilingual(row: SourceRow) -> Item:
+    question = Message("user", f"{row.text('question')}\n\n{ASK_FOR_NUMBER}")
+    return Item(f"{row.number}", (question,), references=(row.text("answer"),))
+
+
+def _competition(row: SourceRow) -> Item:
+    # MATH-500 has the answer beside the solution, the whole set only in its box.
+    answer = row.text("answer", "solution")
+    question = Message("user", f"{row.text('problem')}\n\n{ASK_FOR_BOX}")
+    return Item(f"{row.file.parent.name} {row.number}", (question,), references=(answer,))
+
+
+TASKS = (
+    Task(
+        name="gsm8k",
+        ask=Generate(Sampling(max_tokens=512)),
+        metrics=(exact_match(last_number),),
+        rows=Rows(
+            "question, and answer with the number behind ####",
+            _grade_school,
+            "openai/gsm8k",
+            "main/test*",
+        ),
+    ),
+    *(
+        Task(
+            name=f"mgsm_{language}",
+            ask=Generate(Sampling(max_tokens=512)),
+            metrics=(exact_match(last_number),),
+            rows=Rows(
+                "question and answer in two columns",
+                _multilingual,
+                "juletxara/mgsm",
+                f"*mgsm_{language}.tsv",
+                ("question", "answer"),
+            ),
+        )
+        for language in MGSM_LANGUAGES
+    ),
+    Task(
+        name="math",
+        ask=Generate(Sampling(max_tokens=1024)),
+        metrics=(exact_match(last_box),),
+        rows=Rows(
+            "problem, and solution with the answer in \\boxed{}",
+            _competition,
+            "EleutherAI/hendrycks_math",
+            "*test*",
+        ),
+    ),
+)

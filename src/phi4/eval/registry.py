@@ -1,0 +1,42 @@
+"""The tasks that there are, by the names that the command line takes."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from phi4.errors import InputError
+from phi4.eval.families import arithmetic, choices, held_out, instructions, prose
+from phi4.eval.items import Items, RowItems
+from phi4.eval.task import Task
+
+TASKS: dict[str, Task] = {
+    task.name: task for family in (arithmetic, choices, instructions, prose) for task in family.TASKS
+}
+# Stands for the test records of all shards in the folder of data.
+RECORDS = "records"
+
+
+def open_tasks(names: Sequence[str], data: Path | None) -> list[tuple[Task, Items]]:
+    """Finds tasks and their items.
+
+    Args:
+        names: of tasks, or "records" for the project's own shards; each once.
+        data: folder with a file or folder for each task, or with folders of shards; None asks the Hub.
+
+    Raises:
+        InputError: there is no such task, or it is named twice.
+        DataError: there are no data for it.
+    """
+    unknown = [name for name in names if name not in TASKS and name != RECORDS]
+    if unknown or not names:
+        raise InputError(f"there is no task {', '.join(unknown) or 'named'}; there are {', '.join([*TASKS, RECORDS])}")
+    if len(set(names)) < len(names):
+        raise InputError(f"a task is named twice in {', '.join(names)}; name each once")
+    opened: list[tuple[Task, Items]] = []
+    for name in names:
+        if name == RECORDS and data is None:
+            raise InputError("records are read from shards; name the folder that holds them with --data")
+        if name == RECORDS and data is not None:
+            opened += held_out.read_held_out_tasks(data)
+        else:
+            opened.append((TASKS[name], RowItems.open(TASKS[name], data)))
+    return opened
