@@ -1,0 +1,131 @@
+"""Code of a model is judged by its tests, and can do no harm."""
+
+import json
+import time
+from pathlib import Path
+
+import pytest
+
+from phi4.errors import DataError
+from phi4.eval.families.code import chance_of_one, extract_code
+from phi4.eval.items import RowItems
+from phi4.eval.registry import TASKS
+from phi4.eval.sandbox import Limits, check_sandbox, run_program
+from phi4.eval.task import Item, Reply
+
+FLOOD = """
+import os
+while True:
+    for descriptor in range(32):
+        try:
+            os.write(descriptor, b"x" * 65536)
+        except OSError:
+            pass
+"""
+SHORT = Limits(timeout_s=1.0, cpu_s=1, memory_bytes=256 << 20)
+HUMAN_EVAL = {
+    "task_id": "HumanEval/0",
+    "prompt": 'from typing import List\n\n\ndef total(numbers: List[int]) -> int:\n    """The sum."""\n',
+    "canonical_solution": "    return sum(numbers)\n",
+    "test": "def check(candidate):\n    assert candidate([1, 2]) == 3\n    assert candidate([]) == 0\n",
+    "entry_point": "total",
+}
+MBPP = {
+    "task_id": 11,
+    "text": "Write a function to double a number.",
+    "code": "def double(x):\n  return 2 * x",
+    "test_list": ["assert double(2) == 4", "assert math.isclose(double(.5), 1)"],
+    "test_setup_code": "import math",
+    "challenge_test_list": [],
+}
+
+
+def item_of(name: str, row: object, folder: Path) -> Item:
+    (folder / f"{name}.jsonl").write_text(json.dumps(row) + "\n")
+    (item,) = RowItems.open(TASKS[name], folder).select([0])
+    return item
+
+
+def passes(name: str, item: Item, *texts: str) -> list[float]:
+    return [metric.statistics(item, Reply(texts=texts))[0] for metric in TASKS[name].metrics]
+
+
+def test_humaneval(tmp_path: Path) -> None:
+    item = item_of("humaneval", HUMAN_EVAL, tmp_path)
+    whole = "Here:\n```python\ndef total(numbers: List[int]) -> int:\n    return sum(numbers)\n```\nThat adds them."
+    assert passes("humaneval", item, whole) == [1.0]
+    assert passes("humaneval", item, "    return sum(numbers)\n") == [1.0]
+    assert passes("humaneval", item, whole.replace("sum", "len")) == [0.0]
+    assert passes("humaneval", item, "I cannot do that.") == [0.0]
+
+
+def test_mbpp(tmp_path: Path) -> None:
+    item = item_of("mbpp", MBPP, tmp_path)
+    assert "assert double(2) == 4" in str(item.messages[0].content)
+    assert passes("mbpp", item, "```\ndef double(x):\n    return 2 * x\n```") == [1.0]
+    assert passes("mbpp", item, "```\ndef double(x):\n    return 3 * x\n```") == [0.0]
+
+
+def test_of_several_answers_one_is_enough(tmp_path: Path) -> None:
+    item = item_of("humaneval_sampled", HUMAN_EVAL, tmp_path)
+    texts = ["    return sum(numbers)"] + ["    return 1"] * 9
+    assert passes("humaneval_sampled", item, *texts) == pytest.approx([0.1, 1.0])
+    # 1 - C(3, 2) / C(5, 2)
+    assert chance_of_one(5, 2, 2) == pytest.approx(0.7)
+
+
+def test_a_row_without_its_function_is_named(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="the prompt defines no function other"):
+        item_of("humaneval", {**HUMAN_EVAL, "entry_point": "other"}, tmp_path)
+
+
+def test_the_first_block_counts() -> None:
+    assert extract_code("```python\na\n```\n```python\nb\n```", "") == "a\n"
+    assert extract_code("```py\nunfinished", "") == "unfinished"
+
+
+@pytest.mark.parametrize(
+    ("program", "outcome"),
+    [
+        ("assert 1 + 1 == 2", "passed"),
+        ("assert 1 + 1 == 3", "AssertionError"),
+        ("def (", "SyntaxError"),
+        ("raise SystemExit(0)", "SystemExit"),
+        ("import os; os._exit(0)", "killed"),
+        ("while True: pass", "killed"),
+        ("import time; time.sleep(60)", "killed"),
+        ("x = bytearray(1 << 30)", "MemoryError"),
+        ("def f(): return f()\nf()", "RecursionError"),
+        ("import os\nwhile True: os.fork()", "PermissionError"),
+        ("import subprocess; subprocess.run(['true'])", "PermissionError"),
+        ("import socket; socket.create_connection(('127.0.0.1', 9))", "PermissionError"),
+        ("import ctypes; ctypes.CDLL(None)", "PermissionError"),
+        ("import threading; threading.Thread(target=print).start()", "RuntimeError"),
+        ("f = open('here', 'w'); f.write('x'); f.close(); assert open('here').read() == 'x'", "passed"),
+        ("f = open('here', 'wb')\nfor _ in range(9): f.write(bytes(1 << 18)); f.flush()", "OSError"),
+        (
+            FLOOD,
+            "killed",
+        ),
+        ("print('x' * 1000); input()", "EOFError"),
+    ],
+)
+def test_a_program_is_bounded(program: str, outcome: str) -> None:
+    started = time.perf_counter()
+    assert run_program(program, SHORT) == outcome
+    assert time.perf_counter() - started < 5
+
+
+@pytest.mark.parametrize(
+    "program", ["import shutil; shutil.rmtree({0!r})", "import os; os.remove({1!r})", "open({1!r}, 'w')"]
+)
+def test_a_program_changes_nothing_outside_its_folder(program: str, tmp_path: Path) -> None:
+    kept = tmp_path / "kept"
+    kept.write_text("kept")
+    tmp_path.chmod(0o777)
+    assert run_program(program.format(str(tmp_path), str(kept)), SHORT) == "PermissionError"
+    assert kept.read_text() == "kept"
+
+
+def test_the_usual_library_is_there() -> None:
+    check_sandbox()
