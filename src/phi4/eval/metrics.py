@@ -55,7 +55,8 @@ def _accuracy(item: Item, reply: Reply) -> Sequence[float]:
 
 
 def _accuracy_by_length(item: Item, reply: Reply) -> Sequence[float]:
-    lengths = np.array([max(1, len(choice)) for choice in item.choices])
+    # The space that parts a choice from its context is no letter of it, as lm-evaluation-harness counts.
+    lengths = np.array([max(1, len(choice.removeprefix(" "))) for choice in item.choices])
     return (float(int(np.argmax(np.array(reply.log_likelihoods) / lengths)) == item.right), 1.0)
 
 

@@ -1,0 +1,142 @@
+"""The model class for lm-evaluation-harness: `phi4-lm-eval --model phi4 --model_args model=nano --tasks arc_easy`.
+
+lm-eval finds models by name only among its own, so that the command imports this module and then is lm-eval's.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from lm_eval.__main__ import cli_evaluate
+from lm_eval.api.model import TemplateLM
+from lm_eval.api.registry import register_model
+from tqdm import tqdm
+
+from phi4.assistant import Assistant, Device
+from phi4.engine.request import Request
+from phi4.engine.sampling import Sampling
+from phi4.errors import InputError
+from phi4.eval.ask import ITEMS_AT_ONCE, max_scored_tokens, prefix_id, read_texts
+from phi4.eval.likelihood import Continuation, Likelihood, encode_windows, score_continuations
+from phi4.inputs import ModelInputs
+
+DEFAULT_MAX_TOKENS = 256
+# What tasks may ask of generation besides stop strings and length.
+SAMPLING_NAMES = ("temperature", "top_k", "top_p", "min_p", "repetition_penalty")
+
+
+@register_model("phi4")
+class Phi4LM(TemplateLM):  # type: ignore[misc]
+    """One of our models as the harness uses it; batching is the engine's.
+
+    Benchmarks are trusted text: control tokens that they or a chat template write count as such.
+    """
+
+    def __init__(
+        self,
+        model: str = "nano",
+        packs: str | None = None,
+        device: Device | None = None,
+        batch_size: int | str | None = None,
+        max_batch_size: int | None = None,
+    ) -> None:
+        """Loads a model.
+
+        Args:
+            model: a directory, the name of a pulled model, or "nano".
+            packs: files that add modalities, with + between them; "none" loads none.
+            device: where to compute.
+            batch_size: the harness gives it; the engine decides by itself.
+            max_batch_size: likewise.
+        """
+        super().__init__()
+        named = None if packs is None else [] if packs == "none" else packs.split("+")
+        self.assistant = Assistant.load(model, packs=named, device=device)
+        self._name = model
+
+    @property
+    def eot_token_id(self) -> int:
+        """The token before a text that nothing comes before."""
+        return prefix_id(self.assistant)
+
+    def tok_encode(self, string: str, add_special_tokens: bool | None = None, **_: Any) -> list[int]:
+        """Token ids of a text; our models put none in front."""
+        return self.assistant.processor.tokenizer.encode(string, allow_special=True)
+
+    def _loglikelihood_tokens(
+        self, requests: Sequence[tuple[tuple[str, str], list[int], list[int]]], disable_tqdm: bool = False, **_: Any
+    ) -> list[tuple[float, bool]]:
+        pieces = [Continuation(tuple(context), tuple(scored)) for _, context, scored in requests]
+        scores = self._scored(pieces, disable_tqdm)
+        return [(score.log_likelihood, score.is_greedy) for score in scores]
+
+    def _scored(self, pieces: Sequence[Continuation], disable_tqdm: bool) -> Iterator[Likelihood]:
+        with tqdm(total=len(pieces), desc="log-likelihoods", disable=disable_tqdm) as bar:
+            for start in range(0, len(pieces), ITEMS_AT_ONCE):
+                yield from score_continuations(self.assistant.engine, pieces[start : start + ITEMS_AT_ONCE])
+                bar.update(min(ITEMS_AT_ONCE, len(pieces) - start))
+
+    def loglikelihood_rolling(self, requests: Sequence[Any], disable_tqdm: bool = False) -> list[float]:
+        """Log-likelihoods of whole texts."""
+        tokenizer, length = self.assistant.processor.tokenizer, max_scored_tokens(self.assistant)
+        windows = [
+            encode_windows(tokenizer, request.args[0], self.eot_token_id, length, allow_special=True)
+            for request in requests
+        ]
+        scores = self._scored([piece for pieces in windows for piece in pieces], disable_tqdm)
+        return [sum(next(scores).log_likelihood for _ in pieces) for pieces in windows]
+
+    def generate_until(self, requests: Sequence[Any], disable_tqdm: bool = False) -> list[str]:
+        """Answers to prompts, each up to its stop strings."""
+        answers: list[str] = []
+        tokenizer = self.assistant.processor.tokenizer
+        with tqdm(total=len(requests), desc="answers", disable=disable_tqdm) as bar:
+            for start in range(0, len(requests), ITEMS_AT_ONCE):
+                group = [request.args for request in requests[start : start + ITEMS_AT_ONCE]]
+                asked = [(self.tok_encode(context), *read_settings(settings)) for context, settings in group]
+                handles = [
+                    self.assistant.engine.submit(Request(ModelInputs(tuple(token_ids)), sampling))
+                    for token_ids, sampling, _ in asked
+                ]
+                for handle, (_, _, stop) in zip(handles, asked, strict=True):
+                    answers += read_texts(handle, tokenizer, stop)
+                    bar.update(1)
+        return answers
+
+    def apply_chat_template(self, chat_history: list[dict[str, str]], add_generation_prompt: bool = True) -> str:
+        """A conversation in the model's layout."""
+        return self.assistant.processor.template.render(
+            chat_history, tools=None, add_generation_prompt=add_generation_prompt
+        )
+
+    def chat_template(self, chat_template: bool | str = False) -> str | None:
+        """The template's source, which the harness writes into its results."""
+        return self.assistant.processor.template.source if chat_template else None
+
+    @property
+    def tokenizer_name(self) -> str:
+        """Names the layout in the harness's caches."""
+        return self._name.replace("/", "__")
+
+
+def read_settings(settings: Mapping[str, Any]) -> tuple[Sampling, tuple[str, ...]]:
+    """A task's settings of generation as ours, and the stop strings.
+
+    Raises:
+        InputError: there is one that the engine does not have.
+    """
+    known = {"until", "max_gen_toks", "do_sample", *SAMPLING_NAMES}
+    unknown = sorted(settings.keys() - known)
+    if unknown:
+        raise InputError(f"the task asks for {', '.join(unknown)}, which the engine does not have; override gen_kwargs")
+    until = settings.get("until") or ()
+    stop = (until,) if isinstance(until, str) else tuple(until)
+    max_tokens = int(settings.get("max_gen_toks", DEFAULT_MAX_TOKENS))
+    if not settings.get("do_sample", settings.get("temperature", 0.0) > 0):
+        return Sampling(max_tokens), stop
+    chosen = {name: settings[name] for name in SAMPLING_NAMES if name in settings}
+    return Sampling(max_tokens, seed=0, **{"temperature": 1.0, **chosen}), stop
+
+
+def main() -> None:
+    """lm-eval's own command line, which knows the model `phi4` now."""
+    cli_evaluate()

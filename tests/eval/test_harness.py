@@ -1,0 +1,147 @@
+"""lm-evaluation-harness runs our models, and its numbers are ours."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from phi4.assistant import Assistant
+from phi4.engine.sampling import Sampling
+from phi4.errors import InputError
+from phi4.eval.items import RowItems
+from phi4.eval.registry import TASKS
+from phi4.eval.results import Results
+from phi4.eval.run import Settings, evaluate
+
+pytest.importorskip("lm_eval", reason="needs pip install 'phi4[eval]'")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore::ResourceWarning"),
+]
+
+ARC = [
+    ("What can fly?", ["a dog", "a bird that is called a sparrow", "fish"], 1),
+    ("What falls from clouds?", ["rain", "stones and sand", "cats"], 0),
+    ("What is hot?", ["ice", "snow in the mountains", "the sun"], 2),
+    ("What is 2 + 2?", ["3", "4", "a hundred and five"], 1),
+]
+TEXTS = ["The lighthouse stood on the cliff,\nand its light went round.", "One two  three."]
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    """Rows for us, and the same as tasks of the harness."""
+    rows = [
+        {"id": str(n), "question": q, "choices": {"text": c, "label": list("ABC")}, "answerKey": "ABC"[right]}
+        for n, (q, c, right) in enumerate(ARC)
+    ]
+    (tmp_path / "arc_easy.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (tmp_path / "perplexity.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in TEXTS))
+    write_task(
+        tmp_path,
+        "tiny_arc",
+        "arc_easy.jsonl",
+        {
+            "output_type": "multiple_choice",
+            "doc_to_text": "Question: {{question}}\nAnswer:",
+            "doc_to_target": "{{choices.label.index(answerKey)}}",
+            "doc_to_choice": "{{choices.text}}",
+            "metric_list": [{"metric": "acc"}, {"metric": "acc_norm"}],
+        },
+    )
+    write_task(
+        tmp_path,
+        "tiny_prose",
+        "perplexity.jsonl",
+        {
+            "output_type": "loglikelihood_rolling",
+            "doc_to_text": "",
+            "doc_to_target": "{{text}}",
+            "metric_list": [{"metric": "word_perplexity"}, {"metric": "bits_per_byte"}],
+        },
+    )
+    write_task(
+        tmp_path,
+        "tiny_ask",
+        "arc_easy.jsonl",
+        {
+            "output_type": "generate_until",
+            "doc_to_text": "{{question}}",
+            "doc_to_target": "x",
+            "generation_kwargs": {"until": ["\n\n"], "max_gen_toks": 5, "do_sample": False},
+            "metric_list": [{"metric": "exact_match"}],
+        },
+    )
+    return tmp_path
+
+
+def write_task(folder: Path, name: str, file: str, fields: Mapping[str, Any]) -> None:
+    """JSON is YAML too."""
+    source = {"data_files": {"test": str(folder / file)}, "cache_dir": str(folder / "cache")}
+    task = {"task": name, "dataset_path": "json", "dataset_kwargs": source, "test_split": "test", **fields}
+    (folder / f"{name}.yaml").write_text(json.dumps(task))
+
+
+def run_harness(model: Any, data: Path, task: str, **options: Any) -> Any:
+    from lm_eval import simple_evaluate
+    from lm_eval.tasks import TaskManager
+
+    manager = TaskManager(include_path=str(data), include_defaults=False)
+    return simple_evaluate(model=model, tasks=[task], task_manager=manager, bootstrap_iters=0, **options)
+
+
+@pytest.fixture(scope="module")
+def model(tiny_directory: Path) -> Any:
+    from lm_eval.api.registry import get_model
+
+    import phi4.eval.harness  # noqa: F401
+
+    return get_model("phi4").create_from_arg_string(f"model={tiny_directory},device=cpu", {"batch_size": 1})
+
+
+def run_ours(model: Any, data: Path, task: str, out: Path) -> Results:
+    described = {"name": "tiny", "packs": {}, "base_digest": "0" * 64, "dtype": "float32"}
+    environment = {"phi4": "x", "libraries": {"torch": "y"}, "kernels": None, "device": "cpu", "command": ""}
+    tasks = [(TASKS[task], RowItems.open(TASKS[task], data))]
+    return evaluate(model.assistant, tasks, out, Settings(), model=described, environment=environment)
+
+
+def test_choices_have_the_same_log_likelihoods_and_scores(model: Any, data: Path) -> None:
+    theirs = run_harness(model, data, "tiny_arc", log_samples=True)
+    ours = run_ours(model, data, "arc_easy", data / "out").tasks["arc_easy"]
+    answers = [json.loads(line) for line in (data / "out" / "arc_easy.jsonl").read_text().splitlines()]
+    for sample in theirs["samples"]["tiny_arc"]:
+        found = [float(response[0]) for response in sample["filtered_resps"]]
+        assert found == answers[sample["doc_id"]]["log_likelihoods"]
+    accuracy, by_length = (metric.estimate.value for metric in ours.metrics)
+    assert theirs["results"]["tiny_arc"]["acc,none"] == accuracy
+    assert theirs["results"]["tiny_arc"]["acc_norm,none"] == by_length
+
+
+def test_perplexities_are_the_same(model: Any, data: Path) -> None:
+    theirs = run_harness(model, data, "tiny_prose")["results"]["tiny_prose"]
+    ours = run_ours(model, data, "perplexity", data / "out").tasks["perplexity"]
+    words, bits = (metric.estimate.value for metric in ours.metrics)
+    assert theirs["word_perplexity,none"] == pytest.approx(words, rel=1e-9)
+    assert theirs["bits_per_byte,none"] == pytest.approx(bits, rel=1e-9)
+
+
+def test_answers_in_the_chat_layout_are_the_assistants(model: Any, data: Path) -> None:
+    theirs = run_harness(model, data, "tiny_ask", log_samples=True, apply_chat_template=True)
+    assistant: Assistant = model.assistant
+    for sample in theirs["samples"]["tiny_ask"]:
+        question = ARC[sample["doc_id"]][0]
+        answer = assistant.ask(question, sampling=Sampling(max_tokens=5), stop=["\n\n"])
+        assert sample["resps"][0][0] == answer.text
+
+
+def test_settings_that_the_engine_lacks_are_refused() -> None:
+    from phi4.eval.harness import read_settings
+
+    assert read_settings({"until": "x", "max_gen_toks": 3}) == (Sampling(3), ("x",))
+    assert read_settings({"do_sample": True, "temperature": 0.5})[0].temperature == 0.5
+    assert read_settings({"do_sample": False, "temperature": 0.5})[0].temperature == 0.0
+    with pytest.raises(InputError, match="asks for num_beams"):
+        read_settings({"num_beams": 4})
