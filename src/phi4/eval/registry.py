@@ -4,13 +4,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from phi4.errors import InputError
-from phi4.eval.families import arithmetic, choices, code, held_out, instructions, prose
+from phi4.eval.families import arithmetic, choices, code, held_out, instructions, pictures, prose, speech
 from phi4.eval.items import Items, RowItems
 from phi4.eval.task import Task
 
-TASKS: dict[str, Task] = {
-    task.name: task for family in (arithmetic, choices, code, instructions, prose) for task in family.TASKS
-}
+FAMILIES = (arithmetic, choices, code, instructions, prose, pictures, speech)
+TASKS: dict[str, Task] = {task.name: task for family in FAMILIES for task in family.TASKS}
 # Stands for the test records of all shards in the folder of data.
 RECORDS = "records"
 

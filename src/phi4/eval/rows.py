@@ -15,6 +15,8 @@ from huggingface_hub import snapshot_download
 from phi4.errors import DataError
 
 READABLE = (".json", ".jsonl", ".parquet", ".csv", ".tsv")
+# LibriSpeech: a line for each sound beside it, its name and what is said.
+TRANSCRIPTS = ".trans.txt"
 # Rows of a Parquet file that are in memory together; each may hold a picture.
 ROWS_AT_ONCE = 16
 
@@ -87,7 +89,7 @@ def find_files(task: str, pattern: str, repository: str | None, path: Path | Non
 
     Args:
         task: its name.
-        pattern: of the files with the right split.
+        pattern: of the files with the right split; several stand with | between them.
         repository: on the Hub, which is asked if there is no path.
         path: a file, or a folder with files that fit the pattern or one readable file alone.
 
@@ -102,19 +104,29 @@ def find_files(task: str, pattern: str, repository: str | None, path: Path | Non
         return [path]
     if not path.is_dir():
         raise DataError(f"{task}: there is no {path}; put the data there, or leave --data out to take it from the Hub")
-    found = sorted(file for file in path.rglob("*") if file.suffix in READABLE and file.is_file())
-    fitting = [file for file in found if fnmatch(file.relative_to(path).as_posix(), pattern)]
+    found = sorted(file for file in path.rglob("*") if file.is_file() and is_readable(file))
+    names = [file.relative_to(path).as_posix() for file in found]
+    fitting = [file for file, name in zip(found, names, strict=True) if _fits(name, pattern)]
     if not fitting and len(found) != 1:
-        named = ", ".join(file.relative_to(path).as_posix() for file in found[:5]) or "no readable file"
+        named = ", ".join(names[:5]) or "no readable file"
         raise DataError(
             f"{task}: no file in {path} fits {pattern!r} (there is {named}); name the right file, or leave it alone"
         )
     return fitting or found
 
 
+def is_readable(file: Path) -> bool:
+    """Whether `read_rows` takes files of this name."""
+    return file.suffix in READABLE or file.name.endswith(TRANSCRIPTS)
+
+
+def _fits(name: str, pattern: str) -> bool:
+    return any(fnmatch(name, one) for one in pattern.split("|"))
+
+
 def _fetch(task: str, repository: str, pattern: str) -> Path:
     try:
-        return Path(snapshot_download(repository, repo_type="dataset", allow_patterns=[pattern]))
+        return Path(snapshot_download(repository, repo_type="dataset", allow_patterns=pattern.split("|")))
     except Exception as error:  # the client raises what its transport does
         reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
         raise DataError(
@@ -127,15 +139,15 @@ def read_rows(file: Path, columns: Sequence[str] = ()) -> Iterator[SourceRow]:
     """Reads a file row by row.
 
     Args:
-        file: JSON (a list, or an object with a list under "data"), JSON lines, Parquet, CSV or TSV.
+        file: JSON (a list, or an object with a list under "data"), JSON lines, Parquet, CSV, TSV or transcripts.
         columns: of a table without a header; empty where the first line names them.
 
     Raises:
         DataError: the file cannot be read, or a row is not an object.
     """
-    if file.suffix not in READABLE:
+    if not is_readable(file):
         raise DataError(f"{file} cannot be read; the name of a data file ends with one of {' '.join(READABLE)}")
-    readers = {".jsonl": _read_lines, ".json": _read_json, ".parquet": _read_parquet}
+    readers = {".jsonl": _read_lines, ".json": _read_json, ".parquet": _read_parquet, ".txt": _read_transcripts}
     try:
         rows = readers[file.suffix](file) if file.suffix in readers else _read_table(file, columns)
         for number, fields in enumerate(rows, start=1):
@@ -151,6 +163,13 @@ def _read_lines(file: Path) -> Iterator[Any]:
         for line in lines:
             if line.strip():
                 yield json.loads(line)
+
+
+def _read_transcripts(file: Path) -> Iterator[Any]:
+    with file.open(encoding="utf-8") as lines:
+        for line in lines:
+            name, _, text = line.strip().partition(" ")
+            yield {"path": f"{name}.flac", "text": text}
 
 
 def _read_json(file: Path) -> Iterator[Any]:
