@@ -2,7 +2,7 @@
 
 import importlib
 from collections.abc import Sequence
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 import numpy as np
@@ -64,7 +64,7 @@ def bleu(tokenize: str = "13a") -> Metric:
         score = _bleu(tokenize).sentence_score(reply.texts[0], list(item.references))
         return (score.sys_len, score.ref_len, *score.counts, *score.totals)
 
-    return Metric("BLEU", statistics, total="bleu")
+    return Metric("BLEU", statistics, total="bleu", check=partial(library, "sacrebleu"))
 
 
 def bleu_of(sums: npt.NDArray[np.float64]) -> float:
@@ -88,6 +88,6 @@ def chrf_of(sums: npt.NDArray[np.float64]) -> float:
     return float(_chrf()._compute_score_from_stats([int(value) for value in sums]).score)
 
 
-WER = Metric("WER", _word_errors, higher_is_better=False)
-CER = Metric("CER", _character_errors, higher_is_better=False)
-CHRF = Metric("chrF", _chrf_statistics, total="chrf")
+WER = Metric("WER", _word_errors, higher_is_better=False, check=partial(library, "jiwer"))
+CER = Metric("CER", _character_errors, higher_is_better=False, check=partial(library, "jiwer"))
+CHRF = Metric("chrF", _chrf_statistics, total="chrf", check=partial(library, "sacrebleu"))

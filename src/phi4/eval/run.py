@@ -64,12 +64,15 @@ def evaluate(
 
     Raises:
         DataError: an item cannot be used with this model, or the folder holds an evaluation of another one.
-        InputError: a task needs a modality that the model lacks.
+        InputError: a task needs a modality that the model lacks, or a metric a library that is not installed.
     """
     for task, _ in tasks:
         lacking = sorted(task.modalities - assistant.loaded.config.adapters.keys())
         if lacking:
             raise InputError(f"{task.name} needs {' and '.join(lacking)}, which the model lacks; add a pack for it")
+        for metric in task.metrics:
+            if metric.check is not None:
+                metric.check()
     out.mkdir(parents=True, exist_ok=True)
     results = _begin(out, Results(model, asdict(settings), environment, {}))
     chosen = [choose_indices(len(items), settings.limit, settings.seed) for _, items in tasks]

@@ -89,12 +89,14 @@ class Metric:
         statistics: what one record adds; the value is made of the sums over the records.
         total: how it is made.
         higher_is_better: which way is good.
+        check: raises InputError where this machine lacks what the statistics need, before anything is asked.
     """
 
     name: str
     statistics: Callable[[Item, Reply], Sequence[float]]
     total: Total = "ratio"
     higher_is_better: bool = True
+    check: Callable[[], object] | None = None
 
 
 @dataclass(frozen=True)

@@ -21,11 +21,10 @@ def pass_at(k: int) -> Metric:
     """The chance that one of k answers passes all tests, estimated without bias from the n that there are."""
 
     def statistics(item: Item, reply: Reply) -> Sequence[float]:
-        check_sandbox()
         passed = sum(_passes(item, text) for text in reply.texts)
         return (chance_of_one(len(reply.texts), passed, k), 1.0)
 
-    return Metric(f"pass@{k}", statistics)
+    return Metric(f"pass@{k}", statistics, check=check_sandbox)
 
 
 def chance_of_one(answers: int, passed: int, k: int) -> float:
