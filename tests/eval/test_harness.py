@@ -27,16 +27,34 @@ ARC = [
     ("What is hot?", ["ice", "snow in the mountains", "the sun"], 2),
     ("What is 2 + 2?", ["3", "4", "a hundred and five"], 1),
 ]
+ROWS = {
+    "arc": [
+        {"id": str(n), "question": q, "choices": {"text": c, "label": list("ABC")}, "answerKey": "ABC"[right]}
+        for n, (q, c, right) in enumerate(ARC)
+    ],
+    "hellaswag": [
+        {
+            "ind": n,
+            "activity_label": "Cooking",
+            "ctx_a": "A man stirs [header] a pot.",
+            "ctx_b": f"he number {n}",
+            "endings": ["eats [substeps] soup.", "flies [title] away and away.", " is a pot.", "sings."],
+            "label": str(n),
+        }
+        for n in range(4)
+    ],
+    "mmlu": [
+        {"question": f" {n} + 1?", "subject": "abstract_algebra", "choices": ["1", "2", "3", "4"], "answer": n}
+        for n in range(4)
+    ],
+}
 TEXTS = ["The lighthouse stood on the cliff,\nand its light went round.", "One two  three."]
 
 
 @pytest.fixture
 def data(tmp_path: Path) -> Path:
     """Rows for us, and the same as tasks of the harness."""
-    rows = [
-        {"id": str(n), "question": q, "choices": {"text": c, "label": list("ABC")}, "answerKey": "ABC"[right]}
-        for n, (q, c, right) in enumerate(ARC)
-    ]
+    rows = ROWS["arc"]
     (tmp_path / "arc_easy.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     (tmp_path / "perplexity.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in TEXTS))
     write_task(
@@ -118,6 +136,34 @@ def test_choices_have_the_same_log_likelihoods_and_scores(model: Any, data: Path
     accuracy, by_length = (metric.estimate.value for metric in ours.metrics)
     assert theirs["results"]["tiny_arc"]["acc,none"] == accuracy
     assert theirs["results"]["tiny_arc"]["acc_norm,none"] == by_length
+
+
+@pytest.mark.parametrize(
+    ("ours", "definition", "rows", "names"),
+    [
+        ("arc_easy", "arc/arc_easy.yaml", "arc", ("acc", "acc_norm")),
+        ("hellaswag", "hellaswag/hellaswag.yaml", "hellaswag", ("acc_norm", "acc")),
+        ("mmlu", "mmlu/default/mmlu_abstract_algebra.yaml", "mmlu", ("acc",)),
+    ],
+)
+def test_the_harness_own_definitions_ask_the_same(
+    model: Any, data: Path, ours: str, definition: str, rows: str, names: tuple[str, ...]
+) -> None:
+    import lm_eval.tasks
+
+    (data / f"{ours}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in ROWS[rows]))
+    splits = {"training_split": None, "validation_split": None, "fewshot_split": None, "dataset_name": None}
+    own = Path(lm_eval.tasks.__file__).parent / definition
+    write_task(data, "theirs", f"{ours}.jsonl", {"include": str(own), **splits})
+    theirs = run_harness(model, data, "theirs", log_samples=True)
+    found = run_ours(model, data, ours, data / "out").tasks[ours]
+    answers = [json.loads(line) for line in (data / "out" / f"{ours}.jsonl").read_text().splitlines()]
+    for sample in theirs["samples"]["theirs"]:
+        log_likelihoods = [float(response[0]) for response in sample["filtered_resps"]]
+        assert log_likelihoods == answers[sample["doc_id"]]["log_likelihoods"]
+    assert [theirs["results"]["theirs"][f"{name},none"] for name in names] == [
+        metric.estimate.value for metric in found.metrics
+    ]
 
 
 def test_perplexities_are_the_same(model: Any, data: Path) -> None:

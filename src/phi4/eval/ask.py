@@ -35,8 +35,13 @@ def _generate(assistant: Assistant, ask: Generate, items: Sequence[Item]) -> Ite
     handles = [assistant.engine.submit(request) for request in requests]
     # A thread for each, so that a stop string ends its answer at once and not when it is read.
     with ThreadPoolExecutor(len(handles)) as pool:
-        for texts in pool.map(partial(read_texts, tokenizer=tokenizer, stop=ask.stop), handles):
-            yield Reply(texts=texts)
+        try:
+            for texts in pool.map(partial(read_texts, tokenizer=tokenizer, stop=ask.stop), handles):
+                yield Reply(texts=texts)
+        finally:
+            # Whoever interrupts must not wait for the rest of the group.
+            for handle in handles:
+                handle.cancel()
 
 
 def _request(assistant: Assistant, ask: Generate, item: Item) -> Request:

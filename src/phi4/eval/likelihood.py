@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from phi4.engine.engine import Engine
+from phi4.engine.handle import Handle
 from phi4.engine.request import Request
 from phi4.engine.sampling import Sampling
 from phi4.errors import InputError
@@ -105,11 +106,16 @@ def score_continuations(engine: Engine, continuations: Sequence[Continuation]) -
         Request(ModelInputs((*one.context, *one.scored)), _ONE_TOKEN, prompt_logprobs=1) for one in continuations
     ]
     handles = [engine.submit(request) for request in requests]
-    likelihoods = []
-    for handle, one in zip(handles, continuations, strict=True):
-        for _ in handle:
-            pass
-        places = [place for place in handle.prompt_log_probabilities[len(one.context) :] if place is not None]
-        is_greedy = all(place.best[0][0] == token_id for place, token_id in zip(places, one.scored, strict=True))
-        likelihoods.append(Likelihood(sum(place.chosen for place in places), is_greedy))
-    return likelihoods
+    try:
+        return [_read(handle, one) for handle, one in zip(handles, continuations, strict=True)]
+    finally:
+        for handle in handles:
+            handle.cancel()
+
+
+def _read(handle: Handle, one: Continuation) -> Likelihood:
+    for _ in handle:
+        pass
+    places = [place for place in handle.prompt_log_probabilities[len(one.context) :] if place is not None]
+    is_greedy = all(place.best[0][0] == token_id for place, token_id in zip(places, one.scored, strict=True))
+    return Likelihood(sum(place.chosen for place in places), is_greedy)
