@@ -46,7 +46,7 @@ def _generate(assistant: Assistant, ask: Generate, items: Sequence[Item]) -> Ite
 
 def _request(assistant: Assistant, ask: Generate, item: Item) -> Request:
     try:
-        return Request(assistant.processor.prepare(item.messages), ask.sampling)
+        return Request(assistant.processor.prepare(item.messages, item.tools or None), ask.sampling)
     except (InputError, CapacityError) as error:
         raise DataError(f"item {item.id!r} cannot be answered: {error}") from error
 

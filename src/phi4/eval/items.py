@@ -58,7 +58,7 @@ class RowItems:
         """
         assert task.rows is not None
         path = None if data is None else _named(task.name, data)
-        files = find_files(task.name, task.rows.files, task.rows.repository, path)
+        files = find_files(task.name, task.rows.files, task.rows.repository, path, task.rows.beside)
         items = cls(task.name, task.rows, tuple(files))
         if not len(items):
             raise DataError(f"{task.name}: {', '.join(map(str, items.files))} is empty; there is nothing to ask")
@@ -127,9 +127,17 @@ def choose_indices(count: int, limit: int | None, seed: int) -> list[int]:
 
 
 def question_digest(item: Item) -> str:
-    """What was asked, in 16 hexadecimal digits: texts, media, choices, references, details."""
+    """What was asked, in 16 hexadecimal digits: texts, media, tools, choices, references, details."""
     messages = [[message.role, [_part_digest(part) for part in message.parts]] for message in item.messages]
-    parts = [messages, item.context, item.choices, item.right, item.references, dict(item.details)]
+    parts = [
+        messages,
+        list(map(dict, item.tools)),
+        item.context,
+        item.choices,
+        item.right,
+        item.references,
+        dict(item.details),
+    ]
     text = json.dumps(parts, ensure_ascii=False, sort_keys=True, default=_plain)
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:16]
 

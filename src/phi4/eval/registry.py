@@ -4,11 +4,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from phi4.errors import InputError
-from phi4.eval.families import arithmetic, choices, code, held_out, instructions, pictures, prose, speech
+from phi4.eval.families import arithmetic, choices, code, held_out, instructions, pictures, prose, speech, tool_calls
 from phi4.eval.items import Items, RowItems
 from phi4.eval.task import Task
 
-FAMILIES = (arithmetic, choices, code, instructions, prose, pictures, speech)
+FAMILIES = (arithmetic, choices, code, instructions, prose, tool_calls, pictures, speech)
 TASKS: dict[str, Task] = {task.name: task for family in FAMILIES for task in family.TASKS}
 # Stands for the test records of all shards in the folder of data.
 RECORDS = "records"

@@ -84,7 +84,9 @@ class SourceRow:
         raise self.error(f"there is no file {' or '.join(names)} in {folder}")
 
 
-def find_files(task: str, pattern: str, repository: str | None, path: Path | None) -> list[Path]:
+def find_files(
+    task: str, pattern: str, repository: str | None, path: Path | None, beside: str | None = None
+) -> list[Path]:
     """The files of a task's rows.
 
     Args:
@@ -92,6 +94,7 @@ def find_files(task: str, pattern: str, repository: str | None, path: Path | Non
         pattern: of the files with the right split; several stand with | between them.
         repository: on the Hub, which is asked if there is no path.
         path: a file, or a folder with files that fit the pattern or one readable file alone.
+        beside: pattern of other files that are fetched with them.
 
     Raises:
         DataError: there are none, or they cannot be fetched.
@@ -99,7 +102,7 @@ def find_files(task: str, pattern: str, repository: str | None, path: Path | Non
     if path is None:
         if repository is None:
             raise DataError(f"{task} has no data on the Hub; name a folder that holds {task} with --data")
-        path = _fetch(task, repository, pattern)
+        path = _fetch(task, repository, pattern if beside is None else f"{pattern}|{beside}")
     if path.is_file():
         return [path]
     if not path.is_dir():

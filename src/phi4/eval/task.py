@@ -20,6 +20,7 @@ class Item:
     Attributes:
         id: names it among the rows of its task.
         messages: the conversation to answer, for `Generate`.
+        tools: functions that the model may call in it.
         context: the text that the choices continue, for `Choose`.
         choices: continuations whose log-likelihoods are compared, or for `Roll` the one text to score.
         right: place of the right one among `choices`.
@@ -29,6 +30,7 @@ class Item:
 
     id: str
     messages: tuple[Message, ...] = ()
+    tools: tuple[Mapping[str, Any], ...] = ()
     context: str = ""
     choices: tuple[str, ...] = ()
     right: int = 0
@@ -109,6 +111,7 @@ class Rows:
         repository: of the data on the Hub; None where a path must be given.
         files: pattern of the files with the right split, relative to the repository or to a local folder.
         columns: names of the columns of a table without a header.
+        beside: pattern of other files that `read` opens.
     """
 
     fields: str
@@ -116,6 +119,7 @@ class Rows:
     repository: str | None = None
     files: str = "*test*"
     columns: tuple[str, ...] = ()
+    beside: str | None = None
 
 
 @dataclass(frozen=True)
