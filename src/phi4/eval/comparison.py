@@ -8,7 +8,7 @@ from typing import Any
 from phi4.errors import DataError
 from phi4.eval.answers import Answered, read_answers, statistics_of
 from phi4.eval.resample import Difference, compare
-from phi4.eval.results import MetricResult, Results, percent, read_results
+from phi4.eval.results import MetricResult, Results, format_value, read_results
 
 # Below this chance that exchanging the two models would move a task as much, it counts as moved.
 SIGNIFICANCE = 0.05
@@ -140,7 +140,7 @@ def to_markdown(comparison: Comparison) -> str:
     ]
     for row in comparison.tasks:
         values = (row.first, row.second, row.difference.value, row.difference.low, row.difference.high)
-        first, second, moved, low, high = (percent(row.metric, value) for value in values)
+        first, second, moved, low, high = (format_value(row.metric, value) for value in values)
         lines.append(
             f"| {row.task} | {row.metric} | {first} | {second} | {moved} ({low} to {high}) | "
             f"{row.difference.p_value:.3f} | {row.different} of {row.records} | {row.verdict} |"

@@ -11,7 +11,7 @@ from lm_eval.api.model import TemplateLM
 from lm_eval.api.registry import register_model
 from tqdm import tqdm
 
-from phi4.assistant import Assistant, Device
+from phi4.assistant import Assistant, check_device
 from phi4.engine.request import Request
 from phi4.engine.sampling import Sampling
 from phi4.errors import InputError
@@ -20,6 +20,8 @@ from phi4.eval.likelihood import Continuation, Likelihood, encode_windows, score
 from phi4.inputs import ModelInputs
 
 DEFAULT_MAX_TOKENS = 256
+# What its command line names unless told otherwise, with CUDA and without.
+HARNESS_DEVICE = "cuda:0"
 # What tasks may ask of generation besides stop strings and length.
 SAMPLING_NAMES = ("temperature", "top_k", "top_p", "min_p", "repetition_penalty")
 
@@ -35,7 +37,7 @@ class Phi4LM(TemplateLM):  # type: ignore[misc]
         self,
         model: str = "nano",
         packs: str | None = None,
-        device: Device | None = None,
+        device: str | None = None,
         batch_size: int | str | None = None,
         max_batch_size: int | None = None,
     ) -> None:
@@ -44,13 +46,14 @@ class Phi4LM(TemplateLM):  # type: ignore[misc]
         Args:
             model: a directory, the name of a pulled model, or "nano".
             packs: files that add modalities, with + between them; "none" loads none.
-            device: where to compute.
+            device: where to compute; the harness' own default, cuda:0, stands for the best that there is.
             batch_size: the harness gives it; the engine decides by itself.
             max_batch_size: likewise.
         """
         super().__init__()
         named = None if packs is None else [] if packs == "none" else packs.split("+")
-        self.assistant = Assistant.load(model, packs=named, device=device)
+        chosen = None if device in (None, HARNESS_DEVICE) else check_device(str(device))
+        self.assistant = Assistant.load(model, packs=named, device=chosen)
         self._name = model
 
     @property

@@ -12,7 +12,7 @@ from phi4.eval.answers import read_answers
 from phi4.eval.comparison import count_different
 from phi4.eval.items import Items
 from phi4.eval.provenance import describe_environment, describe_model
-from phi4.eval.results import Results, percent
+from phi4.eval.results import Results, format_value
 from phi4.eval.run import Progress, Settings, evaluate
 from phi4.eval.task import Task
 
@@ -122,7 +122,7 @@ def to_markdown(name: str, report: Sequence[TaskInterference], titles: Sequence[
         "|---|---|---|" + "---|" * (len(titles) + 1),
     ]
     for row in report:
-        cells = [percent(row.metric, row.values[title]) if title in row.values else "" for title in titles]
+        cells = [format_value(row.metric, row.values[title]) if title in row.values else "" for title in titles]
         verdict = "identical" if row.is_identical else f"{max(row.different.values())} differ"
         lines.append(f"| {row.task} | {row.records} | {row.metric} | {' | '.join(cells)} | {verdict} |")
     return "\n".join([*lines, ""])

@@ -110,11 +110,11 @@ def _read_task(raw: Mapping[str, Any]) -> TaskResult:
     return TaskResult(**{**raw, "metrics": metrics})
 
 
-def percent(metric: str, value: float) -> str:
-    """A value as people write it: shares in per cent, BLEU and chrF as they are, perplexities with their unit."""
-    if metric in ("BLEU", "chrF"):
-        return f"{value:.1f}"
-    return f"{value:.3g}" if "perplexity" in metric or "bits" in metric else f"{100 * value:.1f} %"
+def format_value(metric: str, value: float) -> str:
+    """A value as people write it: shares in per cent, everything else as it is."""
+    if metric in ("BLEU", "chrF", "word perplexity"):
+        return f"{value:,.1f}"
+    return f"{value:.3f}" if metric == "bits per byte" else f"{100 * value:.1f} %"
 
 
 def to_markdown(results: Results) -> str:
@@ -128,8 +128,8 @@ def to_markdown(results: Results) -> str:
     for task in results.tasks.values():
         asked = str(task.records) if task.records == task.all_records else f"{task.records} of {task.all_records}"
         for metric in task.metrics:
-            low, high = (percent(metric.name, value) for value in (metric.estimate.low, metric.estimate.high))
-            value = percent(metric.name, metric.estimate.value)
+            low, high = (format_value(metric.name, value) for value in (metric.estimate.low, metric.estimate.high))
+            value = format_value(metric.name, metric.estimate.value)
             lines.append(f"| {task.name} | {asked} | {metric.name} | {value} | {low} to {high} |")
     environment = results.environment
     kernels = f"native kernels ({environment['kernels']})" if environment["kernels"] else "no native kernels"
