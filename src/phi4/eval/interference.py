@@ -124,6 +124,8 @@ def to_markdown(name: str, report: Sequence[TaskInterference], titles: Sequence[
     for row in report:
         cells = [format_value(row.metric, row.values[title]) if title in row.values else "" for title in titles]
         verdict = "identical" if row.is_identical else f"{max(row.different.values())} differ"
+        if len(row.values) == 1:
+            verdict = "nothing to compare"
         lines.append(f"| {row.task} | {row.records} | {row.metric} | {' | '.join(cells)} | {verdict} |")
     return "\n".join([*lines, ""])
 
