@@ -10,6 +10,7 @@ import typer
 import phi4
 from phi4.cli import bench as benchmark
 from phi4.cli import conversation, evaluate, models
+from phi4.cli import curate as curation
 from phi4.cli import serve as serving
 from phi4.cli import train as training
 from phi4.cli import verify as verification
@@ -36,6 +37,7 @@ for needs_arguments, command in (
     (True, models.convert),
     (True, models.quantize),
     (False, models.inspect),
+    (True, curation.curate),
     (True, training.train),
     (True, verification.verify),
     (True, evaluate.compare),

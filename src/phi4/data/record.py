@@ -87,9 +87,34 @@ def read_records(path: Path) -> Iterator[Record]:
     """
     try:
         with path.open("rb") as file:
-            yield from distinct(_read_line(line, path, number) for number, line in enumerate(file, start=1))
+            yield from distinct(read_record(line, path, number) for number, line in enumerate(file, start=1))
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror}") from error
+
+
+def read_record(line: bytes, path: Path, number: int) -> Record:
+    """Reads one line of a file of records, and the media that it names.
+
+    Args:
+        line: JSON.
+        path: of the file; media are in its folder or below.
+        number: of the line, for messages.
+
+    Raises:
+        DataError: the line is no record, or a medium is missing, damaged or outside the folder.
+    """
+    try:
+        raw = json.loads(line)
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{path}, line {number} is not valid JSON: {error}") from error
+    if not isinstance(raw, dict) or set(raw) != set(FIELDS):
+        found = sorted(raw) if isinstance(raw, dict) else f"a {type(raw).__name__}"
+        raise DataError(f"{path}, line {number} has the fields {found}; a record has {', '.join(FIELDS)}")
+    try:
+        messages = messages_from_json(raw["messages"], lambda reference: load_medium(path.parent, reference))
+        return Record(**{**raw, "messages": messages})
+    except (DataError, InputError) as error:
+        raise DataError(f"{path}, line {number}: {error}") from error
 
 
 def write_records(path: Path, records: Iterable[Record]) -> int:
@@ -166,21 +191,6 @@ def messages_from_json(raw: Any, load: Callable[[Any], bytes]) -> tuple[Message,
 def to_json(value: Any) -> str:
     """One line of JSON, the same for the same value."""
     return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
-
-
-def _read_line(line: bytes, path: Path, number: int) -> Record:
-    try:
-        raw = json.loads(line)
-    except (ValueError, RecursionError) as error:
-        raise DataError(f"{path}, line {number} is not valid JSON: {error}") from error
-    if not isinstance(raw, dict) or set(raw) != set(FIELDS):
-        found = sorted(raw) if isinstance(raw, dict) else f"a {type(raw).__name__}"
-        raise DataError(f"{path}, line {number} has the fields {found}; a record has {', '.join(FIELDS)}")
-    try:
-        messages = messages_from_json(raw["messages"], lambda reference: load_medium(path.parent, reference))
-        return Record(**{**raw, "messages": messages})
-    except (DataError, InputError) as error:
-        raise DataError(f"{path}, line {number}: {error}") from error
 
 
 def _fields(record: Record, store: Callable[[bytes], Any]) -> dict[str, Any]:

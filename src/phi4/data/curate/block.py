@@ -1,0 +1,172 @@
+"""The block that a datatrove executor runs for each task of a phase: read, pass the steps, keep, give account."""
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from datatrove.data import Document
+from datatrove.pipeline.base import PipelineStep
+from loguru import logger
+
+from phi4.data.curate.account import Account
+from phi4.data.curate.curation import Collection, Edit, Filter
+from phi4.data.curate.documents import edit_texts, num_bytes
+from phi4.data.curate.duplicates import removed_places
+from phi4.data.curate.plan import Plan, RawFile, phases
+from phi4.data.curate.readers import Refused
+from phi4.data.curate.store import store_name, stored, written
+
+READ = "read"
+NO_LICENCE = "no licence"
+
+
+class QuietBlock(PipelineStep):  # type: ignore[misc]
+    """Keeps datatrove's running commentary off the terminal of a local run; errors are raised all the same."""
+
+    type = "phi4"
+    name = "quiet"
+
+    def __init__(self, quiet: bool) -> None:
+        super().__init__()
+        self.quiet = quiet
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        # A worker receives the block before it logs anything.
+        self.__dict__.update(state)
+        if self.quiet:
+            logger.disable("datatrove")
+
+    def run(self, data: Any = None, rank: int = 0, world_size: int = 1) -> Any:
+        """Hands on what came, which is nothing for a block that begins a pipeline."""
+        return data
+
+
+class PhaseBlock(QuietBlock):
+    """All steps of a phase for one task's documents, which are written and handed on."""
+
+    name = "steps of a phase"
+
+    def __init__(self, plan: Plan, number: int, quiet: bool) -> None:
+        """Begins nothing yet.
+
+        Args:
+            plan: of the curation.
+            number: of the phase; they begin at 0.
+            quiet: whether datatrove's log stays off the terminal.
+        """
+        super().__init__(quiet)
+        self.plan = plan
+        self.number = number
+
+    def run(self, data: Any = None, rank: int = 0, world_size: int = 1) -> Iterator[Document]:
+        """Yields the documents that passed, once they are written."""
+        curation = self.plan.load()
+        all_phases = phases(curation)
+        steps = all_phases[self.number].steps
+        before = all_phases[self.number - 1].duplicates if self.number else None
+        folder = self.plan.phase(self.number)
+        (folder / "removed").mkdir(parents=True, exist_ok=True)
+        with (folder / "removed" / f"{rank:05}.jsonl").open("w", encoding="utf-8", newline="\n") as removed:
+            account = Account([before.name if before else READ, *(step.name for step in steps)], removed)
+            if before is None:
+                collections = {collection.name: collection for collection in curation.collections}
+                documents = read_files(self.plan.task_files(rank), collections, Path(self.plan.raw), account)
+            else:
+                documents = read_rest(self.plan.phase(self.number - 1), rank, account)
+            passing = pass_steps(documents, steps, account)
+            yield from written(folder / "documents" / store_name(rank), passing)
+            account.save(folder / "accounts" / f"{rank:05}.json")
+
+
+def read_files(
+    files: Iterable[RawFile], collections: dict[str, Collection], raw: Path, account: Account
+) -> Iterator[Document]:
+    """Reads raw files; each document gets its provenance, and an id that says where it was found."""
+    step = account.steps[0]
+    for file in files:
+        collection = collections[file.collection]
+        path = f"{file.collection}/{file.path}".encode(errors="replace").decode()
+        reading = collection.reader.read(raw / file.path)
+        while True:
+            with step.timed():
+                read = next(reading, None)
+            if read is None:
+                break
+            step.documents_in += 1
+            if isinstance(read, Refused):
+                account.remove(0, f"{path}#{read.place}", read.reason, read.sample)
+                continue
+            read.id = f"{path}#{read.id}"
+            if "encoding" in read.metadata:
+                step.notes[f"read as {read.metadata.pop('encoding')}"] += 1
+            given = {
+                "source": collection.source or collection.name,
+                "licence": collection.licence,
+                "split": collection.split,
+                "task": collection.task,
+            }
+            read.metadata = {**given, **read.metadata, "collection": collection.name}
+            if reason := _unusable(read):
+                account.remove(0, read.id, reason, read.text)
+                continue
+            size = num_bytes(read)
+            step.bytes_in += size
+            account.keep(0, size)
+            yield read
+
+
+def read_rest(folder: Path, task: int, account: Account) -> Iterator[Document]:
+    """Reads what a phase left, without the duplicates that were found in it."""
+    places = removed_places(folder, task)
+    step = account.steps[0]
+    for place, document in enumerate(stored(folder / "documents" / store_name(task))):
+        size = num_bytes(document)
+        step.documents_in += 1
+        step.bytes_in += size
+        if place in places:
+            account.remove(0, document.id, "another one is kept", document.text)
+        else:
+            account.keep(0, size)
+            yield document
+
+
+def pass_steps(documents: Iterable[Document], steps: tuple[Filter | Edit, ...], account: Account) -> Iterator[Document]:
+    """Yields the documents that every step keeps."""
+    for document in documents:
+        if all(_passes(document, step, number, account) for number, step in enumerate(steps, start=1)):
+            yield document
+
+
+def _passes(document: Document, step: Filter | Edit, number: int, account: Account) -> bool:
+    entry = account.steps[number]
+    size = num_bytes(document)
+    entry.documents_in += 1
+    entry.bytes_in += size
+    before = document.text
+    with entry.timed():
+        reason = None
+        if isinstance(step, Edit):
+            edit_texts(document, step.text)
+        else:
+            reason = step.reason(document)
+    if reason is None and not document.text.strip() and not document.media:
+        reason = "nothing is left"
+    if reason is not None:
+        account.remove(number, document.id, reason, before)
+        return False
+    changed = document.text != before
+    account.keep(number, num_bytes(document) if changed else size, changed)
+    return True
+
+
+def _unusable(document: Document) -> str | None:
+    """Why a document cannot go on, whatever the steps are."""
+    if not document.metadata["licence"]:
+        return NO_LICENCE
+    if not document.text.strip() and not document.media:
+        return "no text"
+    try:
+        document.text.encode()
+    except UnicodeEncodeError:
+        return "text that is no valid Unicode"
+    return None

@@ -1,0 +1,123 @@
+"""The plan of one curation: which raw files each task reads, where phases keep their work, when it may be resumed."""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from contextlib import chdir
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from phi4.data.curate.curation import Collection, Curation, Duplicates, Edit, Filter, load_curation
+from phi4.errors import DataError
+from phi4.files import file_digest
+
+# Files are shared among at most so many tasks, whatever the number of workers: the output follows from the tasks.
+MAX_TASKS = 256
+
+
+@dataclass(frozen=True)
+class RawFile:
+    """One raw file.
+
+    Attributes:
+        collection: name of the collection that it belongs to.
+        path: below the raw folder, with slashes.
+        bytes: its size.
+    """
+
+    collection: str
+    path: str
+    bytes: int
+
+
+@dataclass(frozen=True)
+class Phase:
+    """Steps that look at one document at a time, and the comparison of all documents that follows them.
+
+    Attributes:
+        steps: in their order.
+        duplicates: what is compared behind them; None in the last phase.
+    """
+
+    steps: tuple[Filter | Edit, ...]
+    duplicates: Duplicates | None
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a task has to know, wherever it runs; the recipe itself is loaded there.
+
+    Attributes:
+        reference: of the recipe, with an absolute path.
+        folder: that the recipe's imports and paths start from.
+        raw: the raw folder.
+        work: where phases keep their work.
+        files: all raw files, in their order.
+    """
+
+    reference: str
+    folder: str
+    raw: str
+    work: str
+    files: tuple[RawFile, ...]
+
+    @property
+    def num_tasks(self) -> int:
+        """Into how many parts the work is cut."""
+        return min(len(self.files), MAX_TASKS)
+
+    def load(self) -> Curation:
+        """Loads the recipe anew, so that no task sees what a step kept from another."""
+        with chdir(self.folder):
+            return load_curation(self.reference)
+
+    def task_files(self, task: int) -> tuple[RawFile, ...]:
+        """The raw files of one task; tasks begin at 0."""
+        return self.files[task :: self.num_tasks]
+
+    def phase(self, number: int) -> Path:
+        """The folder of one phase; phases begin at 0."""
+        return Path(self.work) / f"phase-{number:02}"
+
+
+def phases(curation: Curation) -> list[Phase]:
+    """Cuts the steps behind each that compares all documents."""
+    found: list[Phase] = []
+    steps: list[Filter | Edit] = []
+    for step in curation.steps:
+        if isinstance(step, Filter | Edit):
+            steps.append(step)
+        else:
+            found.append(Phase(tuple(steps), step))
+            steps = []
+    return [*found, Phase(tuple(steps), None)]
+
+
+def find_files(collections: Sequence[Collection], raw: Path) -> tuple[RawFile, ...]:
+    """Lists the raw files of all collections by name.
+
+    Raises:
+        DataError: a collection has no files, or a file belongs to two collections.
+    """
+    found: list[RawFile] = []
+    owner: dict[Path, str] = {}
+    for collection in collections:
+        paths = sorted(path for path in raw.glob(collection.files) if path.is_file())
+        if not paths:
+            raise DataError(f"the collection {collection.name!r} has no files: {raw / collection.files} matches none")
+        for path in paths:
+            if path in owner:
+                raise DataError(f"{path} belongs to two collections, {owner[path]!r} and {collection.name!r}")
+            owner[path] = collection.name
+            found.append(RawFile(collection.name, path.relative_to(raw).as_posix(), path.stat().st_size))
+    return tuple(found)
+
+
+def fingerprint(plan: Plan, version: str) -> str:
+    """JSON that says of what a curation is made; one that was begun goes on only with the same."""
+    path, _, name = plan.reference.rpartition(":")
+    files = [{**asdict(file), "modified": (Path(plan.raw) / file.path).stat().st_mtime_ns} for file in plan.files]
+    listing = hashlib.sha256(json.dumps(files).encode()).hexdigest()
+    return json.dumps(
+        {"recipe": file_digest(Path(path)), "function": name, "raw_files": listing, "phi4": version}, indent=2
+    )

@@ -1,0 +1,132 @@
+"""A curation accounts for every document, gives the same bytes however it is run, and can be interrupted."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from data.curate.recipes import PROSE, removed, run, write_json_lines
+from phi4.data.curate import block
+from phi4.data.shards import ShardedRecords
+from phi4.errors import ConfigError, DataError
+
+GERMAN = "Das ist ein deutscher Satz, den niemand braucht, der nur englische Sätze lesen will und sonst nichts."
+EVERYTHING = """Curation(
+    (Collection("prose", "*.jsonl", JsonLines(), licence="CC0-1.0"),),
+    (text.repair(), text.language("en"), ExactDuplicates(), text.gopher_quality(min_doc_words=5),
+     NearDuplicates(), text.mask_private()))"""
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Three raw files: prose, one text twice, one nearly so, German, an address."""
+    monkeypatch.chdir(tmp_path)
+    near = PROSE[1].replace("summer", "spring")
+    write_json_lines(tmp_path / "raw/0.jsonl", [*PROSE[:3], GERMAN])
+    write_json_lines(tmp_path / "raw/1.jsonl", [PROSE[0], near, PROSE[3]], licence="MIT", source="the village")
+    write_json_lines(tmp_path / "raw/2.jsonl", [*PROSE[4:], "Please write to the keeper at keeper@lighthouse.org now."])
+    return tmp_path
+
+
+def shard_bytes(folder: Path) -> list[bytes]:
+    return [path.read_bytes() for path in sorted(folder.iterdir())]
+
+
+def test_each_document_is_in_the_shards_or_in_the_list_of_what_was_left_out(folder: Path) -> None:
+    result = run(folder, EVERYTHING)
+    records = ShardedRecords.open(result.shards)
+    left_out = removed(result)
+    assert {record.id for record in records} | {name for name, _, _ in left_out} == {
+        f"prose/{file}.jsonl#{line}" for file, lines in ((0, 4), (1, 3), (2, 3)) for line in range(1, lines + 1)
+    }
+    assert len(records) + len(left_out) == 10
+    assert [(step, reason) for _, step, reason in left_out] == [
+        ("language", "language de"),
+        ("exact duplicates", "another one is kept"),
+        ("near duplicates", "another one is kept"),
+    ]
+    assert records[-1].answer == "Please write to the keeper at email@example.com now."
+
+
+def test_provenance_and_licence_travel_with_each_record(folder: Path) -> None:
+    records = ShardedRecords.open(run(folder, EVERYTHING).shards)
+    found = {record.answer: (record.source, record.licence, record.split, record.task) for record in records}
+    assert found[PROSE[3]] == ("the village", "MIT", "train", "text")
+    assert found[PROSE[2]] == ("prose", "CC0-1.0", "train", "text")
+
+
+def test_the_number_of_workers_changes_no_byte(folder: Path) -> None:
+    alone, shared = run(folder, EVERYTHING), run(folder, EVERYTHING, out="shared", workers=2)
+    assert shard_bytes(alone.shards) == shard_bytes(shared.shards)
+    assert removed(alone) == removed(shared)
+
+
+def test_an_interrupted_run_does_not_repeat_finished_tasks(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = run(folder, EVERYTHING)
+    seen: list[str] = []
+    read_files = block.read_files
+
+    def read(files, *rest):  # type: ignore[no-untyped-def]
+        seen.extend(file.path for file in files)
+        if seen == ["0.jsonl", "1.jsonl"]:
+            raise KeyboardInterrupt
+        return read_files(files, *rest)
+
+    monkeypatch.setattr(block, "read_files", read)
+    with pytest.raises(KeyboardInterrupt):
+        run(folder, EVERYTHING, out="again")
+    result = run(folder, EVERYTHING, out="again")
+    assert seen == ["0.jsonl", "1.jsonl", "1.jsonl", "2.jsonl"]
+    assert shard_bytes(result.shards) == shard_bytes(whole.shards)
+    assert removed(result) == removed(whole)
+
+
+def test_a_run_does_not_go_on_with_another_recipe(folder: Path) -> None:
+    run(folder, EVERYTHING)
+    run(folder, EVERYTHING)
+    with (folder / "recipe.py").open("a") as file:
+        file.write("# changed\n")
+    with pytest.raises(ConfigError, match="belongs to another curation"):
+        run(folder, EVERYTHING)
+
+
+def test_where_nothing_is_left_the_report_says_why(folder: Path) -> None:
+    body = 'Curation((Collection("prose", "0.jsonl", JsonLines()),), ())'
+    with pytest.raises(DataError, match=r"no records to write.*report\.md"):
+        run(folder, body)
+    assert "| read | no licence | 4 | 100.00 % |" in (folder / "out/report.md").read_text()
+
+
+def test_a_collection_without_files_is_refused(folder: Path) -> None:
+    with pytest.raises(DataError, match="has no files"):
+        run(folder, 'Curation((Collection("prose", "*.parquet", Parquet()),), ())')
+
+
+def test_a_document_stands_in_one_collection(folder: Path) -> None:
+    body = 'Curation((Collection("a", "*.jsonl", JsonLines()), Collection("b", "0*", JsonLines())), ())'
+    with pytest.raises(DataError, match="two collections"):
+        run(folder, body)
+
+
+def test_the_report_stands_alone_and_shows_what_was_left_out(folder: Path) -> None:
+    result = run(folder, EVERYTHING)
+    page = result.report.with_suffix(".html").read_text()
+    assert "<svg" in page
+    assert "http" not in page
+    assert GERMAN in page
+    assert GERMAN in result.report.read_text()
+
+
+def test_a_mixture_takes_shares_of_a_budget(folder: Path) -> None:
+    write_json_lines(folder / "raw/many.json", [f"{number:03}" for number in range(400)])
+    body = """Curation(
+        (Collection("prose", "*.jsonl", JsonLines(), licence="CC0-1.0"),
+         Collection("numbers", "*.json", JsonLines(), licence="CC0-1.0")),
+        (), {"prose": 1, "numbers": 3}, budget=120)"""
+    result = run(folder, body)
+    taken = [record.id.partition("/")[0] for record in ShardedRecords.open(result.shards)]
+    assert taken.count("numbers") == 90
+    assert taken.count("prose") == 1
+    report = result.report.read_text()
+    assert "| numbers | 75.0 % |" in report
+    assert json.loads((result.shards / "manifest.json").read_text())["records"] == 91
