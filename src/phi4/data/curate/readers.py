@@ -130,13 +130,13 @@ class Warc:
 
         number = 0
         try:
-            with path.open("rb") as file:
-                for record in ArchiveIterator(file):
+            with _open(path) as file:
+                for record in ArchiveIterator(_Unpacked(file)):
                     if record.rec_type in ("response", "conversion"):
                         number += 1
                         yield _page(record, str(number))
         except (ArchiveLoadFailed, EOFError, OSError, ValueError, zlib.error) as error:
-            yield Refused(str(number + 1), "broken archive", str(error))
+            yield Refused("end", "broken archive", str(error))
 
 
 @dataclass(frozen=True)
@@ -218,6 +218,21 @@ def _whole(path: Path) -> Read:
     return Document(decoded[0], "1", metadata=_encoding(decoded[1]))
 
 
+class _Unpacked:
+    """A file for warcio, which takes the end of a broken archive for the end of the file."""
+
+    def __init__(self, file: Any) -> None:
+        self._file = file
+
+    def read(self, size: int) -> Any:
+        """Reads at most so many bytes."""
+        try:
+            # Not more than is there: what stands before the break is good.
+            return self._file.read1(size)
+        except (EOFError, zlib.error) as error:
+            raise OSError(str(error)) from error
+
+
 def _page(record: Any, place: str) -> Read:
     import trafilatura
 
@@ -225,6 +240,8 @@ def _page(record: Any, place: str) -> Read:
     address = record.rec_headers.get_header("WARC-Target-URI") or ""
     if len(content) > MAX_BYTES:
         return Refused(place, "a page longer than 16 MiB", address)
+    if not record.raw_stream.read(1) and record.raw_stream.limit:
+        return Refused(place, "broken archive", f"{address} is cut short")
     decoded = decode(content)
     if decoded is None:
         return Refused(place, "bytes that are no text", address)
