@@ -38,6 +38,7 @@ for needs_arguments, command in (
     (True, models.quantize),
     (False, models.inspect),
     (True, curation.curate),
+    (True, curation.learn_quality),
     (True, training.train),
     (True, verification.verify),
     (True, evaluate.compare),

@@ -12,7 +12,7 @@ from phi4.data.curate.account import Account
 from phi4.data.curate.curation import Collection, Edit, Filter
 from phi4.data.curate.documents import edit_texts, num_bytes
 from phi4.data.curate.duplicates import removed_places
-from phi4.data.curate.plan import Plan, RawFile, phases
+from phi4.data.curate.plan import CurationPlan, RawFile, phases
 from phi4.data.curate.readers import Refused
 from phi4.data.curate.store import store_name, stored, written
 
@@ -46,7 +46,7 @@ class PhaseBlock(QuietBlock):
 
     name = "steps of a phase"
 
-    def __init__(self, plan: Plan, number: int, quiet: bool) -> None:
+    def __init__(self, plan: CurationPlan, number: int, quiet: bool) -> None:
         """Begins nothing yet.
 
         Args:

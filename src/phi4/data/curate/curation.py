@@ -107,7 +107,7 @@ class NearDuplicatePictures:
             raise ConfigError(f"max_distance is {self.max_distance}; hashes of 64 bits are compared at 0 to 7")
 
 
-Step = Filter | Edit | ExactDuplicates | NearDuplicates | NearDuplicatePictures
+CurationStep = Filter | Edit | ExactDuplicates | NearDuplicates | NearDuplicatePictures
 Duplicates = ExactDuplicates | NearDuplicates | NearDuplicatePictures
 
 
@@ -129,7 +129,7 @@ class Curation:
     """
 
     collections: tuple[Collection, ...]
-    steps: tuple[Step, ...]
+    steps: tuple[CurationStep, ...]
     mixture: Mapping[str, float] = field(default_factory=dict)
     budget: int | None = None
     num_tokens: Callable[[str], int] = four_bytes_each

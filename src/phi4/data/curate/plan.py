@@ -44,7 +44,7 @@ class Phase:
 
 
 @dataclass(frozen=True)
-class Plan:
+class CurationPlan:
     """What a task has to know, wherever it runs; the recipe itself is loaded there.
 
     Attributes:
@@ -113,7 +113,7 @@ def find_files(collections: Sequence[Collection], raw: Path) -> tuple[RawFile, .
     return tuple(found)
 
 
-def fingerprint(plan: Plan, version: str) -> str:
+def fingerprint(plan: CurationPlan, version: str) -> str:
     """JSON that says of what a curation is made; one that was begun goes on only with the same."""
     path, _, name = plan.reference.rpartition(":")
     files = [{**asdict(file), "modified": (Path(plan.raw) / file.path).stat().st_mtime_ns} for file in plan.files]

@@ -19,7 +19,7 @@ from phi4.data.curate.documents import document_record, num_bytes
 from phi4.data.curate.duplicates import comparisons, signature_blocks
 from phi4.data.curate.executors import ExecutorName, run_tasks
 from phi4.data.curate.mixture import Taken, choose, token_limits
-from phi4.data.curate.plan import Phase, Plan, find_files, fingerprint, phases
+from phi4.data.curate.plan import CurationPlan, Phase, find_files, fingerprint, phases
 from phi4.data.curate.report import Report, write_report
 from phi4.data.curate.store import store_name, stored
 from phi4.data.manifest import read_manifest
@@ -79,9 +79,11 @@ def curate(
     path, _, name = reference.partition(":")
     out = out.resolve()
     work = out / WORK_FOLDER
-    plan = Plan(f"{Path(path).resolve()}:{name}", str(Path.cwd()), str(raw.resolve()), str(work), ())
+    plan = CurationPlan(f"{Path(path).resolve()}:{name}", str(Path.cwd()), str(raw.resolve()), str(work), ())
     curation = plan.load()
-    plan = Plan(plan.reference, plan.folder, plan.raw, plan.work, find_files(curation.collections, raw.resolve()))
+    plan = CurationPlan(
+        plan.reference, plan.folder, plan.raw, plan.work, find_files(curation.collections, raw.resolve())
+    )
     result = Curated(out / name, out / "report.md")
     _begin(plan, out, version)
     if result.report.is_file() and not work.exists():
@@ -98,7 +100,7 @@ def curate(
     return result
 
 
-def run_phase(plan: Plan, number: int, phase: Phase, workers: int, executor: ExecutorName) -> None:
+def run_phase(plan: CurationPlan, number: int, phase: Phase, workers: int, executor: ExecutorName) -> None:
     """Runs the tasks of a phase and compares what they left."""
     folder = plan.phase(number)
     quiet = executor == "local"
@@ -109,7 +111,7 @@ def run_phase(plan: Plan, number: int, phase: Phase, workers: int, executor: Exe
         run_tasks(executor, [QuietBlock(quiet), comparison], tasks, workers, folder / f"comparison-{place}")
 
 
-def _begin(plan: Plan, out: Path, version: str) -> None:
+def _begin(plan: CurationPlan, out: Path, version: str) -> None:
     """Marks the folder as this curation's, or finds that it is."""
     path, made_of = out / RECIPE_FILE, fingerprint(plan, version)
     if path.is_file():
@@ -125,7 +127,9 @@ def _begin(plan: Plan, out: Path, version: str) -> None:
     path.write_text(made_of, encoding="utf-8")
 
 
-def _finish(plan: Plan, curation: Curation, num_phases: int, out: Path, result: Curated, started: float) -> None:
+def _finish(
+    plan: CurationPlan, curation: Curation, num_phases: int, out: Path, result: Curated, started: float
+) -> None:
     last = plan.phase(num_phases - 1)
     removed = Path(plan.work) / "removed.jsonl"
     with removed.open("w", encoding="utf-8", newline="\n") as file:
@@ -159,7 +163,7 @@ def _finish(plan: Plan, curation: Curation, num_phases: int, out: Path, result: 
         raise DataError(f"{error}. What became of the documents stands in {result.report}") from error
 
 
-def _documents(plan: Plan, folder: Path) -> Iterator[Document]:
+def _documents(plan: CurationPlan, folder: Path) -> Iterator[Document]:
     for task in range(plan.num_tasks):
         yield from stored(folder / "documents" / store_name(task))
 
@@ -221,7 +225,7 @@ def _licences(shards: Path) -> dict[str, int]:
     return dict(counts)
 
 
-def _list_removed(plan: Plan, num_phases: int, last: Path, destination: Path) -> None:
+def _list_removed(plan: CurationPlan, num_phases: int, last: Path, destination: Path) -> None:
     """Puts the lists of all tasks into one file, whose bytes depend on nothing else."""
     lists = [path for number in range(num_phases) for path in sorted((plan.phase(number) / "removed").glob("*.jsonl"))]
     with destination.open("wb") as file, gzip.GzipFile("", "wb", fileobj=file, mtime=0) as packed:
