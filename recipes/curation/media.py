@@ -1,0 +1,39 @@
+"""Pictures with captions and sounds with transcripts, as the project's records."""
+
+from phi4.data.curate import media, text
+from phi4.data.curate.curation import Collection, Curation, ExactDuplicates, NearDuplicatePictures
+from phi4.data.curate.readers import Records
+
+
+def captions() -> Curation:
+    """English captions of pictures that differ; not for collections that ask several questions about one picture."""
+    return Curation(
+        collections=(Collection("captions", "**/*.jsonl", Records()),),
+        steps=(
+            media.decodable(),
+            media.picture_size(),
+            text.repair(),
+            media.answer_length(),
+            text.answer_language("en", min_confidence=0.3),
+            NearDuplicatePictures(),
+            text.mask_private(),
+        ),
+    )
+
+
+def transcripts() -> Curation:
+    """English speech of half a second to forty, neither silent nor clipped, said at a human pace."""
+    return Curation(
+        collections=(Collection("transcripts", "**/*.jsonl", Records()),),
+        steps=(
+            media.decodable(),
+            media.duration(),
+            media.silence(),
+            media.clipping(),
+            media.speaking_rate(),
+            text.repair(),
+            text.answer_language("en", min_confidence=0.3),
+            ExactDuplicates(),
+            text.mask_private(),
+        ),
+    )
