@@ -63,10 +63,11 @@ class Row:
 
 
 def entries() -> list[str]:
-    """FOLDOC's entries, without their headings and indentation."""
+    """FOLDOC's entries, without their headings, indentation and the braces of cross-references."""
     with gzip.open(fetch(FOLDOC) / "usr/share/dictd/foldoc.dict.dz", "rt", encoding="utf-8") as file:
         parts = re.split(r"\n(?=\S)", file.read())
     texts = ["\n".join(line.strip() for line in part.split("\n")[1:]).strip() for part in parts]
+    texts = [re.sub(r"^<[^>]*> |[{}]", "", text) for text in texts]
     return sorted({text for text in texts if MIN_WORDS <= len(text.split()) <= 400})
 
 
@@ -144,14 +145,16 @@ def measured(rows: list[Row], folder: Path, name: str) -> list[str]:
         found = sum(any(step_of[place] == step for place in places) for places in groups)
         lines.append(f"| {name} | {kind} | {len(groups)} | {found} | {100 * found / len(groups):.1f} % | |")
     for kind, step in (("foreign text", "language"), ("test-set leak", "decontamination")):
-        there = [place for place, row in ids.items() if row.kind == kind]
-        found = sum(step_of[place] == step for place in there)
+        earlier = {"language", "Gopher quality"} if step == "decontamination" else set()
+        there = [place for place, row in ids.items() if row.kind == kind and step_of[place] not in earlier]
+        missed = [place for place in there if step_of[place] != step]
         wrong = [place for place in ids if step_of[place] == step and ids[place].kind != kind]
-        precision = 100 * found / max(found + len(wrong), 1)
-        lines.append(
-            f"| {name} | {kind} | {len(there)} | {found} | {100 * found / len(there):.1f} % | {precision:.1f} % |"
-        )
-        (folder / f"wrong-{name}-{step}.txt").write_text("\n\n".join(ids[place].text for place in wrong))
+        found = len(there) - len(missed)
+        recall, precision = 100 * found / len(there), 100 * found / max(found + len(wrong), 1)
+        lines.append(f"| {name} | {kind} | {len(there)} | {found} | {recall:.1f} % | {precision:.1f} % |")
+        for title, places in (("wrong", wrong), ("missed", missed)):
+            texts = [f"{removed.get(place, {}).get('reason', 'kept')}: {ids[place].text}" for place in places]
+            (folder / f"{title}-{name}-{step}.txt").write_text("\n\n".join(texts))
     there = [place for place, row in ids.items() if row.kind == "private data" and place in kept]
     found = sum(ids[place].other not in kept[place] for place in there)
     lines.append(f"| {name} | private data | {len(there)} | {found} | {100 * found / len(there):.1f} % | |")

@@ -1,6 +1,7 @@
 """Runs a pipeline's tasks with one of datatrove's executors, and returns when all of them are done."""
 
 import os
+import subprocess
 import sys
 import time
 from collections.abc import Iterator
@@ -87,8 +88,14 @@ def _run_on_slurm(pipeline: list[Any], tasks: int, workers: int, logs: Path) -> 
         mail_type="NONE",
     )
     submitted.run()
-    while submitted.get_incomplete_ranks(skip_completed=True):
+    while submitted.get_incomplete_ranks(skip_completed=True) and _in_queue(submitted.job_id):
         time.sleep(SLURM_POLL_S)
+
+
+def _in_queue(job: str) -> bool:
+    """Whether Slurm still means to do, or does, any task of a job."""
+    answer = subprocess.run(["squeue", "--noheader", f"--jobs={job}"], capture_output=True, text=True, check=False)
+    return bool(answer.stdout.strip())
 
 
 @contextmanager

@@ -31,7 +31,7 @@ class RawFile:
 
 
 @dataclass(frozen=True)
-class Phase:
+class CurationPhase:
     """Steps that look at one document at a time, and the comparison of all documents that follows them.
 
     Attributes:
@@ -80,17 +80,17 @@ class CurationPlan:
         return Path(self.work) / f"phase-{number:02}"
 
 
-def phases(curation: Curation) -> list[Phase]:
+def phases(curation: Curation) -> list[CurationPhase]:
     """Cuts the steps behind each that compares all documents."""
-    found: list[Phase] = []
+    found: list[CurationPhase] = []
     steps: list[Filter | Edit] = []
     for step in curation.steps:
         if isinstance(step, Filter | Edit):
             steps.append(step)
         else:
-            found.append(Phase(tuple(steps), step))
+            found.append(CurationPhase(tuple(steps), step))
             steps = []
-    return [*found, Phase(tuple(steps), None)]
+    return [*found, CurationPhase(tuple(steps), None)]
 
 
 def find_files(collections: Sequence[Collection], raw: Path) -> tuple[RawFile, ...]:

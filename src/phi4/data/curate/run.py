@@ -19,7 +19,7 @@ from phi4.data.curate.documents import document_record, num_bytes
 from phi4.data.curate.duplicates import comparisons, signature_blocks
 from phi4.data.curate.executors import ExecutorName, run_tasks
 from phi4.data.curate.mixture import Taken, choose, token_limits
-from phi4.data.curate.plan import CurationPlan, Phase, find_files, fingerprint, phases
+from phi4.data.curate.plan import CurationPhase, CurationPlan, find_files, fingerprint, phases
 from phi4.data.curate.report import Report, write_report
 from phi4.data.curate.store import store_name, stored
 from phi4.data.manifest import read_manifest
@@ -100,7 +100,7 @@ def curate(
     return result
 
 
-def run_phase(plan: CurationPlan, number: int, phase: Phase, workers: int, executor: ExecutorName) -> None:
+def run_phase(plan: CurationPlan, number: int, phase: CurationPhase, workers: int, executor: ExecutorName) -> None:
     """Runs the tasks of a phase and compares what they left."""
     folder = plan.phase(number)
     quiet = executor == "local"
@@ -234,6 +234,6 @@ def _list_removed(plan: CurationPlan, num_phases: int, last: Path, destination: 
                 shutil.copyfileobj(part, packed)
 
 
-def _describe(phase: Phase, number: int) -> str:
+def _describe(phase: CurationPhase, number: int) -> str:
     names = [*([] if number else ["read"]), *(step.name for step in phase.steps)]
     return ", ".join([*names, *([phase.duplicates.name] if phase.duplicates else [])]) or "what is left"
