@@ -31,11 +31,11 @@ def curate(
 
     Examples:
 
-        phi4 curate recipes/curate.py:english --in raw --out curated
+        phi4 curate recipes/curation/text.py:english --in raw --out curated
 
-        phi4 curate recipes/curate.py:english --in raw --out curated --workers 8
+        phi4 curate recipes/curation/text.py:english --in raw --out curated --workers 8
 
-        phi4 train recipes/vision.py:align --model M --pack P --data curated --out runs/align
+        SBATCH_PARTITION=cpu SBATCH_TIMELIMIT=4:00:00 phi4 curate R.py:C --in RAW --out OUT --executor slurm
     """
     # datatrove's bars; tqdm looks when it is imported.
     os.environ.setdefault("TQDM_DISABLE", "1")

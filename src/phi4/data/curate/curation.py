@@ -151,13 +151,13 @@ def load_curation(reference: str) -> Curation:
     """Loads a curation.
 
     Args:
-        reference: file and function, such as "recipes/curate.py:english".
+        reference: file and function, such as "recipes/curation/text.py:english".
 
     Raises:
         ConfigError: there is no such file or function, or what it returns contradicts itself.
     """
     path, _, name = reference.partition(":")
-    found = functions_returning(Curation, Path(path), "recipes/curate.py:english")
+    found = functions_returning(Curation, Path(path), "recipes/curation/text.py:english")
     if name not in found:
         raise ConfigError(f"{path} has no curation {name!r}; it has {', '.join(found) or 'none'}")
     return found[name]()

@@ -63,7 +63,7 @@ def curate(
     The shards' bytes depend on recipe and raw files alone.
 
     Args:
-        reference: of the recipe, such as "recipes/curate.py:english".
+        reference: of the recipe, such as "recipes/curation/text.py:english".
         raw: folder of the raw files.
         out: gets the shards in a folder with the name of the recipe's function, the report, and the list of all that
             was left out.
