@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+import multiprocess
 from datatrove.executor import LocalPipelineExecutor
 from loguru import logger
 
@@ -16,6 +17,8 @@ from phi4.errors import ConfigError, DataError
 
 ExecutorName = Literal["local", "slurm", "ray"]
 EXECUTORS: tuple[ExecutorName, ...] = get_args(ExecutorName)
+
+PRELOADED = ["phi4.data.curate.block", "phi4.data.curate.text", "spacy"]
 
 # How often the shared folder is asked whether Slurm's tasks are done.
 SLURM_POLL_S = 10.0
@@ -39,6 +42,8 @@ def run_tasks(executor: ExecutorName, pipeline: list[Any], tasks: int, workers: 
     """
     match executor:
         case "local":
+            # Workers are forks of one process that has imported what takes seconds.
+            multiprocess.set_forkserver_preload(PRELOADED)
             with _quiet():
                 LocalPipelineExecutor(pipeline, tasks=tasks, workers=min(workers, tasks), logging_dir=str(logs)).run()
         case "ray":
