@@ -130,3 +130,15 @@ def test_a_mixture_takes_shares_of_a_budget(folder: Path) -> None:
     report = result.report.read_text()
     assert "| numbers | 75.0 % |" in report
     assert json.loads((result.shards / "manifest.json").read_text())["records"] == 91
+
+
+def test_files_of_which_nothing_is_left_disturb_no_comparison(folder: Path) -> None:
+    (folder / "raw/3.jsonl").touch()
+    (folder / "raw/4.jsonl").write_text("{\n")
+    result = run(folder, EVERYTHING.replace("text.mask_private()", "NearDuplicatePictures()"))
+    assert len(ShardedRecords.open(result.shards)) == 7
+    assert ("read", "an empty file") in {(step, reason) for _, step, reason in removed(result)}
+    only = 'Curation((Collection("none", "4.jsonl", JsonLines()),), (ExactDuplicates(), NearDuplicates()))'
+    (folder / "recipe.py").unlink()
+    with pytest.raises(DataError, match="no records to write"):
+        run(folder, only, out="none")
