@@ -122,7 +122,7 @@ def test_nothing_to_compare_with_is_said() -> None:
 
 def test_a_missing_library_is_named_with_its_extra() -> None:
     with pytest.raises(InputError, match=r"no_such_library, which is not installed: pip install 'phi4\[eval\]'"):
-        language_metrics.library("no_such_library")
+        language_metrics.import_library("no_such_library")
 
 
 def test_an_interval_is_as_wide_as_theory_says() -> None:

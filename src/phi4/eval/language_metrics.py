@@ -13,7 +13,7 @@ from phi4.eval.task import Item, Metric, Reply
 from phi4.score import split_words
 
 
-def library(name: str) -> Any:
+def import_library(name: str) -> Any:
     """Imports a library of the extra.
 
     Raises:
@@ -29,7 +29,7 @@ def _word_errors(item: Item, reply: Reply) -> Sequence[float]:
     expected, given = (" ".join(split_words(text)) for text in (item.references[0], reply.texts[0]))
     if not expected:
         return (float(len(given.split())), 0.0)
-    alignment = library("jiwer").process_words(expected, given)
+    alignment = import_library("jiwer").process_words(expected, given)
     errors = alignment.substitutions + alignment.deletions + alignment.insertions
     return (float(errors), float(alignment.hits + alignment.substitutions + alignment.deletions))
 
@@ -38,19 +38,19 @@ def _character_errors(item: Item, reply: Reply) -> Sequence[float]:
     expected, given = (" ".join(split_words(text)) for text in (item.references[0], reply.texts[0]))
     if not expected:
         return (float(len(given)), 0.0)
-    alignment = library("jiwer").process_characters(expected, given)
+    alignment = import_library("jiwer").process_characters(expected, given)
     errors = alignment.substitutions + alignment.deletions + alignment.insertions
     return (float(errors), float(alignment.hits + alignment.substitutions + alignment.deletions))
 
 
 @cache
 def _bleu(tokenize: str) -> Any:
-    return library("sacrebleu").BLEU(tokenize=tokenize, effective_order=True)
+    return import_library("sacrebleu").BLEU(tokenize=tokenize, effective_order=True)
 
 
 @cache
 def _chrf() -> Any:
-    return library("sacrebleu").CHRF()
+    return import_library("sacrebleu").CHRF()
 
 
 def bleu(tokenize: str = "13a") -> Metric:
@@ -64,14 +64,14 @@ def bleu(tokenize: str = "13a") -> Metric:
         score = _bleu(tokenize).sentence_score(reply.texts[0], list(item.references))
         return (score.sys_len, score.ref_len, *score.counts, *score.totals)
 
-    return Metric("BLEU", statistics, total="bleu", check=partial(library, "sacrebleu"))
+    return Metric("BLEU", statistics, total="bleu", check=partial(import_library, "sacrebleu"))
 
 
 def bleu_of(sums: npt.NDArray[np.float64]) -> float:
     """BLEU from 0 to 100 of summed lengths, matches and n-grams."""
     counts = [int(value) for value in sums]
     half = (len(counts) + 2) // 2
-    score = library("sacrebleu").BLEU.compute_bleu(
+    score = import_library("sacrebleu").BLEU.compute_bleu(
         correct=counts[2:half], total=counts[half:], sys_len=counts[0], ref_len=counts[1], smooth_method="exp"
     )
     return float(score.score)
@@ -88,6 +88,6 @@ def chrf_of(sums: npt.NDArray[np.float64]) -> float:
     return float(_chrf()._compute_score_from_stats([int(value) for value in sums]).score)
 
 
-WER = Metric("WER", _word_errors, higher_is_better=False, check=partial(library, "jiwer"))
-CER = Metric("CER", _character_errors, higher_is_better=False, check=partial(library, "jiwer"))
-CHRF = Metric("chrF", _chrf_statistics, total="chrf", check=partial(library, "sacrebleu"))
+WER = Metric("WER", _word_errors, higher_is_better=False, check=partial(import_library, "jiwer"))
+CER = Metric("CER", _character_errors, higher_is_better=False, check=partial(import_library, "jiwer"))
+CHRF = Metric("chrF", _chrf_statistics, total="chrf", check=partial(import_library, "sacrebleu"))

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from phi4.engine.sampling import Sampling
-from phi4.eval.language_metrics import library
+from phi4.eval.language_metrics import import_library
 from phi4.eval.rows import SourceRow
 from phi4.eval.task import Generate, Item, Metric, Reply, Rows, Task
 from phi4.processing.messages import Message
@@ -85,7 +85,7 @@ def _repeats_prompt(text: str, given: Mapping[str, Any]) -> bool:
 
 
 def _language(text: str, given: Mapping[str, Any]) -> bool:
-    langdetect = library("langdetect")
+    langdetect = import_library("langdetect")
     langdetect.DetectorFactory.seed = 0
     try:
         return bool(langdetect.detect(text) == given["language"])
