@@ -46,17 +46,20 @@ class PackedWeight:
     @property
     def fits(self) -> bool:
         """Whether the tensors are of the kinds and shapes that they must have, without gaps, on one device."""
-        blocks, groups = (*self.codes.shape, 0, 0)[:2]
-        quads = 8 if self.steps is None else 4
-        parts: list[tuple[torch.Tensor, tuple[int, ...], torch.dtype]] = [
-            (self.codes, (blocks, groups, quads, BLOCK_OUTPUTS, 4), torch.uint8)
-        ]
-        parts += [(self.scales, (blocks * BLOCK_OUTPUTS,), torch.float32)]
-        if self.steps is not None:
-            parts += [(self.steps, (blocks, groups, 2, BLOCK_OUTPUTS), torch.uint8)]
-        return blocks * groups > 0 and all(
-            part.shape == shape and part.dtype == dtype and part.is_contiguous() and part.device == self.codes.device
-            for part, shape, dtype in parts
+        codes, steps, scales = self.codes, self.steps, self.scales
+        if codes.dim() != 5 or not codes.numel():
+            return False
+        blocks, groups = codes.shape[:2]
+        return (
+            codes.shape == (blocks, groups, 8 if steps is None else 4, BLOCK_OUTPUTS, 4)
+            and _is_whole(codes, torch.uint8, codes.device)
+            and scales.shape == (blocks * BLOCK_OUTPUTS,)
+            and _is_whole(scales, torch.float32, codes.device)
+            and (
+                steps is None
+                or (steps.shape == (blocks, groups, 2, BLOCK_OUTPUTS)
+                and _is_whole(steps, torch.uint8, codes.device))
+            )
         )
 
     def values(self, first_block: int, last_block: int) -> torch.Tensor:
@@ -87,6 +90,11 @@ class PackedWeight:
             step, lowest = self.steps[block, :, :, lane][..., None, None].float().unbind(2)
             numbers = step * unpack_nibbles(codes).float() + (lowest - MIDDLE)
         return numbers.flatten(1) * self.scales[outputs, None]
+
+
+def _is_whole(part: torch.Tensor, dtype: torch.dtype, device: torch.device) -> bool:
+    """Whether a tensor is of a type, on a device, without gaps."""
+    return part.dtype == dtype and part.device == device and part.is_contiguous()
 
 
 def unpack_nibbles(codes: torch.Tensor) -> torch.Tensor:
@@ -123,16 +131,15 @@ def multiply_packed(rows: torch.Tensor, weight: PackedWeight, level: str | None 
         return multiply_in_torch(rows, weight)
     tokens, groups = rows.shape[0], inputs // GROUP_INPUTS
     results = torch.empty(tokens, outputs, dtype=rows.dtype)
-    room = (
-        torch.empty(tokens, inputs, dtype=torch.int8),
-        torch.empty(tokens, groups, dtype=torch.float32),
-        torch.empty(tokens, groups, dtype=torch.int32),
-    )
+    # For the rounded rows: their values, then scales and offsets of 4 bytes each.
+    room = torch.empty(tokens * (inputs + 8 * groups), dtype=torch.uint8)
+    values = room.data_ptr()
+    scales = values + tokens * inputs
     NATIVE.multiply_quantised(
         level or LEVELS[0],
         torch.get_num_threads(),
         (rows.data_ptr(), rows.stride(0)),
-        tuple(part.data_ptr() for part in room),
+        (values, scales, scales + 4 * tokens * groups),
         (weight.codes.data_ptr(), 0 if weight.steps is None else weight.steps.data_ptr(), weight.scales.data_ptr()),
         results.data_ptr(),
         (tokens, weight.codes.shape[0], groups),
