@@ -1,7 +1,6 @@
 """The commands on the tiny checkpoint: what they print, and how they fail."""
 
 import json
-import os
 import subprocess
 import sys
 import wave
@@ -191,14 +190,6 @@ def test_invalid_utf_8_is_named(tiny_directory: Path) -> None:
 def test_the_command_line_starts_without_torch() -> None:
     code = "import sys, phi4.cli; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
-
-
-def test_threads_that_wait_sleep_soon_unless_the_user_says_otherwise() -> None:
-    for given, expected in ({}, "3000"), ({"GOMP_SPINCOUNT": "77"}, "77"):
-        environment = {**os.environ, **given, "OMP_DISPLAY_ENV": "VERBOSE"}
-        command = [sys.executable, "-m", "phi4", "--version"]
-        finished = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
-        assert f"GOMP_SPINCOUNT = '{expected}'" in finished.stderr
 
 
 def test_the_version_says_what_computes(phi4: Phi4) -> None:

@@ -1,6 +1,5 @@
 """The command line: `phi4 COMMAND --help` explains each command with examples."""
 
-import os
 import sys
 from collections.abc import Sequence
 from typing import Annotated
@@ -15,11 +14,6 @@ from phi4.cli import serve as serving
 from phi4.cli import train as training
 from phi4.cli import verify as verification
 from phi4.errors import Phi4Error
-
-# How long GNU OpenMP's threads look for each other before they sleep. By default it is milliseconds, in which a thread
-# that waits takes a core from those that it waits for: where something else uses a core, too, all of it takes several
-# times as long. Read when torch is loaded.
-SPIN_COUNT = "3000"
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -70,7 +64,6 @@ def options(
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Runs the command line. What the user can mend ends with one line on stderr and exit status 2."""
-    os.environ.setdefault("GOMP_SPINCOUNT", SPIN_COUNT)
     try:
         app(arguments)
     except (Phi4Error, OSError) as error:
