@@ -57,8 +57,7 @@ class PackedWeight:
             and _is_whole(scales, torch.float32, codes.device)
             and (
                 steps is None
-                or (steps.shape == (blocks, groups, 2, BLOCK_OUTPUTS)
-                and _is_whole(steps, torch.uint8, codes.device))
+                or (steps.shape == (blocks, groups, 2, BLOCK_OUTPUTS) and _is_whole(steps, torch.uint8, codes.device))
             )
         )
 
