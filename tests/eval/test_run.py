@@ -15,7 +15,7 @@ from phi4.engine.sampling import Sampling
 from phi4.errors import DataError, InputError
 from phi4.eval.ask import ask_items
 from phi4.eval.items import RowItems, choose_indices
-from phi4.eval.language_metrics import library
+from phi4.eval.language_metrics import import_library
 from phi4.eval.likelihood import encode_continuation, encode_windows, score_continuations
 from phi4.eval.metrics import exact_match
 from phi4.eval.registry import TASKS, open_tasks
@@ -112,7 +112,7 @@ def test_a_modality_that_is_missing_is_said_before_anything_is_asked(tmp_path: P
 
 
 def test_a_library_that_is_missing_is_said_before_anything_is_asked(assistant: Assistant, tmp_path: Path) -> None:
-    metric = replace(ECHO.metrics[0], check=partial(library, "no_such_library"))
+    metric = replace(ECHO.metrics[0], check=partial(import_library, "no_such_library"))
     with pytest.raises(InputError, match=r"no_such_library, which is not installed: pip install 'phi4\[eval\]'"):
         evaluate(
             assistant,
