@@ -81,18 +81,15 @@ struct Storage {
     }
 };
 
-template <int HEAD_DIM>
-constexpr int KEY_GROUP = HEAD_DIM < GROUP_VALUES ? HEAD_DIM : GROUP_VALUES;
-
 template <int HEAD_DIM, typename S>
-using Keys = Storage<HEAD_DIM, S, KEY_GROUP<HEAD_DIM>>;
+using Keys = Storage<HEAD_DIM, S, group_of_key(HEAD_DIM)>;
 template <int HEAD_DIM, typename S>
 using Values = Storage<HEAD_DIM, S, HEAD_DIM>;
 
 // Where the tokens of a block are stored. Behind the last of them stands that one again.
 template <int HEAD_DIM, typename S>
 struct Block {
-    Stored<S, KEY_GROUP<HEAD_DIM>> keys[KEY_BLOCK];
+    Stored<S, group_of_key(HEAD_DIM)> keys[KEY_BLOCK];
     Stored<S, HEAD_DIM> values[KEY_BLOCK];
 };
 

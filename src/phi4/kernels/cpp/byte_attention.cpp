@@ -26,7 +26,7 @@ constexpr int KEY_OFFSET = 128;  // makes a key's bytes unsigned
 template <int HEAD_DIM_>
 struct Bytes {
     static constexpr int HEAD_DIM = HEAD_DIM_;
-    static constexpr int GROUP = HEAD_DIM < GROUP_VALUES ? HEAD_DIM : GROUP_VALUES;
+    static constexpr int GROUP = group_of_key(HEAD_DIM);
     static constexpr int GROUPS = HEAD_DIM / GROUP;
     static constexpr int CHUNKS = (HEAD_DIM + CHUNK_BYTES - 1) / CHUNK_BYTES;
     static constexpr int VECTORS = 4 * CHUNKS;  // of sums of values

@@ -8,7 +8,7 @@ namespace phi4 {
 // Neighbouring values of a key that share a scale; one of 16 values is one group, and so is every value.
 constexpr int GROUP_VALUES = 32;
 
-inline int group_of_key(int head_dim) { return head_dim < GROUP_VALUES ? head_dim : GROUP_VALUES; }
+constexpr int group_of_key(int head_dim) { return head_dim < GROUP_VALUES ? head_dim : GROUP_VALUES; }
 
 #define PHI4_DECLARE(level)                                                                                \
     namespace level {                                                                                      \

@@ -123,6 +123,12 @@ void multiply(
     own.multiply(product, threads);
 }
 
+ByteRows byte_rows(std::tuple<uintptr_t, uintptr_t, uintptr_t> addresses, int64_t num_rows, int64_t groups) {
+    const auto [values, scales, offsets] = addresses;
+    return {reinterpret_cast<int8_t*>(values), reinterpret_cast<float*>(scales), reinterpret_cast<int32_t*>(offsets),
+            num_rows, groups};
+}
+
 void multiply_quantised(
     const std::string& level,
     int threads,
@@ -133,13 +139,7 @@ void multiply_quantised(
     std::tuple<int64_t, int64_t, int64_t> sizes,  // rows, blocks of outputs, groups of inputs
     bool bf16) {
     const auto [num_rows, blocks, groups] = sizes;
-    const ByteRows bytes{
-        reinterpret_cast<int8_t*>(std::get<0>(quantised_rows)),
-        reinterpret_cast<float*>(std::get<1>(quantised_rows)),
-        reinterpret_cast<int32_t*>(std::get<2>(quantised_rows)),
-        num_rows,
-        groups,
-    };
+    const ByteRows bytes = byte_rows(quantised_rows, num_rows, groups);
     const QuantisedProduct product{
         bytes,
         reinterpret_cast<const uint8_t*>(std::get<0>(weights)),
@@ -153,12 +153,6 @@ void multiply_quantised(
     nb::gil_scoped_release released;
     own.quantise_rows(reinterpret_cast<const void*>(rows.first), rows.second, bf16, bytes, threads);
     own.multiply_quantised(product, threads);
-}
-
-ByteRows byte_rows(std::tuple<uintptr_t, uintptr_t, uintptr_t> addresses, int64_t num_rows, int64_t groups) {
-    const auto [values, scales, offsets] = addresses;
-    return {reinterpret_cast<int8_t*>(values), reinterpret_cast<float*>(scales), reinterpret_cast<int32_t*>(offsets),
-            num_rows, groups};
 }
 
 void round_rows(
