@@ -1,6 +1,6 @@
 """Attention over keys and values that are bytes: the kernel against plain torch, and the same bits in any company."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import pytest
@@ -54,14 +54,6 @@ def make_conversations(head_dim: int, dtype: torch.dtype) -> list[Tokens]:
     shapes = [(length, heads, head_dim) for length in LENGTHS for heads in (HEADS, KV_HEADS, KV_HEADS)]
     made = [torch.randn(shape, generator=generator).to(dtype) for shape in shapes]
     return [Tokens(*made[n : n + 3]) for n in range(0, len(made), 3)]
-
-
-@pytest.fixture
-def two_threads() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(2)
-    yield
-    torch.set_num_threads(threads)
 
 
 @needs_kernels

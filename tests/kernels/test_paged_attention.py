@@ -1,4 +1,3 @@
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import pytest
@@ -59,14 +58,6 @@ def make_case(head_dim: int, dtype: torch.dtype) -> Case:
     fused = torch.randn(tokens, HEADS + 2 * KV_HEADS, head_dim, generator=generator).to(dtype)
     storage = torch.randn(2, KV_HEADS, SLOTS, head_dim, generator=generator).to(dtype)
     return Case(CONVERSATIONS, *fused.split([HEADS, KV_HEADS, KV_HEADS], dim=1), *storage)
-
-
-@pytest.fixture
-def two_threads() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(2)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.mark.parametrize("level", LEVELS)

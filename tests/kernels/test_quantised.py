@@ -1,4 +1,3 @@
-from collections.abc import Iterator
 from dataclasses import replace
 
 import pytest
@@ -28,13 +27,6 @@ def packed(outputs: int, inputs: int, bits: int) -> PackedWeight:
     lowest = (torch.rand(step.shape, generator=generator) * (256 - 15 * step)).long()
     steps = torch.stack((step, lowest), 2).to(torch.uint8) if bits == 4 else None
     return PackedWeight(codes, steps, torch.rand(outputs, generator=generator))
-
-
-@pytest.fixture
-def any_threads() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.mark.parametrize("level", LEVELS)

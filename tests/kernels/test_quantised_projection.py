@@ -1,4 +1,3 @@
-from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -29,13 +28,6 @@ def numbers(*shape: int, dtype: torch.dtype = torch.float32) -> torch.Tensor:
 def packed(outputs: int, inputs: int) -> PackedWeight:
     weight = numbers(outputs, inputs) / inputs**0.5
     return round_weight(torch.nn.functional.pad(weight, (0, padded(inputs) - inputs)), 8)
-
-
-@pytest.fixture
-def any_threads() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.mark.parametrize("level", LEVELS)
