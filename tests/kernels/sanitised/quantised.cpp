@@ -1,15 +1,20 @@
-// The product of rows with a matrix of 4 or 8 bits; the levels have the same bits.
+// The product of rows with a matrix of 4 or 8 bits, bare or with what follows it; the levels have the same bits.
 
 #include "quantised.h"
 
 #include "cases.h"
 
+using phi4::Activation;
 using phi4::BLOCK_OUTPUTS;
 using phi4::ByteRows;
+using phi4::Ending;
 using phi4::GROUP_INPUTS;
 using phi4::QuantisedProduct;
 
 namespace {
+
+constexpr Activation ACTIVATIONS[] = {Activation::none, Activation::relu, Activation::gelu, Activation::silu};
+constexpr int NO_ENDING = 4;
 
 struct Level {
     const char* name;
@@ -27,7 +32,7 @@ constexpr Level LEVELS[] = {
 struct Case {
     int64_t num_rows, blocks, groups, gap;
     bool four_bits, bf16;
-    int threads;
+    int threads, ending;
 };
 
 // Bytes from `least` on, 2^(8 - shift) different ones.
@@ -50,9 +55,16 @@ Bytes results_of(const Level& level, const Case& of) {
     Bytes results = room_for(of.num_rows * outputs, of.bf16);
     const ByteRows rounded{numbers.data(), scales.data(), sums.data(), of.num_rows, of.groups};
     level.quantise_rows(rows.data(), inputs + of.gap, of.bf16, rounded, of.threads);
+    const Bytes factors = random_values(of.num_rows * outputs, of.bf16, generator);
+    const Bytes residual = random_values(of.num_rows * outputs, of.bf16, generator);
+    Buffer<float> bias(outputs);
+    for (float& value : bias) value = random_value(generator);
+    // Gates come with every activation but the first.
+    const Ending ending{bias.data(), of.ending ? factors.data() : nullptr, residual.data(), 0.5f,
+                        ACTIVATIONS[of.ending % NO_ENDING]};
     level.multiply_quantised(
         {rounded, codes.data(), of.four_bits ? steps.data() : nullptr, output_scales.data(), results.data(), of.blocks,
-         of.bf16},
+         of.bf16, of.ending == NO_ENDING ? nullptr : &ending},
         of.threads);
     return results;
 }
@@ -79,6 +91,8 @@ int main() {
             for (int64_t groups : {1, 3, 17})
                 for (bool four_bits : {false, true})
                     for (bool bf16 : {false, true})
-                        checked += check({num_rows, blocks, groups, 3 * (blocks % 2), four_bits, bf16, 1 + checked / 4 % 2});
+                        for (int ending = 0; ending <= NO_ENDING; ++ending)
+                            checked += check(
+                                {num_rows, blocks, groups, 3 * (blocks % 2), four_bits, bf16, 1 + checked / 4 % 2, ending});
     std::printf("%d cases\n", checked);
 }
