@@ -26,21 +26,25 @@ inline void narrow(float value, bf16* out) {
     out->bits = static_cast<uint16_t>(value != value ? 0x7fc0 : rounded);
 }
 
-// exp(x) for x <= 0 with a relative error below 2e-7: 2^n times a polynomial of degree 6 on [-ln 2 / 2, ln 2 / 2].
+// exp(x - n ln 2) where that is within ln 2 / 2 of 0, by a polynomial of degree 6; of a number or of a vector of them.
+template <typename Value>
+inline Value exp_of_rest(Value x, Value n) {
+    Value rest = x - n * 0.693359375f;
+    rest = rest + n * 2.12194440e-4f;
+    Value sum = rest * (1.0f / 720) + 1.0f / 120;
+    sum = sum * rest + 1.0f / 24;
+    sum = sum * rest + 1.0f / 6;
+    sum = sum * rest + 0.5f;
+    sum = sum * rest + 1.0f;
+    return sum * rest + 1.0f;
+}
+
+// exp(x) for x <= 0 with a relative error below 2e-7, and of no more than -87.
 inline float exp_negative(float x) {
     x = x < -87.0f ? -87.0f : x;
-    float n = std::nearbyintf(x * 1.44269504f);
-    float r = x - n * 0.693359375f;
-    r = r + n * 2.12194440e-4f;
-    float p = 1.0f / 720;
-    p = p * r + 1.0f / 120;
-    p = p * r + 1.0f / 24;
-    p = p * r + 1.0f / 6;
-    p = p * r + 0.5f;
-    p = p * r + 1.0f;
-    p = p * r + 1.0f;
-    int32_t bits = (static_cast<int32_t>(n) + 127) << 23;
+    const float n = std::nearbyintf(x * 1.44269504f);
+    const int32_t bits = (static_cast<int32_t>(n) + 127) << 23;
     float power;
     std::memcpy(&power, &bits, sizeof power);
-    return p * power;
+    return exp_of_rest(x, n) * power;
 }
