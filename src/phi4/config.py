@@ -204,6 +204,11 @@ class GenerationConfig:
 
     eos_token_ids: tuple[int, ...]
 
+    @property
+    def prefix_id(self) -> int:
+        """The token in front of a text that nothing comes before: the last end token, `<|endoftext|>` at Phi-4."""
+        return self.eos_token_ids[-1]
+
 
 @dataclass(frozen=True)
 class ModelConfig:

@@ -17,6 +17,7 @@ from phi4.engine.sampling import Sampling
 from phi4.engine.whole_pass import score
 from phi4.errors import CapacityError, CheckpointError, ClosedError, InputError
 from phi4.inputs import Medium, ModelInputs
+from phi4.kernels.instructions import LEVELS
 from phi4.model.decoder import Phi4Mini
 
 
@@ -242,6 +243,25 @@ def test_a_prompt_that_is_scored_in_chunks_has_the_log_probabilities_of_a_whole_
         best = torch.tensor([[value for _, value in one.best] for one in scores])
         torch.testing.assert_close(best, expected.topk(2).values, atol=1e-4, rtol=0)
     assert len(list(other)) == 40
+
+
+@pytest.mark.parametrize("scored_from", [1, 41, 59, 60, 99])
+def test_what_comes_before_the_scored_tokens_is_taken_from_the_cache(tiny: LoadedModel, scored_from: int) -> None:
+    """The scores are the same bits as those of a prompt that is read whole, with the native kernels."""
+    inputs = conversation(tiny.config, "text", 60, seed=2)
+    engine = Engine(tiny.model, (), SchedulerLimits(block_tokens=4))
+    whole, part = (
+        engine.submit(Request(inputs, Sampling(max_tokens=1), prompt_logprobs=2, scored_from=start))
+        for start in (1, scored_from)
+    )
+    assert [token.token_id for token in whole] == [token.token_id for token in part]
+    found, unscored = part.prompt_log_probabilities, min(scored_from, 60)
+    assert found[:unscored] == [None] * unscored
+    assert part.cached_tokens == (min(scored_from - 1, 59) // 4) * 4
+    if LEVELS:
+        assert found[unscored:] == whole.prompt_log_probabilities[unscored:]
+    chosen = [[one.chosen for one in scores if one] for scores in (found, whole.prompt_log_probabilities[unscored:])]
+    assert chosen[0] == pytest.approx(chosen[1], abs=1e-4)
 
 
 def test_a_scored_prompt_that_is_preempted_misses_no_place_and_repeats_none(tiny: LoadedModel) -> None:

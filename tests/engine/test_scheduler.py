@@ -106,6 +106,7 @@ def rows(draw: st.DrawFn) -> list[Row]:
             adapter=draw(st.sampled_from([None, "vision"])),
             original_context=ORIGINAL_CONTEXT,
             prompt_logprobs=draw(st.sampled_from([None, 0])),
+            num_scored=draw(st.integers(0, 40)),
         )
         if found and draw(st.booleans()) and not row.media:
             row = replace(found[-1], number=number, token_ids=list(found[-1].token_ids))
@@ -134,6 +135,7 @@ def test_every_row_gets_what_it_gets_alone_and_no_block_leaks(
     num_blocks = -(-longest // bounds.block_tokens) + spare_tokens // bounds.block_tokens
     machine = Machine(Scheduler(BlockPool(num_blocks), bounds))
     wanted = [expected(row) for row in mixture]
+    unscored = [row.num_scored for row in mixture]
     cancelled = data.draw(st.sets(st.sampled_from(range(len(mixture))), max_size=1))
     for row in mixture:
         machine.scheduler.add(row)
@@ -149,8 +151,8 @@ def test_every_row_gets_what_it_gets_alone_and_no_block_leaks(
     )
     for place, row in enumerate(mixture):
         if place not in cancelled:
-            once_each = [] if row.prompt_logprobs is None else list(range(row.num_prompt_tokens - 1))
-            assert machine.scored[row] == once_each
+            places = range(unscored[place], row.num_prompt_tokens - 1)
+            assert machine.scored[row] == ([] if row.prompt_logprobs is None else list(places))
     assert machine.scheduler.pool.num_available == num_blocks
 
 

@@ -194,6 +194,7 @@ class Engine:
                 adapter=handle.adapter,
                 original_context=config.original_max_position_embeddings if config.rope_scaling else None,
                 prompt_logprobs=handle.request.prompt_logprobs if choice == 0 else None,
+                num_scored=handle.request.scored_from - 1,
             )
             self._scheduler.add(row)
             self._num_rows += 1

@@ -25,8 +25,8 @@ class Handle:
         cached_tokens: how many tokens of the prompt were found in the cache instead of being computed; known when the
             first token is there. Of `n` answers the first one counts: the others find the prompt in any case.
         prompt_log_probabilities: what the model thought of each token of the prompt, if the request asked for that;
-            None for the first one, before which there is nothing. Complete when the first token of the first answer is
-            there.
+            None for the first one, before which there is nothing, and up to `Request.scored_from`. Complete when the
+            first token of the first answer is there.
     """
 
     def __init__(
@@ -41,7 +41,8 @@ class Handle:
         self.adapter = adapter
         self.submitted = time.perf_counter()
         self.cached_tokens = 0
-        self.prompt_log_probabilities: list[LogProbabilities | None] = [] if request.prompt_logprobs is None else [None]
+        unscored = 0 if request.prompt_logprobs is None else min(request.scored_from, len(request.inputs.token_ids))
+        self.prompt_log_probabilities: list[LogProbabilities | None] = [None] * unscored
         self._index = index
         self._events: SimpleQueue[tuple[int, Event]] = SimpleQueue() if events is None else events
         self._notify: Callable[[], object] | None = None

@@ -25,6 +25,7 @@ class Request:
         constrain: makes what each answer is held to, or None for free answers.
         prompt_logprobs: report the log-probability of each token of the prompt, and of this many best ones in its
             place; None reports nothing. The first of `n` answers brings them, to the handle.
+        scored_from: the first token of the prompt that is reported. What comes before may be taken from the cache.
     """
 
     inputs: ModelInputs
@@ -32,10 +33,13 @@ class Request:
     priority: int = 0
     constrain: Callable[[], Constraint] | None = None
     prompt_logprobs: int | None = None
+    scored_from: int = 1
 
     def __post_init__(self) -> None:
         if self.prompt_logprobs is not None and not 0 <= self.prompt_logprobs <= MAX_LOGPROBS:
             raise InputError(f"prompt_logprobs must be from 0 to {MAX_LOGPROBS}, not {self.prompt_logprobs}")
+        if self.scored_from < 1:
+            raise InputError(f"scored_from must be at least 1, for nothing precedes token 0, not {self.scored_from}")
 
 
 @dataclass(frozen=True)

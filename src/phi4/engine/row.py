@@ -41,7 +41,7 @@ class Row:
         table: what is cached.
         ahead: what is cached ahead of time with the long factors, for a row that will need them.
         found_tokens: how many of the prompt's tokens were in the cache when the row was first let in; None before.
-        num_scored: tokens of the prompt that have run so that the ones behind them were scored.
+        num_scored: tokens of the prompt that need not run for the scores behind them: nobody asked, or they have run.
         lookup: what guesses how the answer goes on.
         draft_tokens: how many tokens may be guessed next; it follows how many guesses were right.
     """
@@ -57,8 +57,8 @@ class Row:
     num_prompt_tokens: int = field(init=False)
     table: BlockTable = field(init=False)
     ahead: BlockTable | None = field(init=False, default=None)
+    num_scored: int = 0
     found_tokens: int | None = field(init=False, default=None)
-    num_scored: int = field(init=False, default=0)
     lookup: PromptLookup = field(init=False, default_factory=PromptLookup)
     draft_tokens: int = field(init=False, default=1)
 
@@ -86,7 +86,7 @@ class Row:
     def num_reusable(self) -> int:
         """Tokens that need not run if they are cached: all but the last, behind which the next one is chosen.
 
-        Of a prompt that is scored, those that were scored before the row had to give its blocks up.
+        Of a prompt that is scored, those whose scores nobody asked for, or that are there already.
         """
         waits_for_scores = self.prompt_logprobs is not None and self.num_scored < self.num_prompt_tokens - 1
         return self.num_scored if waits_for_scores else len(self.token_ids) - 1

@@ -95,16 +95,11 @@ def _encode(assistant: Assistant, ask: Ask, item: Item, choice: str) -> list[Con
     tokenizer = assistant.processor.tokenizer
     try:
         if isinstance(ask, Choose):
-            return [encode_continuation(tokenizer, item.context, choice, prefix_id(assistant))]
+            return [encode_continuation(tokenizer, item.context, choice, assistant.loaded.generation.prefix_id)]
         # The token that the engine generates behind a piece needs a place too.
-        return encode_windows(tokenizer, choice, prefix_id(assistant), max_scored_tokens(assistant))
+        return encode_windows(tokenizer, choice, assistant.loaded.generation.prefix_id, max_scored_tokens(assistant))
     except InputError as error:
         raise DataError(f"item {item.id!r} cannot be scored: {error}") from error
-
-
-def prefix_id(assistant: Assistant) -> int:
-    """The token in front of a text that nothing comes before: the model's last end token, `<|endoftext|>` at Phi-4."""
-    return assistant.loaded.generation.eos_token_ids[-1]
 
 
 def max_scored_tokens(assistant: Assistant) -> int:

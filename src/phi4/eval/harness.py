@@ -15,7 +15,7 @@ from phi4.assistant import Assistant, check_device
 from phi4.engine.request import Request
 from phi4.engine.sampling import Sampling
 from phi4.errors import InputError
-from phi4.eval.ask import ITEMS_AT_ONCE, max_scored_tokens, prefix_id, read_texts
+from phi4.eval.ask import ITEMS_AT_ONCE, max_scored_tokens, read_texts
 from phi4.eval.likelihood import Continuation, Likelihood, encode_windows, score_continuations
 from phi4.inputs import ModelInputs
 
@@ -59,7 +59,7 @@ class Phi4LM(TemplateLM):  # type: ignore[misc]
     @property
     def eot_token_id(self) -> int:
         """The token before a text that nothing comes before."""
-        return prefix_id(self.assistant)
+        return self.assistant.loaded.generation.prefix_id
 
     def tok_encode(self, string: str, add_special_tokens: bool | None = None, **_: Any) -> list[int]:
         """Token ids of a text; our models put none in front."""

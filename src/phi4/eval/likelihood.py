@@ -103,7 +103,8 @@ def score_continuations(engine: Engine, continuations: Sequence[Continuation]) -
         CapacityError: one of them is longer than the context or the cache.
     """
     requests = [
-        Request(ModelInputs((*one.context, *one.scored)), _ONE_TOKEN, prompt_logprobs=1) for one in continuations
+        Request(ModelInputs((*one.context, *one.scored)), _ONE_TOKEN, prompt_logprobs=1, scored_from=len(one.context))
+        for one in continuations
     ]
     handles = [engine.submit(request) for request in requests]
     try:
