@@ -2,7 +2,7 @@
 
 import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +10,11 @@ import pytest
 
 from phi4.assistant import Assistant
 from phi4.engine.sampling import Sampling
-from phi4.errors import InputError
 from phi4.eval.items import RowItems
 from phi4.eval.registry import TASKS
 from phi4.eval.results import Results
 from phi4.eval.run import Settings, evaluate
+from server.process import Process
 
 pytest.importorskip("lm_eval", reason="needs pip install 'phi4[eval]'")
 pytestmark = [
@@ -117,7 +117,9 @@ def model(tiny_directory: Path) -> Any:
 
     import phi4.eval.harness  # noqa: F401
 
-    return get_model("phi4").create_from_arg_string(f"model={tiny_directory},device=cpu", {"batch_size": 1})
+    return get_model("phi4").create_from_arg_string(
+        f"model={tiny_directory},device=cpu,dtype=float32", {"batch_size": 1}
+    )
 
 
 def run_ours(model: Any, data: Path, task: str, out: Path) -> Results:
@@ -185,6 +187,45 @@ def test_answers_in_the_chat_layout_are_the_assistants(model: Any, data: Path) -
         assert sample["resps"][0][0] == answer.text
 
 
+@pytest.fixture(scope="module")
+def served(tiny_directory: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """`phi4 serve` as a process of its own, and its address."""
+    server = Process(tiny_directory, tmp_path_factory.mktemp("served") / "log")
+    yield f"http://127.0.0.1:{server.port}"
+    server.process.kill()
+    server.process.wait()
+
+
+@pytest.mark.parametrize("options", ["batch_size=1", "batch_size=8", "num_concurrent=4"])
+def test_choices_and_texts_are_the_same_through_the_server(model: Any, data: Path, served: str, options: str) -> None:
+    arguments = f"model=tiny,base_url={served}/v1/completions,max_length=4096,{options}"
+    for task in ("tiny_arc", "tiny_prose"):
+        theirs = run_harness("local-completions", data, task, model_args=arguments, log_samples=True)
+        ours = run_harness(model, data, task, log_samples=True)
+        for name, value in ours["results"][task].items():
+            if isinstance(value, float):
+                assert theirs["results"][task][name] == pytest.approx(value, rel=1e-5)
+        for one, other in zip(theirs["samples"][task], ours["samples"][task], strict=True):
+            assert one["doc_id"] == other["doc_id"]
+            # Log-likelihood and whether it was greedy, or the log-likelihood alone.
+            for found, expected in zip(one["filtered_resps"], other["filtered_resps"], strict=True):
+                assert numbers(found) == pytest.approx(numbers(expected), abs=1e-4)
+
+
+def numbers(response: Any) -> list[float]:
+    return [float(one) for one in response] if isinstance(response, tuple | list) else [float(response)]
+
+
+@pytest.mark.parametrize(("path", "chat"), [("completions", False), ("chat/completions", True)])
+def test_answers_are_the_same_through_the_server(model: Any, data: Path, served: str, path: str, chat: bool) -> None:
+    name = f"local-{path.replace('/', '-')}"
+    arguments = f"model=tiny,base_url={served}/v1/{path}"
+    ours = run_harness(model, data, "tiny_ask", log_samples=True, apply_chat_template=chat)
+    theirs = run_harness(name, data, "tiny_ask", model_args=arguments, log_samples=True, apply_chat_template=chat)
+    for one, other in zip(theirs["samples"]["tiny_ask"], ours["samples"]["tiny_ask"], strict=True):
+        assert one["resps"] == other["resps"]
+
+
 def test_the_command_is_the_harness_own_with_our_model(
     tiny_directory: Path, data: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -194,13 +235,3 @@ def test_the_command_is_the_harness_own_with_our_model(
     monkeypatch.setattr(sys, "argv", ["phi4-lm-eval", *options, "--include_path", str(data)])
     main()
     assert "bits_per_byte" in capsys.readouterr().out
-
-
-def test_settings_that_the_engine_lacks_are_refused() -> None:
-    from phi4.eval.harness import read_settings
-
-    assert read_settings({"until": "x", "max_gen_toks": 3}) == (Sampling(3), ("x",))
-    assert read_settings({"do_sample": True, "temperature": 0.5})[0].temperature == 0.5
-    assert read_settings({"do_sample": False, "temperature": 0.5})[0].temperature == 0.0
-    with pytest.raises(InputError, match="asks for num_beams"):
-        read_settings({"num_beams": 4})

@@ -3,27 +3,21 @@
 lm-eval finds models by name only among its own, so that the command imports this module and then is lm-eval's.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
+# Its own models stay known only if they are registered first: it does so by itself only where there are none yet.
+import lm_eval.models  # noqa: F401
 from lm_eval.__main__ import cli_evaluate
 from lm_eval.api.model import TemplateLM
 from lm_eval.api.registry import register_model
 from tqdm import tqdm
 
-from phi4.assistant import Assistant, check_device
 from phi4.engine.request import Request
-from phi4.engine.sampling import Sampling
-from phi4.errors import InputError
 from phi4.eval.ask import ITEMS_AT_ONCE, max_scored_tokens, read_texts
+from phi4.eval.harness_options import load_named, read_settings
 from phi4.eval.likelihood import Continuation, Likelihood, encode_windows, score_continuations
 from phi4.inputs import ModelInputs
-
-DEFAULT_MAX_TOKENS = 256
-# What its command line names unless told otherwise, with CUDA and without.
-HARNESS_DEVICE = "cuda:0"
-# What tasks may ask of generation besides stop strings and length.
-SAMPLING_NAMES = ("temperature", "top_k", "top_p", "min_p", "repetition_penalty")
 
 
 @register_model("phi4")
@@ -38,22 +32,22 @@ class Phi4LM(TemplateLM):  # type: ignore[misc]
         model: str = "nano",
         packs: str | None = None,
         device: str | None = None,
+        dtype: str | None = None,
         batch_size: int | str | None = None,
         max_batch_size: int | None = None,
     ) -> None:
         """Loads a model.
 
         Args:
-            model: a directory, the name of a pulled model, or "nano".
-            packs: files that add modalities, with + between them; "none" loads none.
-            device: where to compute; the harness' own default, cuda:0, stands for the best that there is.
+            model: with packs, device and dtype, as for `load_named`.
+            packs: see there.
+            device: see there.
+            dtype: see there.
             batch_size: the harness gives it; the engine decides by itself.
             max_batch_size: likewise.
         """
         super().__init__()
-        named = None if packs is None else [] if packs == "none" else packs.split("+")
-        chosen = None if device in (None, HARNESS_DEVICE) else check_device(str(device))
-        self.assistant = Assistant.load(model, packs=named, device=chosen)
+        self.assistant = load_named(model, packs, device, dtype)
         self._name = model
 
     @property
@@ -119,25 +113,6 @@ class Phi4LM(TemplateLM):  # type: ignore[misc]
     def tokenizer_name(self) -> str:
         """Names the layout in the harness's caches."""
         return self._name.replace("/", "__")
-
-
-def read_settings(settings: Mapping[str, Any]) -> tuple[Sampling, tuple[str, ...]]:
-    """A task's settings of generation as ours, and the stop strings.
-
-    Raises:
-        InputError: there is one that the engine does not have.
-    """
-    known = {"until", "max_gen_toks", "do_sample", *SAMPLING_NAMES}
-    unknown = sorted(settings.keys() - known)
-    if unknown:
-        raise InputError(f"the task asks for {', '.join(unknown)}, which the engine does not have; override gen_kwargs")
-    until = settings.get("until") or ()
-    stop = (until,) if isinstance(until, str) else tuple(until)
-    max_tokens = int(settings.get("max_gen_toks", DEFAULT_MAX_TOKENS))
-    if not settings.get("do_sample", settings.get("temperature", 0.0) > 0):
-        return Sampling(max_tokens), stop
-    chosen = {name: settings[name] for name in SAMPLING_NAMES if name in settings}
-    return Sampling(max_tokens, seed=0, **{"temperature": 1.0, **chosen}), stop
 
 
 def main() -> None:

@@ -20,7 +20,7 @@ from phi4.server.chat import chat_completions
 from phi4.server.completions import completions
 from phi4.server.errors import ErrorBody, ErrorType, RefusedError
 from phi4.server.http_io import HungUpError, bounded, error_response, refuse_unread, too_large_error
-from phi4.server.listing import detokenize, list_models, show_model, tokenize
+from phi4.server.listing import detokenize, list_models, show_model, tokenize, tokenizer_info
 from phi4.server.monitoring import health, metrics
 from phi4.server.openapi import openapi
 from phi4.server.page_files import page_paths, page_routes
@@ -49,6 +49,7 @@ def build_app(service: Service) -> Starlette:
             Route("/v1/models/{name:path}", show_model, methods=["GET"]),
             Route("/tokenize", tokenize, methods=["POST"]),
             Route("/detokenize", detokenize, methods=["POST"]),
+            Route("/tokenizer_info", tokenizer_info, methods=["GET"]),
             Route("/health", health, methods=["GET"]),
             Route("/metrics", metrics, methods=["GET"]),
             Route("/openapi.json", openapi, methods=["GET"]),

@@ -115,9 +115,11 @@ class _Writer:
 
 
 def _tokens(pieces: Sequence[AnswerPiece]) -> list[tuple[int, LogProbabilities | None]]:
-    """Tokens of an answer but the end token, which is no part of it."""
-    tokens = [piece.token for piece in pieces]
-    return [(token.token_id, token.log_probabilities) for token in tokens if token.finish_reason != "stop"]
+    """Tokens of an answer, an end token too: it is no part of the text, but it was chosen.
+
+    Harnesses rely on it: of an echoed prompt with one more token, they leave out the last entry.
+    """
+    return [(piece.token.token_id, piece.token.log_probabilities) for piece in pieces]
 
 
 def _add(usages: Sequence[Usage]) -> Usage:

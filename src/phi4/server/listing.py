@@ -1,4 +1,4 @@
-"""`GET /v1/models`, `POST /tokenize`, `POST /detokenize`: what is here, and how it counts."""
+"""`/v1/models`, `/tokenize`, `/detokenize`, `/tokenizer_info`: what is here, and how it counts."""
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -6,7 +6,7 @@ from starlette.responses import Response
 from phi4.errors import InputError
 from phi4.server.conversation import read_conversation
 from phi4.server.http_io import json_response, read_json_body, until_hung_up
-from phi4.server.responses import DecodedText, ModelCard, ModelList, Tokens
+from phi4.server.responses import DecodedText, ModelCard, ModelList, TokenizerInfo, Tokens
 from phi4.server.schema import DetokenizeRequest, TokenizeRequest, read_request
 from phi4.server.service import Service, service_of
 
@@ -58,3 +58,14 @@ async def detokenize(http_request: Request) -> Response:
     if wrong:
         raise InputError(f"there is no token {wrong[0]}: the vocabulary has {size}")
     return json_response(DecodedText(service.processor.tokenizer.decode(asked.tokens, skip_special=False)))
+
+
+async def tokenizer_info(http_request: Request) -> Response:
+    """What lm-evaluation-harness needs to encode texts here instead of with a tokenizer of its own.
+
+    Nothing is put in front of a prompt, so that there is no token for the beginning of a text.
+    """
+    service = service_of(http_request)
+    loaded, processor = service.assistant.loaded, service.processor
+    end = processor.tokenizer.decode([loaded.generation.prefix_id], skip_special=False)
+    return json_response(TokenizerInfo(end, processor.template.source))

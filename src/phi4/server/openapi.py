@@ -21,6 +21,7 @@ from phi4.server.responses import (
     ModelCard,
     ModelList,
     TimedTranscription,
+    TokenizerInfo,
     Tokens,
     Transcription,
 )
@@ -138,6 +139,7 @@ OPERATIONS: Mapping[str, Operation] = {
     "POST /detokenize": Operation(
         "The text of token ids.", {JSON: (DecodedText,)}, DetokenizeRequest, {"tokens": {"tokens": [15, 16]}}, REFUSALS
     ),
+    "GET /tokenizer_info": Operation("The end token, and the layout of chats.", {JSON: (TokenizerInfo,)}),
     "GET /health": Operation(
         "Whether the server takes requests.", {JSON: (Health,)}, refusals={503: "It is about to stop."}, is_open=True
     ),

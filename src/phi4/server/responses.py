@@ -210,6 +210,15 @@ class DecodedText(msgspec.Struct, frozen=True):
     prompt: str
 
 
+class TokenizerInfo(msgspec.Struct, frozen=True):
+    """The answer of `/tokenizer_info`, with the names of a `tokenizer_config.json`."""
+
+    eos_token: str
+    chat_template: str
+    bos_token: str | None = None
+    pad_token: str | None = None
+
+
 class Health(msgspec.Struct, frozen=True):
     """The answer of `/health`."""
 
