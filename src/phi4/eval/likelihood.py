@@ -102,21 +102,37 @@ def score_continuations(engine: Engine, continuations: Sequence[Continuation]) -
     Raises:
         CapacityError: one of them is longer than the context or the cache.
     """
-    requests = [
-        Request(ModelInputs((*one.context, *one.scored)), _ONE_TOKEN, prompt_logprobs=1, scored_from=len(one.context))
-        for one in continuations
-    ]
+    return score_requests(
+        engine,
+        [scored_request(ModelInputs((*one.context, *one.scored)), len(one.context)) for one in continuations],
+    )
+
+
+def scored_request(inputs: ModelInputs, num_context: int) -> Request:
+    """A request for the scores of a prompt.
+
+    Args:
+        inputs: the prompt.
+        num_context: how many of its first tokens are not scored, at least one.
+    """
+    return Request(inputs, _ONE_TOKEN, prompt_logprobs=1, scored_from=num_context)
+
+
+def score_requests(engine: Engine, requests: Sequence[Request]) -> list[Likelihood]:
+    """Scores the prompts of `scored_request` together; errors as `score_continuations` has them."""
     handles = [engine.submit(request) for request in requests]
     try:
-        return [_read(handle, one) for handle, one in zip(handles, continuations, strict=True)]
+        return [_read(handle) for handle in handles]
     finally:
         for handle in handles:
             handle.cancel()
 
 
-def _read(handle: Handle, one: Continuation) -> Likelihood:
+def _read(handle: Handle) -> Likelihood:
     for _ in handle:
         pass
-    places = [place for place in handle.prompt_log_probabilities[len(one.context) :] if place is not None]
-    is_greedy = all(place.best[0][0] == token_id for place, token_id in zip(places, one.scored, strict=True))
+    start = handle.request.scored_from
+    token_ids = handle.request.inputs.token_ids[start:]
+    places = [place for place in handle.prompt_log_probabilities[start:] if place is not None]
+    is_greedy = all(place.best[0][0] == token_id for place, token_id in zip(places, token_ids, strict=True))
     return Likelihood(sum(place.chosen for place in places), is_greedy)
