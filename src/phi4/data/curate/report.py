@@ -8,11 +8,7 @@ from pathlib import Path
 
 from phi4.data.curate.account import StepAccount
 from phi4.data.curate.mixture import Taken
-
-# Size of a plot, in pixels.
-PLOT_WIDTH = 760
-BAR_HEIGHT = 22
-LABEL_WIDTH = 230
+from phi4.svg_plots import bars
 
 Table = tuple[Sequence[str], Sequence[Sequence[str]]]
 
@@ -137,9 +133,9 @@ def _markdown(report: Report) -> str:
 def _page(report: Report) -> str:
     parts = [f"<h1>Curation of {html.escape(report.name)}</h1>", f"<p>{html.escape(_summary(report))}</p>"]
     documents = [(step.name, step.documents_out, step.documents_in) for step in report.steps]
-    parts += ["<h2>Documents left after each step</h2>", _bars(documents, f"{documents[0][2]:,} documents at first")]
+    parts += ["<h2>Documents left after each step</h2>", _plot(documents, f"{documents[0][2]:,} documents at first")]
     seconds = [(step.name, step.seconds, step.seconds) for step in report.steps]
-    parts += ["<h2>Seconds of each step</h2>", _bars(seconds, "all workers together")]
+    parts += ["<h2>Seconds of each step</h2>", _plot(seconds, "all workers together")]
     for title, (head, rows) in _sections(report):
         cells = ["<tr>" + "".join(f"<th>{html.escape(name)}</th>" for name in head) + "</tr>"]
         cells += ["<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in row) + "</tr>" for row in rows]
@@ -154,26 +150,8 @@ def _page(report: Report) -> str:
     )
 
 
-def _bars(rows: Sequence[tuple[str, float, float]], caption: str) -> str:
-    """A bar for each row, as SVG: dark what is left, light what came."""
-    largest = max((came for _, _, came in rows), default=0) or 1
-    room = PLOT_WIDTH - LABEL_WIDTH - 90
-    bars = []
-    for number, (name, left, came) in enumerate(rows):
-        top = number * BAR_HEIGHT
-        shown = f"{left:,}" if isinstance(left, int) else f"{left:.2f}"
-        for value, colour in ((came, "#cdd9e5"), (left, "#2f6f9f")):
-            width = room * value / largest
-            bars.append(
-                f'<rect x="{LABEL_WIDTH}" y="{top + 3}" width="{width:.1f}" height="{BAR_HEIGHT - 6}" fill="{colour}"/>'
-            )
-        bars.append(f'<text x="{LABEL_WIDTH - 8}" y="{top + 16}" text-anchor="end">{html.escape(name)}</text>')
-        bars.append(f'<text x="{LABEL_WIDTH + room * came / largest + 6:.1f}" y="{top + 16}">{shown}</text>')
-    height = len(rows) * BAR_HEIGHT
-    return (
-        f'<svg viewBox="0 0 {PLOT_WIDTH} {height}" width="{PLOT_WIDTH}" height="{height}" font-size="12" '
-        f'font-family="sans-serif" role="img">{"".join(bars)}</svg><p>{html.escape(caption)}</p>'
-    )
+def _plot(rows: Sequence[tuple[str, float, float]], caption: str) -> str:
+    return f"{bars(rows)}<p>{html.escape(caption)}</p>"
 
 
 def _samples(report: Report) -> list[tuple[str, str, list[tuple[str, str]]]]:
