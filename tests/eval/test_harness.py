@@ -10,8 +10,7 @@ import pytest
 
 from phi4.assistant import Assistant
 from phi4.engine.sampling import Sampling
-from phi4.eval.items import RowItems
-from phi4.eval.registry import TASKS
+from phi4.eval.registry import open_tasks
 from phi4.eval.results import Results
 from phi4.eval.run import Settings, evaluate
 from server.process import Process
@@ -122,10 +121,10 @@ def model(tiny_directory: Path) -> Any:
     )
 
 
-def run_ours(model: Any, data: Path, task: str, out: Path) -> Results:
+def run_ours(model: Any, data: Path, task: str, out: Path, shots: int = 0) -> Results:
     described = {"name": "tiny", "packs": {}, "base_digest": "0" * 64, "dtype": "float32"}
     environment = {"phi4": "x", "libraries": {"torch": "y"}, "kernels": None, "device": "cpu", "command": ""}
-    tasks = [(TASKS[task], RowItems.open(TASKS[task], data))]
+    tasks = open_tasks([task], data, shots)
     return evaluate(model.assistant, tasks, out, Settings(), model=described, environment=environment)
 
 
@@ -168,6 +167,47 @@ def test_the_harness_own_definitions_ask_the_same(
     assert [theirs["results"]["theirs"][f"{name},none"] for name in names] == [
         metric.estimate.value for metric in found.metrics
     ]
+
+
+@pytest.mark.parametrize(
+    ("ours", "definition", "split"),
+    [
+        ("arc_easy", "arc/arc_easy.yaml", "train"),
+        ("hellaswag", "hellaswag/hellaswag.yaml", "train"),
+        ("mmlu", "mmlu/default/mmlu_abstract_algebra.yaml", "dev"),
+    ],
+)
+def test_examples_are_those_of_the_harness_where_it_takes_the_first(
+    model: Any, tmp_path: Path, ours: str, definition: str, split: str
+) -> None:
+    """It takes the first of MMLU's `dev` by itself; for the others, whose examples it draws, a task tells it to."""
+    import lm_eval.tasks
+
+    rows, asked = ROWS[ours.removesuffix("_easy")], "validation" if ours == "hellaswag" else "test"
+    for name, own in ((split, rows[:3]), (asked, rows[3:])):
+        path = tmp_path / ours / f"{name}.jsonl"
+        path.parent.mkdir(exist_ok=True)
+        path.write_text("".join(json.dumps(row) + "\n" for row in own))
+    files = {name: str(tmp_path / ours / f"{name}.jsonl") for name in (split, asked)}
+    fields = {
+        "include": str(Path(lm_eval.tasks.__file__).parent / definition),
+        "task": "theirs",
+        "dataset_path": "json",
+        "dataset_name": None,
+        "dataset_kwargs": {"data_files": files, "cache_dir": str(tmp_path / "cache")},
+        "training_split": None,
+        "validation_split": None,
+        "test_split": asked,
+        "fewshot_split": split,
+        "fewshot_config": {"sampler": "first_n"},
+    }
+    (tmp_path / "theirs.yaml").write_text(json.dumps(fields))
+    theirs = run_harness(model, tmp_path, "theirs", num_fewshot=3, log_samples=True)
+    run_ours(model, tmp_path, ours, tmp_path / "out", shots=3)
+    answers = [json.loads(line) for line in (tmp_path / "out" / f"{ours}.jsonl").read_text().splitlines()]
+    for sample in theirs["samples"]["theirs"]:
+        log_likelihoods = [float(response[0]) for response in sample["filtered_resps"]]
+        assert log_likelihoods == pytest.approx(answers[sample["doc_id"]]["log_likelihoods"], abs=1e-4)
 
 
 def test_perplexities_are_the_same(model: Any, data: Path) -> None:

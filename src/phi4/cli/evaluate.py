@@ -31,6 +31,7 @@ def evaluate(
     ] = None,
     out: Annotated[Path | None, typer.Option("--out", "-o", help="Folder for answers and results.")] = None,
     limit: Annotated[int | None, typer.Option("--limit", help="Items of each task, drawn at random.")] = None,
+    shots: Annotated[int, typer.Option("--shots", help="Examples before each question, of tasks that have them.")] = 0,
     seed: Annotated[int, typer.Option("--seed", help="Of that draw and of the intervals.")] = 0,
     pack: Packs = None,
     bare: Bare = False,
@@ -52,7 +53,7 @@ def evaluate(
 
         phi4 eval nano --tasks arc_easy,hellaswag --limit 100 --out results/nano
 
-        phi4 eval ./Phi-4-mini --tasks gsm8k,mmlu --data benchmarks --out results/mini
+        phi4 eval ./Phi-4-mini --tasks mmlu --shots 5 --data benchmarks --out results/mini
 
         phi4 eval nano --tasks records --data examples/held_out --interference --out results/packs
     """
@@ -68,7 +69,7 @@ def evaluate(
     from phi4.eval.run import evaluate as run_tasks
 
     settings = Settings(limit, seed)
-    opened = open_tasks([name.strip() for name in tasks.split(",") if name.strip()], data)
+    opened = open_tasks([name.strip() for name in tasks.split(",") if name.strip()], data, shots)
     packs = list(named_packs(model, pack, bare))
 
     def load_with(chosen: Sequence[Path]) -> "Assistant":
@@ -129,6 +130,7 @@ def run_interference(
 def compare(
     first: Annotated[Path, typer.Argument(help="Folder that `phi4 eval --out` wrote.")],
     second: Annotated[Path, typer.Argument(help="Another one, of the same tasks.")],
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="Folder for the table with a plot.")] = None,
     json_output: Json = False,
 ) -> None:
     """Say which tasks moved from one evaluation to another, by how much, and whether chance explains it.
@@ -139,11 +141,13 @@ def compare(
 
         phi4 compare results/before results/after
 
-        phi4 compare results/before results/after --json
+        phi4 compare results/before results/after --out results/moved
     """
-    from phi4.eval.comparison import compare_evaluations, to_markdown
+    from phi4.eval.comparison import compare_evaluations, to_markdown, write_comparison
 
     comparison = compare_evaluations(first, second)
+    if out is not None:
+        write_comparison(comparison, out)
     if json_output:
         print_json(comparison.to_json())
     else:

@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
@@ -11,7 +11,8 @@ from typing import Any, Protocol
 import numpy as np
 import pyarrow.parquet
 
-from phi4.errors import DataError
+from phi4.errors import DataError, InputError
+from phi4.eval.examples import NO_EXAMPLES, Examples, choose_examples
 from phi4.eval.rows import SourceRow, find_files, read_rows
 from phi4.eval.task import Item, Rows, Task
 from phi4.files import file_digest
@@ -39,11 +40,13 @@ class RowItems:
         task: its name.
         rows: says how.
         files: in the order in which they count.
+        examples: that stand before each question.
     """
 
     task: str
     rows: Rows
     files: tuple[Path, ...]
+    examples: Examples = NO_EXAMPLES
 
     @classmethod
     def open(cls, task: Task, data: Path | None) -> "RowItems":
@@ -54,15 +57,26 @@ class RowItems:
             data: folder that holds a file or folder with the task's name; None asks the Hub.
 
         Raises:
-            DataError: there are none, or they hold no rows.
+            DataError: there are none, or they hold no rows, or too few examples.
+            InputError: examples are asked for, but the data set has none.
         """
-        assert task.rows is not None
+        rows = task.rows
+        assert rows is not None
         path = None if data is None else _named(task.name, data)
-        files = find_files(task.name, task.rows.files, task.rows.repository, path, task.rows.beside)
-        items = cls(task.name, task.rows, tuple(files))
+        files = find_files(task.name, rows.files, rows.repository, path, rows.beside)
+        items = cls(task.name, rows, tuple(files))
         if not len(items):
             raise DataError(f"{task.name}: {', '.join(map(str, items.files))} is empty; there is nothing to ask")
-        return items
+        if not task.shots:
+            return items
+        if rows.examples is None:
+            raise InputError(
+                f"{task.name} has no examples to put before a question: its data set keeps none apart; set shots to 0"
+            )
+        found = find_files(task.name, rows.examples, rows.repository, path, fitting_only=True)
+        shown = cls(task.name, rows, tuple(found))
+        examples = choose_examples(task.name, task.shots, shown._select(range(len(shown))), shown.describe())
+        return replace(items, examples=examples)
 
     def __len__(self) -> int:
         return sum(self._counts)
@@ -72,7 +86,10 @@ class RowItems:
         return [_count(file, self.rows.columns) for file in self.files]
 
     def select(self, indices: Sequence[int]) -> Iterator[Item]:
-        """Reads some of them; the indices ascend. Rows that are not asked for are not made items."""
+        """Reads some of them, behind their examples; the indices ascend. Other rows are not made items."""
+        return map(self.examples.before, self._select(indices))
+
+    def _select(self, indices: Sequence[int]) -> Iterator[Item]:
         wanted, number = iter(indices), 0
         following = next(wanted, None)
         for file in self.files:
@@ -91,8 +108,8 @@ class RowItems:
             raise DataError(f"{error}. A row of {self.task} has {self.rows.fields}") from error
 
     def describe(self) -> dict[str, Any]:
-        """File names and their SHA-256."""
-        return {file.name: file_digest(file) for file in self.files}
+        """File names and their SHA-256, those of the examples too."""
+        return {file.name: file_digest(file) for file in self.files} | dict(self.examples.files)
 
 
 def _named(task: str, data: Path) -> Path:

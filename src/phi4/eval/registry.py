@@ -1,6 +1,7 @@
 """The tasks that there are, by the names that the command line takes."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from phi4.errors import InputError
@@ -14,15 +15,16 @@ TASKS: dict[str, Task] = {task.name: task for family in FAMILIES for task in fam
 RECORDS = "records"
 
 
-def open_tasks(names: Sequence[str], data: Path | None) -> list[tuple[Task, Items]]:
+def open_tasks(names: Sequence[str], data: Path | None, shots: int = 0) -> list[tuple[Task, Items]]:
     """Finds tasks and their items.
 
     Args:
         names: of tasks, or "records" for the project's own shards; each once.
         data: folder with a file or folder for each task, or with folders of shards; None asks the Hub.
+        shots: examples before each question.
 
     Raises:
-        InputError: there is no such task, or it is named twice.
+        InputError: there is no such task, it is named twice, or it has no examples.
         DataError: there are no data for it.
     """
     unknown = [name for name in names if name not in TASKS and name != RECORDS]
@@ -30,6 +32,8 @@ def open_tasks(names: Sequence[str], data: Path | None) -> list[tuple[Task, Item
         raise InputError(f"there is no task {', '.join(unknown) or 'named'}; there are {', '.join([*TASKS, RECORDS])}")
     if len(set(names)) < len(names):
         raise InputError(f"a task is named twice in {', '.join(names)}; name each once")
+    if shots < 0 or (shots and RECORDS in names):
+        raise InputError(f"{shots} examples cannot be shown before each record; set shots to 0, or name other tasks")
     opened: list[tuple[Task, Items]] = []
     for name in names:
         if name == RECORDS and data is None:
@@ -37,5 +41,6 @@ def open_tasks(names: Sequence[str], data: Path | None) -> list[tuple[Task, Item
         if name == RECORDS and data is not None:
             opened += held_out.read_held_out_tasks(data)
         else:
-            opened.append((TASKS[name], RowItems.open(TASKS[name], data)))
+            task = replace(TASKS[name], shots=shots)
+            opened.append((task, RowItems.open(task, data)))
     return opened

@@ -10,9 +10,11 @@ from phi4.errors import ConfigError, DataError
 from phi4.eval.resample import Estimate
 from phi4.eval.task import Total
 from phi4.json_file import read_json
+from phi4.svg_plots import Interval, intervals
 
 RESULTS_FILE = "results.json"
 TABLE_FILE = "results.md"
+PLOT_FILE = "results.svg"
 
 
 @dataclass(frozen=True)
@@ -43,6 +45,7 @@ class TaskResult:
         metrics: the first one is the result.
         modalities: of the task's media.
         data: files and digests.
+        shots: examples before each question.
     """
 
     name: str
@@ -51,6 +54,12 @@ class TaskResult:
     metrics: tuple[MetricResult, ...]
     modalities: list[str]
     data: Mapping[str, Any]
+    shots: int = 0
+
+    @property
+    def title(self) -> str:
+        """Its name, and the number of examples if there are any."""
+        return f"{self.name} ({self.shots} shots)" if self.shots else self.name
 
 
 @dataclass(frozen=True)
@@ -81,11 +90,15 @@ class Results:
 
 
 def write_results(results: Results, folder: Path) -> None:
-    """Writes `results.json` and `results.md`."""
+    """Writes `results.json`, and `results.md` with a plot, `results.svg`."""
     partial = folder / f".{RESULTS_FILE}.partial"
     partial.write_text(json.dumps(asdict(results), indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     partial.replace(folder / RESULTS_FILE)
-    (folder / TABLE_FILE).write_text(to_markdown(results), encoding="utf-8")
+    text = to_markdown(results)
+    if results.tasks:
+        (folder / PLOT_FILE).write_text(intervals(_plotted(results)), encoding="utf-8")
+        text += f"\n![values with 95 % intervals]({PLOT_FILE})\n"
+    (folder / TABLE_FILE).write_text(text, encoding="utf-8")
 
 
 def read_results(folder: Path) -> Results:
@@ -110,11 +123,31 @@ def _read_task(raw: Mapping[str, Any]) -> TaskResult:
     return TaskResult(**{**raw, "metrics": metrics})
 
 
+def is_share(metric: str) -> bool:
+    """Whether a metric is a share of something; BLEU, perplexity and the like are not."""
+    return metric not in ("BLEU", "chrF", "word perplexity", "bits per byte")
+
+
 def format_value(metric: str, value: float) -> str:
     """A value as people write it: shares in per cent, everything else as it is."""
-    if metric in ("BLEU", "chrF", "word perplexity"):
-        return f"{value:,.1f}"
-    return f"{value:.3f}" if metric == "bits per byte" else f"{100 * value:.1f} %"
+    if is_share(metric):
+        return f"{100 * value:.1f} %"
+    return f"{value:.3f}" if metric == "bits per byte" else f"{value:,.1f}"
+
+
+def plot_row(label: str, metric: str, estimate: Estimate) -> Interval:
+    """A row of a plot; shares have the scale up to 100 %, everything else one of its own."""
+    value, low, high = (format_value(metric, one) for one in (estimate.value, estimate.low, estimate.high))
+    top = max(1.0, estimate.high) if is_share(metric) else 1.1 * estimate.high
+    return Interval(label, estimate.value, estimate.low, estimate.high, f"{value} ({low} to {high})", (0.0, top))
+
+
+def _plotted(results: Results) -> list[Interval]:
+    return [
+        plot_row(f"{task.title}, {metric.name}", metric.name, metric.estimate)
+        for task in results.tasks.values()
+        for metric in task.metrics
+    ]
 
 
 def to_markdown(results: Results) -> str:
@@ -130,7 +163,7 @@ def to_markdown(results: Results) -> str:
         for metric in task.metrics:
             low, high = (format_value(metric.name, value) for value in (metric.estimate.low, metric.estimate.high))
             value = format_value(metric.name, metric.estimate.value)
-            lines.append(f"| {task.name} | {asked} | {metric.name} | {value} | {low} to {high} |")
+            lines.append(f"| {task.title} | {asked} | {metric.name} | {value} | {low} to {high} |")
     environment = results.environment
     kernels = f"native kernels ({environment['kernels']})" if environment["kernels"] else "no native kernels"
     lines += [

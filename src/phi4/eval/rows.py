@@ -85,7 +85,13 @@ class SourceRow:
 
 
 def find_files(
-    task: str, pattern: str, repository: str | None, path: Path | None, beside: str | None = None
+    task: str,
+    pattern: str,
+    repository: str | None,
+    path: Path | None,
+    beside: str | None = None,
+    *,
+    fitting_only: bool = False,
 ) -> list[Path]:
     """The files of a task's rows.
 
@@ -95,6 +101,7 @@ def find_files(
         repository: on the Hub, which is asked if there is no path.
         path: a file, or a folder with files that fit the pattern or one readable file alone.
         beside: pattern of other files that are fetched with them.
+        fitting_only: whether a file must fit the pattern even if it is the only one.
 
     Raises:
         DataError: there are none, or they cannot be fetched.
@@ -103,14 +110,18 @@ def find_files(
         if repository is None:
             raise DataError(f"{task} has no data on the Hub; name a folder that holds {task} with --data")
         path = _fetch(task, repository, pattern if beside is None else f"{pattern}|{beside}")
-    if path.is_file():
+    if path.is_file() and not fitting_only:
         return [path]
+    if path.is_file():
+        raise DataError(f"{task}: {path} is one file; the ones with {pattern!r} are looked for in a folder")
     if not path.is_dir():
         raise DataError(f"{task}: there is no {path}; put the data there, or leave --data out to take it from the Hub")
     found = sorted(file for file in path.rglob("*") if file.is_file() and is_readable(file))
     names = [file.relative_to(path).as_posix() for file in found]
     fitting = [file for file, name in zip(found, names, strict=True) if _fits(name, pattern)]
-    if not fitting and len(found) != 1:
+    # A folder filled by hand has the names of the split, but not always the folders of the Hub.
+    fitting = fitting or [file for file in found if _fits(file.name, _without_folders(pattern))]
+    if not fitting and (fitting_only or len(found) != 1):
         named = ", ".join(names[:5]) or "no readable file"
         raise DataError(
             f"{task}: no file in {path} fits {pattern!r} (there is {named}); name the right file, or leave it alone"
@@ -125,6 +136,11 @@ def is_readable(file: Path) -> bool:
 
 def _fits(name: str, pattern: str) -> bool:
     return any(fnmatch(name, one) for one in pattern.split("|"))
+
+
+def _without_folders(pattern: str) -> str:
+    """The patterns of the names alone; one that takes any name is left out."""
+    return "|".join(name for one in pattern.split("|") if (name := one.rpartition("/")[2]).strip("*"))
 
 
 def _fetch(task: str, repository: str, pattern: str) -> Path:

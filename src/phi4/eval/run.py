@@ -135,4 +135,6 @@ def _result(task: Task, items: Items, num_items: int, answers: Sequence[Answered
     for metric in task.metrics:
         estimated: Estimate = estimate(metric.total, statistics_of(answers, metric.name), seed)
         metrics.append(MetricResult(metric.name, metric.total, metric.higher_is_better, estimated))
-    return TaskResult(task.name, num_items, len(items), tuple(metrics), sorted(task.modalities), items.describe())
+    return TaskResult(
+        task.name, num_items, len(items), tuple(metrics), sorted(task.modalities), items.describe(), task.shots
+    )

@@ -21,20 +21,26 @@ class Item:
         id: names it among the rows of its task.
         messages: the conversation to answer, for `Generate`.
         tools: functions that the model may call in it.
+        preface: what stands once in front of examples and context, for `Choose`.
         context: the text that the choices continue, for `Choose`.
         choices: continuations whose log-likelihoods are compared, or for `Roll` the one text to score.
         right: place of the right one among `choices`.
         references: right answers, any of which will do.
+        worked: the right answer as an example shows it, with its reasoning, for `Generate`.
+        group: examples before it are of the same group, such as a subject.
         details: what else the metric needs: unit tests, instructions.
     """
 
     id: str
     messages: tuple[Message, ...] = ()
     tools: tuple[Mapping[str, Any], ...] = ()
+    preface: str = ""
     context: str = ""
     choices: tuple[str, ...] = ()
     right: int = 0
     references: tuple[str, ...] = ()
+    worked: str = ""
+    group: str = ""
     details: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
 
     @property
@@ -112,6 +118,7 @@ class Rows:
         files: pattern of the files with the right split, relative to the repository or to a local folder.
         columns: names of the columns of a table without a header.
         beside: pattern of other files that `read` opens.
+        examples: pattern of the files with the rows that may stand before a question; None where there are none.
     """
 
     fields: str
@@ -120,6 +127,7 @@ class Rows:
     files: str = "*test*"
     columns: tuple[str, ...] = ()
     beside: str | None = None
+    examples: str | None = None
 
 
 @dataclass(frozen=True)
@@ -132,6 +140,7 @@ class Task:
         metrics: the first one is the task's result.
         rows: where its items come from; None where they are held-out records of the project's own shards.
         modalities: those of its media.
+        shots: how many examples stand before each question.
     """
 
     name: str
@@ -139,3 +148,4 @@ class Task:
     metrics: tuple[Metric, ...]
     rows: Rows | None = None
     modalities: frozenset[str] = frozenset()
+    shots: int = 0

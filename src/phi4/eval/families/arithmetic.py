@@ -9,6 +9,8 @@ from phi4.eval.task import Generate, Item, Rows, Task
 from phi4.processing.messages import Message
 
 NUMBER = re.compile(r"-?\d[\d,]*(?:\.\d+)?")
+# GSM8K notes sums for a calculator in its solutions.
+CALCULATION = re.compile(r"<<[^<>]*>>")
 ASK_FOR_NUMBER = "Think step by step, then give the answer as a number on the last line."
 ASK_FOR_BOX = "Think step by step, then put the final answer into \\boxed{}."
 MGSM_LANGUAGES = ("bn", "de", "en", "es", "fr", "ja", "ru", "sw", "te", "th", "zh")
@@ -50,7 +52,8 @@ def _grade_school(row: SourceRow) -> Item:
     if "####" not in answer:
         raise row.error("the answer has no #### before the number")
     question = Message("user", f"{row.text('question')}\n\n{ASK_FOR_NUMBER}")
-    return Item(f"{row.number}", (question,), references=(answer.rpartition("####")[2],))
+    worked = CALCULATION.sub("", answer)
+    return Item(f"{row.number}", (question,), references=(answer.rpartition("####")[2],), worked=worked)
 
 
 def _multilingual(row: SourceRow) -> Item:
@@ -62,7 +65,13 @@ def _competition(row: SourceRow) -> Item:
     # MATH-500 has the answer beside the solution, the whole set only in its box.
     answer = row.text("answer", "solution")
     question = Message("user", f"{row.text('problem')}\n\n{ASK_FOR_BOX}")
-    return Item(f"{row.file.parent.name} {row.number}", (question,), references=(answer,))
+    return Item(
+        f"{row.file.parent.name} {row.number}",
+        (question,),
+        references=(answer,),
+        worked=str(row.fields.get("solution", "")),
+        group=str(row.fields.get("type", "")),
+    )
 
 
 TASKS = (
@@ -75,6 +84,7 @@ TASKS = (
             _grade_school,
             "openai/gsm8k",
             "main/test*",
+            examples="main/train*",
         ),
     ),
     *(
@@ -101,6 +111,7 @@ TASKS = (
             _competition,
             "EleutherAI/hendrycks_math",
             "*test*",
+            examples="*train*",
         ),
     ),
 )

@@ -1,6 +1,6 @@
 """Questions with given answers, of which the most probable one counts: MMLU, ARC, HellaSwag.
 
-Contexts and choices are written as lm-evaluation-harness writes them, without examples before them.
+Contexts and choices are written as lm-evaluation-harness writes them.
 """
 
 import re
@@ -21,10 +21,11 @@ def _subject(row: SourceRow) -> Item:
     listed = "".join(f"{letter}. {choice}\n" for letter, choice in zip(LETTERS, choices, strict=False))
     return Item(
         f"{row.file.stem} {row.number}",
-        context=f"The following are multiple choice questions (with answers) about {subject}.\n\n"
-        f"{row.text('question').strip()}\n{listed}Answer:",
+        preface=f"The following are multiple choice questions (with answers) about {subject}.\n\n",
+        context=f"{row.text('question').strip()}\n{listed}Answer:",
         choices=tuple(f" {letter}" for letter in LETTERS[: len(choices)]),
         right=right,
+        group=subject,
     )
 
 
@@ -73,6 +74,7 @@ TASKS = (
             _subject,
             "cais/mmlu",
             "all/test*",
+            examples="all/dev*",
         ),
     ),
     *(
@@ -85,6 +87,7 @@ TASKS = (
                 _science,
                 "allenai/ai2_arc",
                 f"{folder}/test*",
+                examples=f"{folder}/train*",
             ),
         )
         for name, folder in (("arc_easy", "ARC-Easy"), ("arc_challenge", "ARC-Challenge"))
@@ -98,6 +101,7 @@ TASKS = (
             _ending,
             "Rowan/hellaswag",
             "*validation*",
+            examples="*train*",
         ),
     ),
 )

@@ -74,7 +74,8 @@ def _basic(row: SourceRow) -> Item:
     setup = row.fields.get("test_setup_code") or "\n".join(row.fields.get("test_imports") or ())
     question = f"{task}\nYour code should pass these tests:\n\n{tests}\n\nAnswer with Python in a block of code."
     details = {"before": "", "stub": "", "tests": f"{setup}\n{tests}"}
-    return Item(row.text("task_id"), (Message("user", question),), details=details)
+    worked = f"```python\n{row.text('code').strip()}\n```"
+    return Item(row.text("task_id"), (Message("user", question),), worked=worked, details=details)
 
 
 HUMAN_EVAL = Rows(
@@ -84,10 +85,11 @@ HUMAN_EVAL = Rows(
     "openai_humaneval/test*",
 )
 MBPP = Rows(
-    "task_id, text or prompt, and test_list",
+    "task_id, text or prompt, code, and test_list",
     _basic,
     "google-research-datasets/mbpp",
     "sanitized/test*",
+    examples="sanitized/prompt*",
 )
 
 TASKS = (
