@@ -9,8 +9,10 @@ PLOT_WIDTH = 760
 ROW_HEIGHT = 22
 LABEL_WIDTH = 230
 DARK, LIGHT = "#2f6f9f", "#cdd9e5"
-# The least room behind the rows for what is written there.
-TEXT_WIDTH = 90
+# Room behind the rows for a number, and for one with its interval.
+NUMBER_WIDTH, INTERVAL_WIDTH = 90, 230
+# A file needs it, and a page does not.
+NAMESPACE = 'xmlns="http://www.w3.org/2000/svg" '
 
 
 @dataclass(frozen=True)
@@ -35,9 +37,9 @@ class Interval:
 
 
 def bars(rows: Sequence[tuple[str, float, float]]) -> str:
-    """A bar for each row: its name, how much is left, which is dark, and how much came, which is light."""
+    """A bar for each row, to stand in a page: its name, how much is left, which is dark, and came, which is light."""
     largest = max((came for _, _, came in rows), default=0) or 1
-    room = PLOT_WIDTH - LABEL_WIDTH - TEXT_WIDTH
+    room = PLOT_WIDTH - LABEL_WIDTH - NUMBER_WIDTH
     drawn = []
     for number, (name, left, came) in enumerate(rows):
         top = number * ROW_HEIGHT
@@ -49,8 +51,8 @@ def bars(rows: Sequence[tuple[str, float, float]]) -> str:
 
 
 def intervals(rows: Sequence[Interval]) -> str:
-    """A dot on a line for each row, on the scale of that row."""
-    room = PLOT_WIDTH - LABEL_WIDTH - 2 * TEXT_WIDTH
+    """A dot on a line for each row, on the scale of that row; the content of a file."""
+    room = PLOT_WIDTH - LABEL_WIDTH - INTERVAL_WIDTH
     drawn = []
     for number, row in enumerate(rows):
         top, (left, right) = number * ROW_HEIGHT, row.scale
@@ -64,7 +66,7 @@ def intervals(rows: Sequence[Interval]) -> str:
         drawn.append(_bar(low, middle - 2, max(high - low, 1), 4, DARK))
         drawn.append(f'<circle cx="{value:.1f}" cy="{middle:g}" r="5" fill="{DARK}"/>')
         drawn += [_label(row.label, top), _text(row.shown, LABEL_WIDTH + room + 10, top)]
-    return _document(drawn, len(rows) * ROW_HEIGHT)
+    return _document(drawn, len(rows) * ROW_HEIGHT, NAMESPACE)
 
 
 def _bar(left: float, top: float, width: float, height: float, colour: str) -> str:
@@ -79,8 +81,8 @@ def _text(text: str, left: float, top: float) -> str:
     return f'<text x="{left:.1f}" y="{top + 16:g}">{html.escape(text)}</text>'
 
 
-def _document(drawn: Sequence[str], height: int) -> str:
+def _document(drawn: Sequence[str], height: int, namespace: str = "") -> str:
     return (
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {PLOT_WIDTH} {height}" width="{PLOT_WIDTH}" '
-        f'height="{height}" font-size="12" font-family="sans-serif" role="img">{"".join(drawn)}</svg>'
+        f'<svg {namespace}viewBox="0 0 {PLOT_WIDTH} {height}" width="{PLOT_WIDTH}" height="{height}" font-size="12" '
+        f'font-family="sans-serif" role="img">{"".join(drawn)}</svg>'
     )

@@ -36,7 +36,10 @@ def test_the_commands_evaluate_compare_and_show_that_packs_do_not_interfere(phi4
     assert list(report["mixed.chat.text"]["different"].items()) == [(name, 0) for name in sets]
     assert list(report["mixed.look.vision"]["values"]) == ["base+vision", "base+vision+speech"]
     assert "| mixed.chat.text | 3 | exact match |" in (packed / "packs" / "interference.md").read_text()
-    compared = phi4("compare", str(packed / "packs" / "base"), str(packed / "packs" / "base+vision"), "--json")
+    assert "mixed.look.vision, base+vision" in (packed / "packs" / "interference.svg").read_text()
+    folders = [str(packed / "packs" / "base"), str(packed / "packs" / "base+vision")]
+    compared = phi4("compare", *folders, "--out", str(packed / "moved"), "--json")
+    assert (packed / "moved" / "comparison.svg").read_text().startswith("<svg")
     found = json.loads(compared.stdout)
     assert {row["verdict"] for row in found["tasks"]} == {"same"}
     assert found["only_second"] == ["mixed.look.vision"]

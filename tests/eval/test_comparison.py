@@ -1,12 +1,13 @@
 """Two evaluations side by side."""
 
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
 
 from phi4.errors import DataError
 from phi4.eval.answers import Answered, AnswerFile
-from phi4.eval.comparison import compare_evaluations, to_markdown
+from phi4.eval.comparison import compare_evaluations, to_markdown, write_comparison
 from phi4.eval.resample import Estimate
 from phi4.eval.results import MetricResult, Results, TaskResult, write_results
 
@@ -41,6 +42,20 @@ def test_a_task_that_moved_is_told_from_one_that_did_not(tmp_path: Path) -> None
     (row,) = compare_evaluations(before, before).tasks
     assert (row.verdict, row.different, row.difference.p_value) == ("same", 0, 1.0)
     assert "| sums | exact match | 50.0 % | 100.0 % | 50.0 %" in to_markdown(compare_evaluations(before, better))
+
+
+def test_a_comparison_is_written_with_a_plot_of_its_differences(tmp_path: Path) -> None:
+    before = write_evaluation(tmp_path / "before", [False] * 20 + [True] * 20)
+    after = write_evaluation(tmp_path / "after", [True] * 30 + [True] * 10)
+    write_comparison(compare_evaluations(before, after), tmp_path / "moved")
+    assert "![differences with 95 % intervals](comparison.svg)" in (tmp_path / "moved" / "comparison.md").read_text()
+    plot = ElementTree.parse(tmp_path / "moved" / "comparison.svg")
+    assert plot.findtext(".//{*}text") == "sums, exact match"
+    (dot,) = plot.findall(".//{*}circle")
+    # No difference is in the middle of the line, at 380.
+    assert float(dot.get("cx", 0)) > 450
+    assert "results.svg" in (before / "results.md").read_text()
+    ElementTree.parse(before / "results.svg")
 
 
 def test_evaluations_that_cannot_be_compared_say_why(tmp_path: Path) -> None:

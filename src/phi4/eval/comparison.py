@@ -8,7 +8,11 @@ from typing import Any
 from phi4.errors import DataError
 from phi4.eval.answers import Answered, read_answers, statistics_of
 from phi4.eval.resample import Difference, compare
-from phi4.eval.results import MetricResult, Results, format_value, read_results
+from phi4.eval.results import MetricResult, Results, format_value, is_share, read_results
+from phi4.svg_plots import Interval, intervals
+
+TABLE_FILE = "comparison.md"
+PLOT_FILE = "comparison.svg"
 
 # Below this chance that exchanging the two models would move a task as much, it counts as moved.
 SIGNIFICANCE = 0.05
@@ -91,7 +95,7 @@ def _compare_task(name: str, before: Results, first: Path, second: Path, seed: i
     if [one.question for one in answers] != [one.question for one in others]:
         raise DataError(
             f"{name}: {first} has {len(answers)} answers and {second} {len(others)}, to questions that are not the "
-            "same; evaluate both on the same data with the same --limit and --seed"
+            "same; evaluate both on the same data with the same --limit, --seed and --shots"
         )
     return [_compare_metric(name, metric, answers, others, seed) for metric in before.tasks[name].metrics]
 
@@ -149,3 +153,27 @@ def to_markdown(comparison: Comparison) -> str:
         if names:
             lines += ["", f"Only {title}: {', '.join(names)}."]
     return "\n".join([*lines, ""])
+
+
+def write_comparison(comparison: Comparison, folder: Path) -> None:
+    """Writes `comparison.md` with a plot of the differences, `comparison.svg`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / PLOT_FILE).write_text(intervals(_plotted(comparison.tasks)), encoding="utf-8")
+    text = f"{to_markdown(comparison)}\n![differences with 95 % intervals]({PLOT_FILE})\n"
+    (folder / TABLE_FILE).write_text(text, encoding="utf-8")
+
+
+def _plotted(rows: Sequence[TaskComparison]) -> list[Interval]:
+    """Shares have one scale, everything else one of its own; 0 is in the middle."""
+    reach = {row: max(abs(row.difference.low), abs(row.difference.high), abs(row.difference.value)) for row in rows}
+    shares = max((reach[row] for row in rows if is_share(row.metric)), default=0.0)
+    plotted = []
+    for row in rows:
+        difference, scale = row.difference, shares if is_share(row.metric) else reach[row]
+        value, low, high = (
+            format_value(row.metric, one) for one in (difference.value, difference.low, difference.high)
+        )
+        shown = f"{value} ({low} to {high}), {row.verdict}"
+        label = f"{row.task}, {row.metric}"
+        plotted.append(Interval(label, difference.value, difference.low, difference.high, shown, (-scale, scale)))
+    return plotted

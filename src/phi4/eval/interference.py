@@ -1,7 +1,7 @@
 """Does a modality cost the model anything? The base with no pack, each pack, and all, on the same tasks."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from itertools import chain, combinations
 from pathlib import Path
 from typing import Any
@@ -12,11 +12,14 @@ from phi4.eval.answers import read_answers
 from phi4.eval.comparison import count_different
 from phi4.eval.items import Items
 from phi4.eval.provenance import describe_environment, describe_model
-from phi4.eval.results import Results, format_value
+from phi4.eval.resample import Estimate
+from phi4.eval.results import Results, format_value, plot_row
 from phi4.eval.run import Progress, Settings, evaluate
 from phi4.eval.task import Task
+from phi4.svg_plots import Interval, intervals
 
 REPORT_FILE = "interference.md"
+PLOT_FILE = "interference.svg"
 
 # Loads the model with some of its packs.
 Load = Callable[[Sequence[Path]], Assistant]
@@ -31,7 +34,7 @@ class TaskInterference:
         metric: its first metric.
         records: how many were asked.
         modalities: of its media; for a text task, nothing may move at all.
-        values: by set of packs; sets without the task's modalities are missing.
+        estimates: values and intervals by set of packs; sets without the task's modalities are missing.
         different: answers that differ from those of the smallest set that can do the task, by set.
     """
 
@@ -39,7 +42,7 @@ class TaskInterference:
     metric: str
     records: int
     modalities: frozenset[str]
-    values: dict[str, float]
+    estimates: dict[str, Estimate]
     different: dict[str, int]
 
     @property
@@ -95,8 +98,18 @@ def measure_interference(
         )
         assistant.engine.close()
     report = [_gather(task, found, out) for task, _ in tasks]
-    (out / REPORT_FILE).write_text(to_markdown(name, report, list(folders)), encoding="utf-8")
+    text = f"{to_markdown(name, report, list(folders))}\n![values with 95 % intervals]({PLOT_FILE})\n"
+    (out / REPORT_FILE).write_text(text, encoding="utf-8")
+    (out / PLOT_FILE).write_text(intervals(_plotted(report)), encoding="utf-8")
     return report
+
+
+def _plotted(report: Sequence[TaskInterference]) -> list[Interval]:
+    return [
+        plot_row(f"{row.task}, {title}", row.metric, estimate)
+        for row in report
+        for title, estimate in row.estimates.items()
+    ]
 
 
 def _gather(task: Task, found: dict[str, Results], out: Path) -> TaskInterference:
@@ -108,7 +121,7 @@ def _gather(task: Task, found: dict[str, Results], out: Path) -> TaskInterferenc
         metric=task.metrics[0].name,
         records=len(smallest),
         modalities=task.modalities,
-        values={title: result.metrics[0].estimate.value for title, result in results.items()},
+        estimates={title: result.metrics[0].estimate for title, result in results.items()},
         different={title: count_different(smallest, others) for title, others in answers.items()},
     )
 
@@ -122,9 +135,11 @@ def to_markdown(name: str, report: Sequence[TaskInterference], titles: Sequence[
         "|---|---|---|" + "---|" * (len(titles) + 1),
     ]
     for row in report:
-        cells = [format_value(row.metric, row.values[title]) if title in row.values else "" for title in titles]
+        cells = [
+            format_value(row.metric, row.estimates[title].value) if title in row.estimates else "" for title in titles
+        ]
         verdict = "identical" if row.is_identical else f"{max(row.different.values())} differ"
-        if len(row.values) == 1:
+        if len(row.estimates) == 1:
             verdict = "nothing to compare"
         lines.append(f"| {row.task} | {row.records} | {row.metric} | {' | '.join(cells)} | {verdict} |")
     return "\n".join([*lines, ""])
@@ -133,6 +148,11 @@ def to_markdown(name: str, report: Sequence[TaskInterference], titles: Sequence[
 def to_json(report: Sequence[TaskInterference]) -> dict[str, Any]:
     """The report as `phi4 eval --interference --json` prints it."""
     return {
-        row.task: {"metric": row.metric, "records": row.records, "values": row.values, "different": row.different}
+        row.task: {
+            "metric": row.metric,
+            "records": row.records,
+            "values": {title: asdict(estimate) for title, estimate in row.estimates.items()},
+            "different": row.different,
+        }
         for row in report
     }
