@@ -51,6 +51,19 @@ def test_conversations_get_worked_answers_as_turns(tmp_path: Path) -> None:
     assert items.describe().keys() == {"test.jsonl", "train.jsonl"}
 
 
+def test_mgsm_has_examples_that_say_what_is_what(tmp_path: Path) -> None:
+    asked = {"question": "Wie viel ist 7: 1, 2 oder 8?", "answer": None, "answer_number": 8}
+    shown = {"question": "Frage: Was ist 1 + 1?", "answer": "Schritt-für-Schritt-Antwort: 2.", "answer_number": 2}
+    write(tmp_path / "mgsm_de" / "de" / "test.jsonl", asked)
+    write(tmp_path / "mgsm_de" / "de" / "train.jsonl", shown)
+    # Some revisions have these as well; they are the same questions.
+    (tmp_path / "mgsm_de" / "mgsm_de.tsv").write_text("Wie viel?\t8\n")
+    _, (item,) = items_of("mgsm_de", tmp_path, 1)
+    texts = [str(message.content).partition("\n\n")[0] for message in item.messages]
+    assert texts == ["Was ist 1 + 1?", "2.", "Wie viel ist 7: 1, 2 oder 8?"]
+    assert item.references == ("8",)
+
+
 def test_text_gets_the_first_examples_of_its_subject_behind_the_preface(tmp_path: Path) -> None:
     write(tmp_path / "mmlu" / "test.jsonl", *(mmlu(subject, 3) for subject in SUBJECTS))
     write(tmp_path / "mmlu" / "dev.jsonl", *(mmlu(subject, n) for subject in SUBJECTS for n in range(3)))

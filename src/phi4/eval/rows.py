@@ -97,7 +97,7 @@ def find_files(
 
     Args:
         task: its name.
-        pattern: of the files with the right split; several stand with | between them.
+        pattern: of the files with the right split; of several with | between them the first counts that fits a file.
         repository: on the Hub, which is asked if there is no path.
         path: a file, or a folder with files that fit the pattern or one readable file alone.
         beside: pattern of other files that are fetched with them.
@@ -118,9 +118,10 @@ def find_files(
         raise DataError(f"{task}: there is no {path}; put the data there, or leave --data out to take it from the Hub")
     found = sorted(file for file in path.rglob("*") if file.is_file() and is_readable(file))
     names = [file.relative_to(path).as_posix() for file in found]
-    fitting = [file for file, name in zip(found, names, strict=True) if _fits(name, pattern)]
     # A folder filled by hand has the names of the split, but not always the folders of the Hub.
-    fitting = fitting or [file for file in found if _fits(file.name, _without_folders(pattern))]
+    fitting = _fitting(found, names, pattern) or _fitting(
+        found, [file.name for file in found], _without_folders(pattern)
+    )
     if not fitting and (fitting_only or len(found) != 1):
         named = ", ".join(names[:5]) or "no readable file"
         raise DataError(
@@ -134,8 +135,12 @@ def is_readable(file: Path) -> bool:
     return file.suffix in READABLE or file.name.endswith(TRANSCRIPTS)
 
 
-def _fits(name: str, pattern: str) -> bool:
-    return any(fnmatch(name, one) for one in pattern.split("|"))
+def _fitting(files: Sequence[Path], names: Sequence[str], pattern: str) -> list[Path]:
+    """The files whose names fit the first of the patterns that fits any."""
+    for one in pattern.split("|"):
+        if fitting := [file for file, name in zip(files, names, strict=True) if fnmatch(name, one)]:
+            return fitting
+    return []
 
 
 def _without_folders(pattern: str) -> str:

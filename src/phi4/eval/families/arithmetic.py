@@ -11,6 +11,8 @@ from phi4.processing.messages import Message
 NUMBER = re.compile(r"-?\d[\d,]*(?:\.\d+)?")
 # GSM8K notes sums for a calculator in its solutions.
 CALCULATION = re.compile(r"<<[^<>]*>>")
+# "Question:" and "Step-by-Step Answer:" in eleven languages.
+LEADING_WORDS = re.compile(r"^[^:：]{1,40}[:：]\s*")
 ASK_FOR_NUMBER = "Think step by step, then give the answer as a number on the last line."
 ASK_FOR_BOX = "Think step by step, then put the final answer into \\boxed{}."
 MGSM_LANGUAGES = ("bn", "de", "en", "es", "fr", "ja", "ru", "sw", "te", "th", "zh")
@@ -57,8 +59,12 @@ def _grade_school(row: SourceRow) -> Item:
 
 
 def _multilingual(row: SourceRow) -> Item:
-    question = Message("user", f"{row.text('question')}\n\n{ASK_FOR_NUMBER}")
-    return Item(f"{row.number}", (question,), references=(row.text("answer"),))
+    """Of the older files, a question and a number; of the newer ones, also the examples, which say what is what."""
+    text, worked = row.text("question"), row.fields.get("answer")
+    if "answer_number" in row.fields and isinstance(worked, str):
+        text, worked = LEADING_WORDS.sub("", text), LEADING_WORDS.sub("", worked)
+    question = Message("user", f"{text}\n\n{ASK_FOR_NUMBER}")
+    return Item(f"{row.number}", (question,), references=(row.text("answer_number", "answer"),), worked=str(worked))
 
 
 def _competition(row: SourceRow) -> Item:
@@ -93,11 +99,12 @@ TASKS = (
             ask=Generate(Sampling(max_tokens=512)),
             metrics=(exact_match(last_number),),
             rows=Rows(
-                "question and answer in two columns",
+                "question, and answer_number or answer",
                 _multilingual,
                 "juletxara/mgsm",
-                f"*mgsm_{language}.tsv",
+                f"{language}/test*|*mgsm_{language}.tsv",
                 ("question", "answer"),
+                examples=f"{language}/train*",
             ),
         )
         for language in MGSM_LANGUAGES

@@ -105,14 +105,14 @@ TASKS = (
         "docvqa",
         SHORT,
         (ANLS,),
-        Rows("questionId, question, answers and image", _page, "lmms-lab/DocVQA", "DocVQA/validation*"),
+        Rows("questionId, question, answers and image", _page, "lmms-lab-encoder/DocVQA", "DocVQA/validation*"),
         VISION,
     ),
     Task(
         "textvqa",
         SHORT,
         (VQA_ACCURACY,),
-        Rows("question_id, question, answers and image", _scene, "lmms-lab/textvqa", "data/validation*"),
+        Rows("question_id, question, answers and image", _scene, "lmms-lab-encoder/textvqa", "data/validation*"),
         VISION,
     ),
     Task(
