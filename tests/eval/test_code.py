@@ -108,6 +108,14 @@ def test_the_first_block_counts() -> None:
             "killed",
         ),
         ("print('x' * 1000); input()", "EOFError"),
+        ("for n in range(1000): open(f'f{n}', 'wb').write(bytes(1 << 19))", "PermissionError"),
+        ("import os\nfor n in range(1000): os.mkdir(f'd{n}')", "PermissionError"),
+        ("import os; os.mkfifo('/tmp/phi4-pipe')", "AttributeError"),
+        ("import posix; posix.mknod('/tmp/phi4-pipe')", "AttributeError"),
+        ("from multiprocessing import shared_memory", "PermissionError"),
+        ("import multiprocessing; multiprocessing.Lock()", "PermissionError"),
+        ("import os; os.kill(os.getppid(), 9)", "PermissionError"),
+        ("x = [10 ** 8] * 10 ** 9", "MemoryError"),
     ],
 )
 def test_a_program_is_bounded(program: str, outcome: str) -> None:

@@ -146,8 +146,23 @@ def test_media_are_read_from_the_folder_of_the_data_only(tmp_path: Path) -> None
             items_of("commonvoice_en", tmp_path)
 
 
-def test_a_medium_that_cannot_be_opened_names_its_item(tmp_path: Path, assistant: Assistant) -> None:
-    row = {"image": embedded(b"no picture"), "query": "How many?", "label": ["12"]}
-    items = parquet_items("chartqa", tmp_path, "data/test-0.parquet", row)
-    with pytest.raises(DataError, match="item '1' cannot be answered"):
-        list(ask_items(assistant, TASKS["chartqa"].ask, items))
+@pytest.mark.parametrize("content", [b"no picture", b"\x89PNG\r\n\x1a\n", b"RIFF"])
+def test_a_medium_that_cannot_be_opened_names_its_item(content: bytes, tmp_path: Path, assistant: Assistant) -> None:
+    picture = {"image": embedded(content), "query": "How many?", "label": ["12"]}
+    sound = {"id": "x", "audio": embedded(content), "text": "HE BEGAN"}
+    for name, file, row in (("chartqa", "data/test-0", picture), ("librispeech_clean", "clean/test/0", sound)):
+        items = parquet_items(name, tmp_path, f"{file}.parquet", row)
+        with pytest.raises(DataError, match=r"item '.*1' cannot be answered"):
+            list(ask_items(assistant, TASKS[name].ask, items))
+
+
+@pytest.mark.parametrize("value", [{"bytes": b"", "path": None}, {"bytes": None, "path": "gone.png"}, b"", 3])
+def test_a_medium_that_is_not_there_names_its_row(value: Any, tmp_path: Path, assistant: Assistant) -> None:
+    """Of no bytes, with a path that leads nowhere, or no medium at all."""
+    row = {"image": value, "query": "x", "label": ["1"]}
+    path = tmp_path / "chartqa" / "data" / "test-0.parquet"
+    path.parent.mkdir(parents=True)
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist([row]), path)
+    opened = RowItems.open(TASKS["chartqa"], tmp_path)
+    with pytest.raises(DataError, match=r"row 1: .*(image|gone.png)|item '1' cannot be answered"):
+        list(ask_items(assistant, TASKS["chartqa"].ask, list(opened.select([0]))))

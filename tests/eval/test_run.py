@@ -94,6 +94,23 @@ def test_answers_to_other_questions_are_not_taken_over(assistant: Assistant, tmp
         run(assistant, data, tmp_path / "out")
 
 
+def test_right_answers_that_a_metric_cannot_compare_name_their_item(assistant: Assistant, tmp_path: Path) -> None:
+    def read(row: SourceRow) -> Item:
+        return replace(question(row), references=(3,))  # type: ignore[arg-type]
+
+    task = replace(ECHO, rows=Rows("id, q and a", read))
+    items = RowItems.open(task, write_rows(tmp_path, 2))
+    with pytest.raises(DataError, match=r"item 'r0' has right answers of another kind than exact match compares"):
+        evaluate(
+            assistant,
+            [(task, items)],
+            tmp_path / "out",
+            Settings(),
+            model=dict.fromkeys(("name", "base_digest", "dtype"), "x") | {"packs": {}},
+            environment=ENVIRONMENT,
+        )
+
+
 def test_a_limit_draws_the_same_items_for_everybody() -> None:
     drawn = choose_indices(1000, 10, seed=3)
     assert drawn == choose_indices(1000, 10, seed=3) == sorted(set(drawn))

@@ -177,6 +177,11 @@ def test_all_of_the_data_sets_instructions_are_known() -> None:
         ("gsm8k", [1], "is a list, not an object"),
         ("mmlu", {**MMLU, "answer": 4}, "counted from 0, not 4"),
         ("mmlu", {**MMLU, "choices": []}, "choices must be a list of texts"),
+        ("mmlu", {**MMLU, "answer": True}, "counted from 0, not True"),
+        ("arc_easy", {**ARC, "choices": {"text": "ab", "label": ["A", "B"]}}, "lists text and label"),
+        ("hellaswag", {**HELLASWAG, "label": "²"}, "label must be the place"),
+        ("ifeval", {**IFEVAL, "kwargs": ["a", "b"]}, "kwargs lack what the instructions need"),
+        ("ifeval", {**IFEVAL, "kwargs": [{}, {"relation": 1, "num_words": "x"}]}, "kwargs lack what"),
         ("arc_easy", {**ARC, "choices": ["a"]}, "lists text and label"),
         ("arc_easy", {**ARC, "answerKey": "E"}, r"'E' is none of the labels \['A', 'B'\]"),
         ("hellaswag", {**HELLASWAG, "label": ""}, "label must be the place"),
@@ -219,3 +224,25 @@ def test_the_right_split_is_taken_or_the_choice_left_to_the_user(tmp_path: Path)
         write_json_lines(tmp_path / "gsm8k" / f"{name}.jsonl", GSM8K)
     with pytest.raises(DataError, match=r"no file in .* fits 'main/test\*' \(there is train.jsonl, valid.jsonl\)"):
         items_of("gsm8k", tmp_path)
+
+
+def test_a_line_that_would_take_all_memory_is_refused(tmp_path: Path) -> None:
+    """Half a gigabyte in one line; the file has a hole in it and takes no room on disk."""
+    for name in ("gsm8k.jsonl", "gsm8k.csv", "gsm8k.json"):
+        path = tmp_path / name
+        with path.open("wb") as file:
+            file.write(b'{"question": "')
+            file.truncate(500 * 2**20)
+        with pytest.raises(DataError, match=r"line 1 has more than 67,108,864 bytes|has 524,288,000 bytes; at most"):
+            items_of("gsm8k", tmp_path)
+        path.unlink()
+
+
+def test_a_parquet_file_that_was_cut_off_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "gsm8k.parquet"
+    write_parquet(path, *[GSM8K] * 1000)
+    whole = path.read_bytes()
+    for content in (whole[: len(whole) // 2], whole[:-4], whole[:40] + bytes(len(whole) - 400) + whole[-360:]):
+        path.write_bytes(content)
+        with pytest.raises(DataError, match=r"gsm8k\.parquet cannot be read"):
+            items_of("gsm8k", tmp_path)

@@ -69,8 +69,15 @@ def _read_line(line: bytes, path: Path, number: int) -> Answered:
 
 
 def statistics_of(answers: Sequence[Answered], metric: str) -> npt.NDArray[np.float64]:
-    """What each record added to a metric, [records, statistics]."""
-    return np.array([answer.statistics[metric] for answer in answers], dtype=np.float64)
+    """What each record added to a metric, [records, statistics].
+
+    Raises:
+        DataError: an answer has none, or no numbers.
+    """
+    try:
+        return np.array([answer.statistics[metric] for answer in answers], dtype=np.float64)
+    except (KeyError, ValueError, TypeError) as error:
+        raise DataError(f"the answers on disk have no numbers for {metric}: {error}; evaluate again") from error
 
 
 class AnswerFile:

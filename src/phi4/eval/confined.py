@@ -48,6 +48,10 @@ CHANGING = (
     "shutil.",
     "tempfile.",
 )
+# Named memory and semaphores, which outlive a program and are not told to a hook when they are made.
+LASTING_MODULES = ("_posixshmem", "_multiprocessing")
+# Files, folders and links that a program may make or change; each file is small, but disks fill up.
+MAX_CHANGES = 100
 WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 
 
@@ -93,7 +97,11 @@ def keep_library() -> None:
 
 def guard(folder: str) -> None:
     """Refuses what no solution of a programming problem needs, from here on."""
-    inside = os.path.realpath(folder)
+    inside, changes = os.path.realpath(folder), 0
+    # A hook is not told of these.
+    for module in (os, sys.modules["posix"]):
+        for name in ("mkfifo", "mknod"):
+            vars(module).pop(name, None)
 
     def is_inside(path: object) -> bool:
         if isinstance(path, bytes):
@@ -103,14 +111,18 @@ def guard(folder: str) -> None:
         return os.path.commonpath([inside, os.path.realpath(path)]) == inside
 
     def refuse(event: str, arguments: tuple[object, ...]) -> None:
-        if event.startswith(FORBIDDEN):
-            raise PermissionError(f"{event} is not allowed here")
-        if event == "open" and isinstance(arguments[2], int) and arguments[2] & WRITING and not is_inside(arguments[0]):
-            raise PermissionError(f"{arguments[0]!r} may not be written")
-        if event.startswith(CHANGING) and not all(
-            is_inside(path) for path in arguments if isinstance(path, str | bytes)
-        ):
-            raise PermissionError(f"{event} of {arguments!r} is not allowed here")
+        nonlocal changes
+        if event.startswith(FORBIDDEN) or (event == "import" and arguments[0] in LASTING_MODULES):
+            raise PermissionError(f"{event} {arguments!r} is not allowed here")
+        if event == "open" and isinstance(arguments[2], int) and arguments[2] & WRITING:
+            paths = arguments[:1]
+        elif event.startswith(CHANGING):
+            paths = tuple(path for path in arguments if isinstance(path, str | bytes))
+        else:
+            return
+        changes += 1
+        if changes > MAX_CHANGES or not all(map(is_inside, paths)):
+            raise PermissionError(f"{event} of {paths!r} is not allowed here")
 
     sys.addaudithook(refuse)
 

@@ -18,6 +18,9 @@ from phi4.eval.task import Item, Rows, Task
 from phi4.files import file_digest
 from phi4.processing.messages import Part
 
+# What becomes of values of the wrong type, whichever way a task reads them.
+UNREADABLE = (AttributeError, LookupError, RecursionError, SyntaxError, TypeError, ValueError)
+
 
 class Items(Protocol):
     """The items of a task, in an order that never changes."""
@@ -103,7 +106,10 @@ class RowItems:
 
     def _read(self, row: SourceRow) -> Item:
         try:
-            return self.rows.read(row)
+            try:
+                return self.rows.read(row)
+            except UNREADABLE as error:
+                raise row.error(f"a value is of another kind than it should be: {error!r}") from error
         except DataError as error:
             raise DataError(f"{error}. A row of {self.task} has {self.rows.fields}") from error
 

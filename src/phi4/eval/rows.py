@@ -19,6 +19,9 @@ READABLE = (".json", ".jsonl", ".parquet", ".csv", ".tsv")
 TRANSCRIPTS = ".trans.txt"
 # Rows of a Parquet file that are in memory together; each may hold a picture.
 ROWS_AT_ONCE = 16
+# What is read as one: a row of text, which may hold a picture; a file of JSON; a picture or sound.
+MAX_ROW_BYTES = 64 * 2**20
+MAX_FILE_BYTES = 256 * 2**20
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,7 +83,7 @@ class SourceRow:
             if not path.is_relative_to(folder):
                 raise self.error(f"{name} lies outside {folder}; put the media beside the file that names them")
             if path.is_file():
-                return path.read_bytes()
+                return _read_whole(path)
         raise self.error(f"there is no file {' or '.join(names)} in {folder}")
 
 
@@ -182,24 +185,39 @@ def read_rows(file: Path, columns: Sequence[str] = ()) -> Iterator[SourceRow]:
         raise DataError(f"{file} cannot be read: {error}") from error
 
 
+def _read_whole(file: Path) -> bytes:
+    if file.stat().st_size > MAX_FILE_BYTES:
+        raise DataError(f"{file} has {file.stat().st_size:,} bytes; at most {MAX_FILE_BYTES:,} are read at once")
+    return file.read_bytes()
+
+
+def _lines(file: Path, encoding: str = "utf-8") -> Iterator[str]:
+    """The lines of a file, none of which may take all memory."""
+    with file.open("rb") as lines:
+        number = 0
+        while line := lines.readline(MAX_ROW_BYTES + 1):
+            number += 1
+            if len(line) > MAX_ROW_BYTES:
+                raise DataError(f"{file}, line {number} has more than {MAX_ROW_BYTES:,} bytes; it is no row of a table")
+            # A mark of the byte order is only taken from the beginning.
+            yield line.decode(encoding if number == 1 else "utf-8")
+
+
 def _read_lines(file: Path) -> Iterator[Any]:
-    with file.open(encoding="utf-8") as lines:
-        for line in lines:
-            if line.strip():
-                yield json.loads(line)
+    for line in _lines(file):
+        if line.strip():
+            yield json.loads(line)
 
 
 def _read_transcripts(file: Path) -> Iterator[Any]:
-    with file.open(encoding="utf-8") as lines:
-        for line in lines:
-            name, _, text = line.strip().partition(" ")
-            yield {"path": f"{name}.flac", "text": text}
+    for line in _lines(file):
+        name, _, text = line.strip().partition(" ")
+        yield {"path": f"{name}.flac", "text": text}
 
 
 def _read_json(file: Path) -> Iterator[Any]:
-    text = file.read_text(encoding="utf-8")
     try:
-        value = json.loads(text)
+        value = json.loads(_read_whole(file))
     except ValueError:  # some data sets call JSON lines .json
         yield from _read_lines(file)
         return
@@ -214,9 +232,8 @@ def _read_parquet(file: Path) -> Iterator[Any]:
 
 
 def _read_table(file: Path, columns: Sequence[str]) -> Iterator[Any]:
-    with file.open(encoding="utf-8-sig", newline="") as lines:
-        names = columns or None
-        if file.suffix == ".csv":
-            yield from csv.DictReader(lines, names)
-        else:
-            yield from csv.DictReader(lines, names, delimiter="\t", quoting=csv.QUOTE_NONE)
+    lines, names = _lines(file, "utf-8-sig"), columns or None
+    if file.suffix == ".csv":
+        yield from csv.DictReader(lines, names)
+    else:
+        yield from csv.DictReader(lines, names, delimiter="\t", quoting=csv.QUOTE_NONE)

@@ -10,10 +10,10 @@ from phi4.assistant import Assistant
 from phi4.errors import DataError, InputError
 from phi4.eval.answers import Answered, AnswerFile, statistics_of
 from phi4.eval.ask import ITEMS_AT_ONCE, ask_items
-from phi4.eval.items import Items, choose_indices, question_digest
+from phi4.eval.items import UNREADABLE, Items, choose_indices, question_digest
 from phi4.eval.resample import Estimate, estimate
 from phi4.eval.results import RESULTS_FILE, MetricResult, Results, TaskResult, read_results, write_results
-from phi4.eval.task import Item, Task
+from phi4.eval.task import Item, Metric, Reply, Task
 
 # Called with the number of items answered so far and in all.
 Progress = Callable[[int, int], None]
@@ -122,12 +122,18 @@ def _answer(assistant: Assistant, task: Task, items: Iterator[Item], file: Answe
         yield answered
     while group := list(islice(items, ITEMS_AT_ONCE)):
         for item, reply in zip(group, ask_items(assistant, task.ask, group), strict=True):
-            statistics = {
-                metric.name: tuple(float(value) for value in metric.statistics(item, reply)) for metric in task.metrics
-            }
+            statistics = {metric.name: _judge(metric, item, reply) for metric in task.metrics}
             answered = Answered(item.id, question_digest(item), reply.texts, reply.log_likelihoods, statistics)
             file.add(answered)
             yield answered
+
+
+def _judge(metric: Metric, item: Item, reply: Reply) -> tuple[float, ...]:
+    try:
+        return tuple(float(value) for value in metric.statistics(item, reply))
+    except UNREADABLE as error:
+        problem = f"item {item.id!r} has right answers of another kind than {metric.name} compares: {error!r}"
+        raise DataError(problem) from error
 
 
 def _result(task: Task, items: Items, num_items: int, answers: Sequence[Answered], seed: int) -> TaskResult:

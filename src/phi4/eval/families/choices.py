@@ -15,7 +15,7 @@ LETTERS = "ABCDEFGHIJ"
 def _subject(row: SourceRow) -> Item:
     choices = row.texts("choices")
     right = row.value("answer")
-    if not isinstance(right, int) or not 0 <= right < len(choices) <= len(LETTERS):
+    if type(right) is not int or not 0 <= right < len(choices) <= len(LETTERS):
         raise row.error(f"answer must be the place of one of the choices, counted from 0, not {right!r}")
     subject = row.text("subject").replace("_", " ")
     listed = "".join(f"{letter}. {choice}\n" for letter, choice in zip(LETTERS, choices, strict=False))
@@ -31,7 +31,7 @@ def _subject(row: SourceRow) -> Item:
 
 def _science(row: SourceRow) -> Item:
     listed = row.value("choices")
-    if not isinstance(listed, dict) or not {"text", "label"} <= listed.keys():
+    if not isinstance(listed, dict) or not all(isinstance(listed.get(name), list) for name in ("text", "label")):
         raise row.error("choices must be an object with the lists text and label")
     labels = list(listed["label"])
     if row.text("answerKey") not in labels:
@@ -47,7 +47,7 @@ def _science(row: SourceRow) -> Item:
 def _ending(row: SourceRow) -> Item:
     endings = row.texts("endings")
     label = row.text("label")
-    if not label.isdigit() or int(label) >= len(endings):
+    if not label.isdecimal() or int(label) >= len(endings):
         raise row.error(f"label must be the place of one of the endings, counted from 0, not {label!r}")
     context = f"{row.text('activity_label')}: {row.text('ctx_a')} {row.text('ctx_b').capitalize()}"
     return Item(
