@@ -27,8 +27,8 @@ QUESTION = {
 ANSWER = {"id": "simple_0", "ground_truth": [{"weather": {"city": ["Paris", "Paris, France"], "unit": ["C", ""]}}]}
 
 
-def item_of(folder: Path, question: Any = QUESTION, answer: Any = ANSWER) -> Item:
-    path = folder / "bfcl_simple" / "BFCL_v3_simple.json"
+def item_of(folder: Path, question: Any = QUESTION, answer: Any = ANSWER, file: str = "BFCL_v3_simple.json") -> Item:
+    path = folder / "bfcl_simple" / file
     (path.parent / "possible_answer").mkdir(parents=True)
     path.write_text(json.dumps(question) + "\n")
     (path.parent / "possible_answer" / path.name).write_text(json.dumps(answer) + "\n")
@@ -52,6 +52,11 @@ def test_a_call_is_right_with_any_of_the_right_values(tmp_path: Path) -> None:
     assert not is_right(item, ("climate", {"city": "Paris"}))
     assert not is_right(item, ("weather", {"city": "Paris"}), ("weather", {"city": "Paris"}))
     assert not is_right(item)
+
+
+def test_the_files_of_the_fourth_version_have_another_name(tmp_path: Path) -> None:
+    item = item_of(tmp_path, file="BFCL_v4_simple_python.json")
+    assert is_right(item, ("weather", {"city": "Paris"}))
 
 
 def test_values_of_every_kind_are_compared(tmp_path: Path) -> None:
