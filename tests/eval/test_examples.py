@@ -83,7 +83,7 @@ def test_results_say_how_many_there_were(tmp_path: Path, assistant: Assistant) -
     tasks = open_tasks(["mmlu"], tmp_path, 1)
     evaluate(assistant, tasks, tmp_path / "out", Settings(), model=model, environment=environment)
     assert read_results(tmp_path / "out").tasks["mmlu"].shots == 1
-    assert "| mmlu (1 shots) | 1 | accuracy |" in (tmp_path / "out" / "results.md").read_text()
+    assert "| mmlu (1-shot) | 1 | accuracy |" in (tmp_path / "out" / "results.md").read_text()
     tasks = open_tasks(["mmlu"], tmp_path, 0)
     with pytest.raises(DataError, match="was given to another question"):
         evaluate(assistant, tasks, tmp_path / "out", Settings(), model=model, environment=environment)
@@ -102,8 +102,10 @@ def test_where_there_are_no_examples_it_is_said(tmp_path: Path) -> None:
     write(tmp_path / "perplexity.jsonl", {"text": "One."})
     with pytest.raises(InputError, match="perplexity has no examples to put before a question"):
         open_tasks(["perplexity"], tmp_path, 1)
-    with pytest.raises(InputError, match="cannot be shown before each record"):
+    with pytest.raises(InputError, match="records have no examples"):
         open_tasks(["records"], tmp_path, 1)
+    with pytest.raises(InputError, match="at least 0 examples, not -1"):
+        open_tasks(["gsm8k"], tmp_path, -1)
     write(tmp_path / "other" / "mmlu" / "test.jsonl", mmlu("anatomy", 0))
     write(tmp_path / "other" / "mmlu" / "dev.jsonl", mmlu("abstract_algebra", 0))
     with pytest.raises(DataError, match="no examples of 'anatomy', which 'test 1' belongs to"):

@@ -82,12 +82,14 @@ class Phi4Chat(_Phi4):
     def _rounds(self, doc_to_messages: Callable[..., Any], settings: Any, *place: Any) -> list[str]:
         document, answers, info = self._document(*place), list[str](), None
         messages = doc_to_messages(document)
-        while messages is not None:
+        while True:
             answers += self._answer([(read_turns(messages), settings)])
             seen = {"round_idx": len(answers), "previous_output": list(answers), "previous_round_info": info}
-            messages, is_over, _, info = doc_to_messages(document, **seen)
-            messages = None if is_over else messages
-        return answers
+            # (messages, whether it is over, answers, info for the next round); anything else ends it, too.
+            following = doc_to_messages(document, **seen)
+            if not isinstance(following, tuple) or len(following) != 4 or following[1]:
+                return answers
+            messages, info = following[0], following[3]
 
     def loglikelihood(self, requests: Sequence[Any]) -> list[tuple[float, bool]]:
         """The harness writes no such tasks as messages."""

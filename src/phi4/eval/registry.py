@@ -32,8 +32,10 @@ def open_tasks(names: Sequence[str], data: Path | None, shots: int = 0) -> list[
         raise InputError(f"there is no task {', '.join(unknown) or 'named'}; there are {', '.join([*TASKS, RECORDS])}")
     if len(set(names)) < len(names):
         raise InputError(f"a task is named twice in {', '.join(names)}; name each once")
-    if shots < 0 or (shots and RECORDS in names):
-        raise InputError(f"{shots} examples cannot be shown before each record; set shots to 0, or name other tasks")
+    if shots < 0:
+        raise InputError(f"shots must be at least 0 examples, not {shots}")
+    if shots and RECORDS in names:
+        raise InputError("records have no examples to put before them; set shots to 0, or name other tasks")
     opened: list[tuple[Task, Items]] = []
     for name in names:
         if name == RECORDS and data is None:

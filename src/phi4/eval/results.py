@@ -59,7 +59,7 @@ class TaskResult:
     @property
     def title(self) -> str:
         """Its name, and the number of examples if there are any."""
-        return f"{self.name} ({self.shots} shots)" if self.shots else self.name
+        return f"{self.name} ({self.shots}-shot)" if self.shots else self.name
 
 
 @dataclass(frozen=True)
