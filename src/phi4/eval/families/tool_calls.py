@@ -15,8 +15,6 @@ from phi4.processing.tools import ToolCall, parse_tool_calls, read_tools
 ANSWERS = "possible_answer"
 # The leaderboard's categories whose answers are calls to the functions on offer, in one turn.
 CATEGORIES = ("simple", "multiple", "parallel", "parallel_multiple")
-# What the fourth version calls the first category.
-NEWER_NAMES = {"simple": "simple_python"}
 
 
 def _is_right(item: Item, reply: Reply) -> Sequence[float]:
@@ -104,7 +102,8 @@ TASKS = tuple(
             "id, question, function, and ground_truth in a file of the same name in possible_answer",
             _read,
             "gorilla-llm/Berkeley-Function-Calling-Leaderboard",
-            f"BFCL_v[0-9]_{category}.json|BFCL_v[0-9]_{NEWER_NAMES.get(category, category)}.json",
+            # The fourth version calls the first category simple_python.
+            f"BFCL_v[0-9]_{category}.json|BFCL_v[0-9]_{category}_python.json",
             beside=f"{ANSWERS}/BFCL_v[0-9]_{category}.json",
         ),
     )
