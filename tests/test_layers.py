@@ -65,6 +65,17 @@ ALLOWED = {
         "assistant",
         "score",
     },
+    "agreement": {
+        "assistant",
+        "data",
+        "engine",
+        "errors",
+        "inputs",
+        "model",
+        "processing",
+        "score",
+        "train",
+    },
     "server": {"errors", "inputs", "processing", "engine", "assistant"},
     "bench": {"config", "errors", "inputs", "kernels", "memory", "model", "engine", "assistant"},
     "cli": {

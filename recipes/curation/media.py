@@ -1,5 +1,9 @@
 """Pictures with captions and sounds with transcripts, as the project's records."""
 
+from dataclasses import replace
+
+from phi4.agreement.captions import caption_agreement
+from phi4.agreement.transcripts import transcript_agreement
 from phi4.data.curate import media, text
 from phi4.data.curate.curation import Collection, Curation, ExactDuplicates, NearDuplicatePictures
 from phi4.data.curate.readers import Records
@@ -37,3 +41,15 @@ def transcripts() -> Curation:
             text.mask_private(),
         ),
     )
+
+
+def agreeing_captions() -> Curation:
+    """As `captions`, and nano finds that each agrees with its picture; it knows drawings and shapes."""
+    curation = captions()
+    return replace(curation, steps=(*curation.steps, caption_agreement()))
+
+
+def agreeing_transcripts() -> Curation:
+    """As `transcripts`, and each is what nano hears, give or take half the words."""
+    curation = transcripts()
+    return replace(curation, steps=(*curation.steps, transcript_agreement()))

@@ -1,5 +1,6 @@
 """Finds what a recipe offers: public functions without arguments that return one kind of value, in a Python file."""
 
+import ast
 import importlib.util
 import inspect
 import sys
@@ -34,6 +35,36 @@ def functions_returning(kind: type[Made], path: Path, example: str) -> dict[str,
         for name, function in vars(module).items()
         if not name.startswith("_") and _makes(kind, function, module)
     }
+
+
+def imported_files(path: Path, root: Path) -> list[Path]:
+    """The files below a folder that a recipe imports, and those that they import, as the text of their imports says.
+
+    Args:
+        path: of the recipe.
+        root: the folder that its imports start from.
+    """
+    found: list[Path] = []
+    waiting = [path]
+    while waiting:
+        for name in _imported_names(waiting.pop()):
+            place = root.joinpath(*name.split("."))
+            for candidate in (place.with_suffix(".py"), place / "__init__.py"):
+                if candidate.is_file() and candidate not in found:
+                    found.append(candidate)
+                    waiting.append(candidate)
+    return sorted(found)
+
+
+def _imported_names(path: Path) -> list[str]:
+    """All modules that a file may import: of `from a import b`, a and a.b."""
+    names: list[str] = []
+    for node in ast.walk(ast.parse(path.read_bytes())):
+        if isinstance(node, ast.Import):
+            names += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            names += [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+    return names
 
 
 def _makes(kind: type, value: Any, module: ModuleType) -> bool:

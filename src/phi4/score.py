@@ -130,17 +130,26 @@ def answer_records(assistant: Assistant, records: Sequence[Record], max_tokens: 
         DataError: a record cannot be prepared for this model.
         InputError: a record mixes modalities that the model has no adapter for.
     """
-    tokenizer = assistant.processor.tokenizer
     sampling = Sampling(max_tokens=max_tokens)
     for group in group_by_length([len(record.answer) for record in records], BATCH_RECORDS):
         requests = [Request(prepare_question(records[place], assistant.processor), sampling) for place in group]
-        streams = [TextStream(tokenizer) for _ in group]
-        texts = [""] * len(group)
-        for index, token in assistant.engine.generate(requests):
-            if token.finish_reason != "stop":
-                texts[index] += streams[index].push(token.token_id)
-            if token.finish_reason is not None:
-                yield group[index], texts[index]
+        for index, text in finished_answers(assistant, requests):
+            yield group[index], text
+
+
+def finished_answers(assistant: Assistant, requests: Sequence[Request]) -> Iterator[tuple[int, str]]:
+    """Answers requests together, and yields the place and the answer of each when it is finished.
+
+    Raises:
+        InputError, CapacityError: as `Engine.submit` does.
+    """
+    streams = [TextStream(assistant.processor.tokenizer) for _ in requests]
+    texts = [""] * len(requests)
+    for index, token in assistant.engine.generate(requests):
+        if token.finish_reason != "stop":
+            texts[index] += streams[index].push(token.token_id)
+        if token.finish_reason is not None:
+            yield index, texts[index]
 
 
 def group_by_length(lengths: Sequence[int], max_records: int) -> list[list[int]]:

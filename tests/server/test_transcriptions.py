@@ -11,7 +11,7 @@ import pytest
 
 from phi4 import Assistant, Sampling
 from phi4.processing.audio_file import load_audio
-from phi4.server.sound_pieces import cut_where_quiet
+from phi4.processing.sound_pieces import cut_where_quiet
 from phi4.server.subtitles import Segment, to_srt, to_vtt
 from server.running import Running, picture_bytes, sound_bytes
 

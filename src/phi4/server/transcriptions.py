@@ -13,6 +13,7 @@ from phi4.assistant import TRANSCRIBE_PROMPT
 from phi4.engine.request import Request
 from phi4.processing.audio_file import load_audio
 from phi4.processing.messages import user_message
+from phi4.processing.sound_pieces import cut_where_quiet
 from phi4.server.answers import AnswerPiece, usage_headers
 from phi4.server.errors import invalid_field
 from phi4.server.http_io import json_response, until_hung_up
@@ -22,7 +23,6 @@ from phi4.server.responses import TimedText, TimedTranscription, Transcription, 
 from phi4.server.sampling import read_sampling
 from phi4.server.schema import SamplingFields, TranscriptionForm, read_form
 from phi4.server.service import Service, service_of
-from phi4.server.sound_pieces import cut_where_quiet
 from phi4.server.subtitles import Segment, to_srt, to_vtt
 
 # The prompt that the release was trained to translate with (facts sheet 3.2).

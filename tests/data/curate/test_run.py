@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from data.curate.recipes import PROSE, removed, run, write_json_lines
+from data.curate.recipes import HEAD, PROSE, removed, run, write_json_lines
 from phi4.data.curate import block
 from phi4.data.shards import ShardedRecords
 from phi4.errors import ConfigError, DataError
@@ -88,6 +88,26 @@ def test_a_run_does_not_go_on_with_another_recipe(folder: Path) -> None:
         file.write("# changed\n")
     with pytest.raises(ConfigError, match="belongs to another curation"):
         run(folder, EVERYTHING)
+
+
+@pytest.mark.parametrize("changed", ["evaluation.jsonl", "rules.py"])
+def test_a_run_does_not_go_on_with_another_file_that_the_recipe_reads(folder: Path, changed: str) -> None:
+    write_json_lines(folder / "evaluation.jsonl", [PROSE[0]])
+    (folder / "rules.py").write_text("NUM_WORDS = 5\n")
+    imports = (
+        "from pathlib import Path",
+        "from phi4.data.curate.decontaminate import *",
+        "from rules import NUM_WORDS",
+    )
+    leaks = "decontaminate({'leaks': Path('evaluation.jsonl')})"
+    body = EVERYTHING.replace("=5", "=NUM_WORDS").replace("text.repair()", leaks)
+    (folder / "recipe.py").write_text("\n".join(imports) + HEAD + f"    return {body}\n")
+    run(folder, body)
+    run(folder, body)
+    with (folder / changed).open("a") as file:
+        file.write('"another line"\n')
+    with pytest.raises(ConfigError, match=f"belongs to another curation: {changed} changed"):
+        run(folder, body)
 
 
 def test_where_nothing_is_left_the_report_says_why(folder: Path) -> None:

@@ -87,15 +87,18 @@ class Account:
         account.bytes_out += num_bytes
         account.changed += changed
 
-    def remove(self, step: int, document_id: str, reason: str, text: str) -> None:
-        """A document is left out."""
+    def remove(self, step: int, document_id: str, reason: str, text: str, detail: str = "") -> None:
+        """A document is left out; `detail` is what there is to say of it alone."""
         account = self.steps[step]
         account.reasons[reason] += 1
         samples = account.samples.setdefault(reason, [])
         if len(samples) < SAMPLES:
             shown = text[:SAMPLE_LETTERS] + ("…" if len(text) > SAMPLE_LETTERS else "")
+            shown = f"{detail}\n{shown}" if detail else shown
             samples.append((document_id, shown.encode(errors="replace").decode()))
-        line = to_json({"id": document_id, "step": account.name, "reason": reason})
+        line = to_json(
+            {"id": document_id, "step": account.name, "reason": reason, **({"detail": detail} if detail else {})}
+        )
         self._removed.write(line.encode(errors="replace").decode() + "\n")
 
     def save(self, path: Path) -> None:

@@ -1,6 +1,6 @@
 """The block that a datatrove executor runs for each task of a phase: read, pass the steps, keep, give account."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,12 +9,12 @@ from datatrove.pipeline.base import PipelineStep
 from loguru import logger
 
 from phi4.data.curate.account import Account
-from phi4.data.curate.curation import Collection, Edit, Filter
+from phi4.data.curate.curation import BatchFilter, Collection, DocumentStep, Edit, Filter, Reason
 from phi4.data.curate.documents import edit_texts, num_bytes
 from phi4.data.curate.duplicates import removed_places
 from phi4.data.curate.plan import CurationPlan, RawFile, phases
 from phi4.data.curate.readers import Refused
-from phi4.data.curate.store import store_name, stored, written
+from phi4.data.curate.store import BATCH_BYTES, store_name, stored, written
 
 READ = "read"
 NO_LICENCE = "no licence"
@@ -130,33 +130,59 @@ def read_rest(folder: Path, task: int, account: Account) -> Iterator[Document]:
             yield document
 
 
-def pass_steps(documents: Iterable[Document], steps: tuple[Filter | Edit, ...], account: Account) -> Iterator[Document]:
+def pass_steps(documents: Iterator[Document], steps: tuple[DocumentStep, ...], account: Account) -> Iterator[Document]:
     """Yields the documents that every step keeps."""
-    for document in documents:
-        if all(_passes(document, step, number, account) for number, step in enumerate(steps, start=1)):
-            yield document
+    for number, step in enumerate(steps, start=1):
+        documents = _passing(documents, step, number, account)
+    return documents
 
 
-def _passes(document: Document, step: Filter | Edit, number: int, account: Account) -> bool:
+def _passing(documents: Iterator[Document], step: DocumentStep, number: int, account: Account) -> Iterator[Document]:
+    """Yields the documents that a step keeps, in their order."""
     entry = account.steps[number]
-    size = num_bytes(document)
-    entry.documents_in += 1
-    entry.bytes_in += size
-    before = document.text
-    with entry.timed():
-        reason = None
-        if isinstance(step, Edit):
-            edit_texts(document, step.text)
-        else:
-            reason = step.reason(document)
-    if reason is None and not document.text.strip() and not document.media:
-        reason = "nothing is left"
-    if reason is not None:
-        account.remove(number, document.id, reason, before)
-        return False
-    changed = document.text != before
-    account.keep(number, num_bytes(document) if changed else size, changed)
-    return True
+    for batch in _batches(documents, step.size if isinstance(step, BatchFilter) else 1):
+        sizes = [num_bytes(document) for document in batch]
+        texts = [document.text for document in batch]
+        entry.documents_in += len(batch)
+        entry.bytes_in += sum(sizes)
+        with entry.timed():
+            reasons = _reasons(step, batch)
+        for document, size, before, reason in zip(batch, sizes, texts, reasons, strict=True):
+            if reason is None and not document.text.strip() and not document.media:
+                reason = "nothing is left"
+            if isinstance(reason, Reason):
+                account.remove(number, document.id, reason.text, before, reason.detail)
+            elif reason is not None:
+                account.remove(number, document.id, reason, before)
+            else:
+                changed = document.text != before
+                account.keep(number, num_bytes(document) if changed else size, changed)
+                yield document
+
+
+def _reasons(step: DocumentStep, batch: list[Document]) -> Sequence[str | Reason | None]:
+    match step:
+        case BatchFilter():
+            return step.reasons(batch)
+        case Filter():
+            return [step.reason(document) for document in batch]
+        case Edit():
+            for document in batch:
+                edit_texts(document, step.text)
+            return [None] * len(batch)
+
+
+def _batches(documents: Iterable[Document], max_documents: int) -> Iterator[list[Document]]:
+    batch: list[Document] = []
+    size = 0
+    for document in documents:
+        batch.append(document)
+        size += num_bytes(document)
+        if len(batch) == max_documents or size >= BATCH_BYTES:
+            yield batch
+            batch, size = [], 0
+    if batch:
+        yield batch
 
 
 def _unusable(document: Document) -> str | None:

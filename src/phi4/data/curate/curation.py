@@ -1,6 +1,6 @@
 """What a curation recipe says: which collections are read, which steps they pass, how much of each is taken."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -36,16 +36,48 @@ class Collection:
 
 
 @dataclass(frozen=True)
+class Reason:
+    """Why a document is left out, where there is more to say of it than what is counted.
+
+    Attributes:
+        text: in a few words, without values, so that equal ones can be counted.
+        detail: of this document, such as a score.
+    """
+
+    text: str
+    detail: str
+
+
+@dataclass(frozen=True)
 class Filter:
     """A step that leaves documents out.
 
     Attributes:
         name: in the report.
         reason: None keeps a document; a few words say why it is left out.
+        files: that the step reads besides; an interrupted curation goes on only with the same contents.
     """
 
     name: str
-    reason: Callable[[Document], str | None]
+    reason: Callable[[Document], str | Reason | None]
+    files: tuple[Path, ...] = ()
+
+
+@dataclass(frozen=True)
+class BatchFilter:
+    """A step that leaves documents out, and looks at several at once: for models.
+
+    Attributes:
+        name: in the report.
+        reasons: as `Filter.reason`, for each of some documents.
+        size: documents at once, at most; fewer where they are long.
+        files: as of `Filter`.
+    """
+
+    name: str
+    reasons: Callable[[Sequence[Document]], Sequence[str | Reason | None]]
+    size: int = 16
+    files: tuple[Path, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -107,7 +139,8 @@ class NearDuplicatePictures:
             raise ConfigError(f"max_distance is {self.max_distance}; hashes of 64 bits are compared at 0 to 7")
 
 
-CurationStep = Filter | Edit | ExactDuplicates | NearDuplicates | NearDuplicatePictures
+DocumentStep = Filter | BatchFilter | Edit
+CurationStep = DocumentStep | ExactDuplicates | NearDuplicates | NearDuplicatePictures
 Duplicates = ExactDuplicates | NearDuplicates | NearDuplicatePictures
 
 

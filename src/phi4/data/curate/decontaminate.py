@@ -56,7 +56,7 @@ def decontaminate(evaluation_sets: Mapping[str, Path], ngram: int = NGRAM, min_w
                     return f"shares a run of words with {runs[run]}"
         return None
 
-    return Filter("decontamination", reason)
+    return Filter("decontamination", reason, tuple(evaluation_sets.values()))
 
 
 def words_of(text: str) -> list[str]:

@@ -19,6 +19,7 @@ from phi4.processing.image_file import load_image
 FRAME_S = 0.02
 # Samples this close to full scale count as cut off.
 CLIPPED = 0.999
+UNDECODABLE = {kind: f"a {kind} that cannot be decoded" for kind in ("picture", "sound")}
 
 
 def decodable() -> Filter:
@@ -30,7 +31,7 @@ def decodable() -> Filter:
                 try:
                     decode(content)
                 except (InputError, CapacityError):
-                    return f"a {kind} that cannot be decoded" if content else f"a {kind} of zero bytes"
+                    return UNDECODABLE[kind] if content else f"a {kind} of zero bytes"
         return None
 
     return Filter("decodable media", reason)

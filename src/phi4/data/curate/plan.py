@@ -2,14 +2,16 @@
 
 import hashlib
 import json
+import os
 from collections.abc import Sequence
 from contextlib import chdir
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from phi4.data.curate.curation import Collection, Curation, Duplicates, Edit, Filter, load_curation
-from phi4.errors import DataError
+from phi4.data.curate.curation import BatchFilter, Collection, Curation, DocumentStep, Duplicates, Filter, load_curation
+from phi4.errors import ConfigError, DataError
 from phi4.files import file_digest
+from phi4.recipe_file import imported_files
 
 # Files are shared among at most so many tasks, whatever the number of workers: the output follows from the tasks.
 MAX_TASKS = 256
@@ -39,7 +41,7 @@ class CurationPhase:
         duplicates: what is compared behind them; None in the last phase.
     """
 
-    steps: tuple[Filter | Edit, ...]
+    steps: tuple[DocumentStep, ...]
     duplicates: Duplicates | None
 
 
@@ -83,9 +85,9 @@ class CurationPlan:
 def phases(curation: Curation) -> list[CurationPhase]:
     """Cuts the steps behind each that compares all documents."""
     found: list[CurationPhase] = []
-    steps: list[Filter | Edit] = []
+    steps: list[DocumentStep] = []
     for step in curation.steps:
-        if isinstance(step, Filter | Edit):
+        if isinstance(step, DocumentStep):
             steps.append(step)
         else:
             found.append(CurationPhase(tuple(steps), step))
@@ -113,11 +115,24 @@ def find_files(collections: Sequence[Collection], raw: Path) -> tuple[RawFile, .
     return tuple(found)
 
 
-def fingerprint(plan: CurationPlan, version: str) -> str:
-    """JSON that says of what a curation is made; one that was begun goes on only with the same."""
-    path, _, name = plan.reference.rpartition(":")
-    files = [{**asdict(file), "modified": (Path(plan.raw) / file.path).stat().st_mtime_ns} for file in plan.files]
-    listing = hashlib.sha256(json.dumps(files).encode()).hexdigest()
-    return json.dumps(
-        {"recipe": file_digest(Path(path)), "function": name, "raw_files": listing, "phi4": version}, indent=2
-    )
+def fingerprint(plan: CurationPlan, curation: Curation, version: str) -> dict[str, str]:
+    """What a curation is made of, by name; one that was begun goes on only with the same.
+
+    Raises:
+        ConfigError: a file that a step reads is missing.
+    """
+    recipe, _, name = plan.reference.rpartition(":")
+    listing = [{**asdict(file), "modified": (Path(plan.raw) / file.path).stat().st_mtime_ns} for file in plan.files]
+    parts = {
+        "the version": version,
+        "the function": name,
+        "the recipe": file_digest(Path(recipe)),
+        "the raw files": hashlib.sha256(json.dumps(listing).encode()).hexdigest(),
+    }
+    folder = Path(plan.folder)
+    read = [folder / path for step in curation.steps if isinstance(step, Filter | BatchFilter) for path in step.files]
+    for path in [*imported_files(Path(recipe), folder), *read]:
+        if not path.is_file():
+            raise ConfigError(f"a step of {plan.reference} reads {path}, which is no file")
+        parts[os.path.relpath(path, folder)] = file_digest(path)
+    return parts

@@ -130,7 +130,7 @@ def quality(path: Path, min_probability: float = 0.5) -> Filter:
         score = _score(_features(document.text), weights, bias)
         return None if score >= min_probability else "low quality"
 
-    return Filter("quality classifier", reason)
+    return Filter("quality classifier", reason, (path,))
 
 
 def _features(text: str) -> np.ndarray:

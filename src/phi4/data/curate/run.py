@@ -1,6 +1,7 @@
 """Runs a curation: phase by phase on an executor, then mixture, shards and report."""
 
 import gzip
+import json
 import shutil
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -85,7 +86,7 @@ def curate(
         plan.reference, plan.folder, plan.raw, plan.work, find_files(curation.collections, raw.resolve())
     )
     result = Curated(out / name, out / "report.md")
-    _begin(plan, out, version)
+    _begin(plan, curation, out, version)
     if result.report.is_file() and not work.exists():
         tell(f"{result.shards} is complete already")
         return result
@@ -111,20 +112,22 @@ def run_phase(plan: CurationPlan, number: int, phase: CurationPhase, workers: in
         run_tasks(executor, [QuietBlock(quiet), comparison], tasks, workers, folder / f"comparison-{place}")
 
 
-def _begin(plan: CurationPlan, out: Path, version: str) -> None:
+def _begin(plan: CurationPlan, curation: Curation, out: Path, version: str) -> None:
     """Marks the folder as this curation's, or finds that it is."""
-    path, made_of = out / RECIPE_FILE, fingerprint(plan, version)
+    path, made_of = out / RECIPE_FILE, fingerprint(plan, curation, version)
     if path.is_file():
-        if path.read_text(encoding="utf-8") != made_of:
+        begun = json.loads(path.read_text(encoding="utf-8"))
+        changed = sorted(name for name in made_of.keys() | begun.keys() if made_of.get(name) != begun.get(name))
+        if changed:
             raise ConfigError(
-                f"{out} belongs to another curation: the recipe, the raw files or the version have changed since it "
-                f"was begun ({path}). Name a new folder, or delete this one"
+                f"{out} belongs to another curation: {', '.join(changed)} changed since it was begun ({path}). Name a "
+                "new folder, or delete this one"
             )
         return
     if out.exists() and any(out.iterdir()):
         raise DataError(f"{out} exists and is not empty; name a new folder or empty it first")
     out.mkdir(parents=True, exist_ok=True)
-    path.write_text(made_of, encoding="utf-8")
+    path.write_text(json.dumps(made_of, indent=2), encoding="utf-8")
 
 
 def _finish(

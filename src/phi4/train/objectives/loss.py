@@ -55,9 +55,13 @@ def global_views(model: Phi4Multimodal, examples: Sequence[Example]) -> tuple[to
     Raises:
         DataError: a record has no picture.
     """
-    weight = model.vision.encoder.patch_embedding.weight
     media = (first_medium(example, "vision").data for example in examples)
-    pictures = [picture for picture in media if isinstance(picture, ImageCrops)]
+    return stacked_global_views(model, [picture for picture in media if isinstance(picture, ImageCrops)])
+
+
+def stacked_global_views(model: Phi4Multimodal, pictures: Sequence[ImageCrops]) -> tuple[torch.Tensor, torch.Tensor]:
+    """The global views of pictures, for the vision tower: crops and masks."""
+    weight = model.vision.encoder.patch_embedding.weight
     crops = torch.stack([picture.crops[0] for picture in pictures])
     masks = torch.stack([picture.mask[0] for picture in pictures])
     return crops.to(weight.device, weight.dtype), masks.to(weight.device)

@@ -1,0 +1,50 @@
+"""The model that judges: loaded once in each process, when the first document comes."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+from phi4.assistant import Assistant
+from phi4.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class Judge:
+    """Which model a step asks.
+
+    Attributes:
+        model: as for `Assistant.load`.
+        packs: files; None for those that come with the model.
+    """
+
+    model: str
+    packs: tuple[Path, ...] | None
+
+    @classmethod
+    def of(cls, model: str | Path, packs: Sequence[str | Path] | None) -> "Judge":
+        """Makes paths absolute: recipes are loaded in the command's folder, their steps run anywhere."""
+        name = str(Path(model).resolve()) if Path(model).is_dir() else str(model)
+        return cls(name, None if packs is None else tuple(Path(pack).resolve() for pack in packs))
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """Weights that were named by their place."""
+        folder = Path(self.model)
+        return (*(sorted(folder.glob("*.safetensors")) if folder.is_dir() else ()), *(self.packs or ()))
+
+    def load(self, modality: str) -> Assistant:
+        """Loads the model, or takes the one that this process loaded last.
+
+        Raises:
+            ConfigError: it does not have the modality.
+        """
+        assistant = _load(self)
+        if modality not in {media.modality for media in assistant.processor.media_processors}:
+            raise ConfigError(f"{self.model} has no {modality}; name another model, or a pack that adds it")
+        return assistant
+
+
+@lru_cache(maxsize=1)
+def _load(judge: Judge) -> Assistant:
+    return Assistant.load(judge.model, packs=judge.packs)
