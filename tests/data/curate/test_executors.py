@@ -1,6 +1,7 @@
-"""Slurm, here a stand-in that runs what it is given on the spot, runs the same tasks."""
+"""A local Ray, and Slurm, here a stand-in that runs what it is given on the spot, run the same tasks."""
 
 import os
+import subprocess
 import sys
 from pathlib import Path
 
@@ -72,3 +73,14 @@ def test_slurm_wants_to_know_where_and_how_long(folder: Path, monkeypatch: pytes
     monkeypatch.delenv("SBATCH_PARTITION", raising=False)
     with pytest.raises(ConfigError, match="SBATCH_PARTITION"):
         run(folder, "slurm")
+
+
+@pytest.mark.slow
+def test_ray_gives_the_same_bytes(folder: Path) -> None:
+    pytest.importorskip("ray")
+    # A process of its own: here warnings are errors, and one in the thread that submits tasks makes datatrove wait for
+    # ever.
+    command = "-m phi4 curate recipe.py:check --in raw --out ray --workers 2 --executor ray"
+    subprocess.run([sys.executable, *command.split()], check=True, timeout=300)
+    local = run(folder, "local").shards
+    assert (folder / "ray/check/manifest.json").read_bytes() == (local / "manifest.json").read_bytes()

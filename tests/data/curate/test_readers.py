@@ -15,7 +15,8 @@ from warcio.warcwriter import WARCWriter
 from data.curate.recipes import PROSE
 from data.samples import media_record, png, record
 from phi4.data.curate.documents import document_record, pictures, sounds
-from phi4.data.curate.readers import JsonLines, Parquet, PlainText, Reader, Records, Refused, Warc
+from phi4.data.curate.read import Refused
+from phi4.data.curate.readers import JsonLines, Parquet, PlainText, Reader, Records, Warc
 from phi4.data.record import write_records
 
 
@@ -139,6 +140,26 @@ def test_web_archives_give_the_text_of_their_pages(tmp_path: Path) -> None:
     assert page.metadata["source"] == "https://example.org/0"
 
 
+def test_a_page_that_takes_too_long_is_refused_and_the_next_one_read(tmp_path: Path) -> None:
+    slow = f"<html><body>{f'<p>{PROSE[2]}</p>' * 120_000}</body></html>"
+    good = f"<html><body><article><p>{PROSE[0]}</p><p>{PROSE[1]}</p></article></body></html>"
+    content = warc([("text/html", page.encode()) for page in (slow, good)])
+    assert read(Warc(max_page_s=2.0), tmp_path / "a.warc.gz", content) == [
+        ("1", "<a page whose text takes too long>"),
+        ("2", f"{PROSE[0]}\n{PROSE[1]}"),
+    ]
+
+
+def test_a_page_that_kills_what_reads_it_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "trafilatura.py").write_text(
+        "import os\ndef extract(page, **_): return 'one' in page and os._exit(1)\n"
+    )
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    pages = warc([("text/html", b"<p>one</p>"), ("text/plain", b"two")])
+    reason = "<a page whose text cannot be had>"
+    assert read(Warc(), tmp_path / "a.warc.gz", pages) == [("1", reason), ("2", "two")]
+
+
 @pytest.mark.parametrize("packed", [True, False])
 def test_a_web_archive_that_is_cut_short_is_noticed(packed: bool, tmp_path: Path) -> None:
     content = warc([("text/plain", PROSE[0].encode()), ("text/plain", PROSE[1].encode())], packed)
@@ -168,3 +189,47 @@ def test_records_go_through_with_their_media_and_bad_ones_are_refused(tmp_path: 
     assert unlicensed.reason == "no licence"
     assert isinstance(hollow, Refused)
     assert hollow.reason == "a medium of zero bytes"
+
+
+# Lines of many lengths, empty ones and one that is longer than many parts.
+TEXTS = [*(f"{k} " + PROSE[k % 6] * (k % 7) for k in range(200)), "x" * 20_000, "", "", *(f"{k}" for k in range(300))]
+
+
+@pytest.mark.parametrize("part_bytes", [1, 999, 4096, 2**20])
+@pytest.mark.parametrize("reader", [JsonLines(), PlainText("line"), PlainText("paragraph"), PlainText(), Parquet()])
+def test_the_parts_of_a_file_hold_its_documents_once_each(
+    reader: Reader, part_bytes: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in ("lines", "readers"):
+        monkeypatch.setattr(f"phi4.data.curate.{module}.PART_BYTES", part_bytes)
+    path = tmp_path / "a"
+    if isinstance(reader, Parquet):
+        pa.parquet.write_table(pa.table({"text": TEXTS}), path, row_group_size=50)
+    elif isinstance(reader, JsonLines):
+        path.write_text("".join(json.dumps({"text": text}) + "\n" for text in TEXTS))
+    else:
+        path.write_bytes("\r\n".join(f"{text}\n" if len(text) % 5 else text for text in TEXTS).encode())
+    parts = reader.parts(path)
+    whole = read(reader, path)
+    found = [
+        (item.place if isinstance(item, Refused) else item.id, item.text)
+        for part in parts
+        for item in reader.read(path, part)
+        if not isinstance(item, Refused)
+    ]
+    if parts:
+        assert [text for _, text in found] == [text for _, text in whole]
+        assert len({place for place, _ in found}) == len(found)
+    assert bool(parts) == (part_bytes < 2**20 and reader != PlainText())
+
+
+def test_the_place_of_a_document_in_a_part_is_the_byte_that_it_begins_at(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("phi4.data.curate.lines.PART_BYTES", 100)
+    path = tmp_path / "a.txt"
+    path.write_text("".join(f"{text}\n" for text in PROSE * 5))
+    for part in PlainText("line").parts(path):
+        for line in PlainText("line").read(path, part):
+            assert not isinstance(line, Refused)
+            assert path.read_bytes()[int(line.id.removeprefix("@")) :].startswith(f"{line.text}\n".encode())

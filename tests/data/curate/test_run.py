@@ -61,6 +61,18 @@ def test_the_number_of_workers_changes_no_byte(folder: Path) -> None:
     assert removed(alone) == removed(shared)
 
 
+def test_one_long_file_is_shared_among_workers_and_the_bytes_stay_the_same(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("phi4.data.curate.lines.PART_BYTES", 300)
+    body = EVERYTHING.replace("*.jsonl", "0.jsonl")
+    write_json_lines(folder / "raw/0.jsonl", [*PROSE, PROSE[0], GERMAN])
+    alone, shared = run(folder, body), run(folder, body, out="shared", workers=2)
+    assert shard_bytes(alone.shards) == shard_bytes(shared.shards)
+    assert removed(alone) == removed(shared)
+    assert len(ShardedRecords.open(alone.shards)) == 6
+
+
 def test_an_interrupted_run_does_not_repeat_finished_tasks(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = run(folder, EVERYTHING)
     seen: list[str] = []

@@ -13,7 +13,7 @@ from phi4.data.curate.curation import BatchFilter, Collection, DocumentStep, Edi
 from phi4.data.curate.documents import edit_texts, num_bytes
 from phi4.data.curate.duplicates import removed_places
 from phi4.data.curate.plan import CurationPlan, RawFile, phases
-from phi4.data.curate.readers import Refused
+from phi4.data.curate.read import Refused
 from phi4.data.curate.store import BATCH_BYTES, store_name, stored, written
 
 READ = "read"
@@ -86,7 +86,7 @@ def read_files(
     for file in files:
         collection = collections[file.collection]
         path = f"{file.collection}/{file.path}".encode(errors="replace").decode()
-        reading = collection.reader.read(raw / file.path)
+        reading = collection.reader.read(raw / file.path, file.part)
         while True:
             with step.timed():
                 read = next(reading, None)

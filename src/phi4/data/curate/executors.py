@@ -65,15 +65,10 @@ def _run_on_ray(pipeline: list[Any], tasks: int, workers: int, logs: Path) -> No
         raise ConfigError("the executor ray needs ray: pip install ray") from error
     from datatrove.executor.ray import RayPipelineExecutor
 
-    # A cluster that RAY_ADDRESS names, or one on this machine.
-    started = not ray.is_initialized()
-    if started:
+    # A cluster that RAY_ADDRESS names, or one on this machine, which serves all phases and ends with this process.
+    if not ray.is_initialized():
         ray.init(log_to_driver=False)
-    try:
-        RayPipelineExecutor(pipeline, tasks=tasks, workers=workers, logging_dir=str(logs), mem_per_cpu_gb=1).run()
-    finally:
-        if started:
-            ray.shutdown()
+    RayPipelineExecutor(pipeline, tasks=tasks, workers=workers, logging_dir=str(logs), mem_per_cpu_gb=1).run()
 
 
 def _run_on_slurm(pipeline: list[Any], tasks: int, workers: int, logs: Path) -> None:

@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from phi4.data.curate.curation import BatchFilter, Collection, Curation, DocumentStep, Duplicates, Filter, load_curation
+from phi4.data.curate.read import Part
 from phi4.errors import ConfigError, DataError
 from phi4.files import file_digest
 from phi4.recipe_file import imported_files
@@ -19,17 +20,19 @@ MAX_TASKS = 256
 
 @dataclass(frozen=True)
 class RawFile:
-    """One raw file.
+    """One raw file, or a part of it.
 
     Attributes:
         collection: name of the collection that it belongs to.
         path: below the raw folder, with slashes.
-        bytes: its size.
+        bytes: size of the file.
+        part: what is read of it; None for all.
     """
 
     collection: str
     path: str
     bytes: int
+    part: Part | None = None
 
 
 @dataclass(frozen=True)
@@ -54,7 +57,7 @@ class CurationPlan:
         folder: that the recipe's imports and paths start from.
         raw: the raw folder.
         work: where phases keep their work.
-        files: all raw files, in their order.
+        files: all raw files and parts of them, in their order.
     """
 
     reference: str
@@ -96,7 +99,7 @@ def phases(curation: Curation) -> list[CurationPhase]:
 
 
 def find_files(collections: Sequence[Collection], raw: Path) -> tuple[RawFile, ...]:
-    """Lists the raw files of all collections by name.
+    """Lists the raw files of all collections by name, long ones in parts.
 
     Raises:
         DataError: a collection has no files, or a file belongs to two collections.
@@ -111,7 +114,9 @@ def find_files(collections: Sequence[Collection], raw: Path) -> tuple[RawFile, .
             if path in owner:
                 raise DataError(f"{path} belongs to two collections, {owner[path]!r} and {collection.name!r}")
             owner[path] = collection.name
-            found.append(RawFile(collection.name, path.relative_to(raw).as_posix(), path.stat().st_size))
+            name, size = path.relative_to(raw).as_posix(), path.stat().st_size
+            parts = collection.reader.parts(path) or (None,)
+            found += [RawFile(collection.name, name, size, part) for part in parts]
     return tuple(found)
 
 

@@ -152,12 +152,13 @@ def _finish(
         for step in merged_accounts(sorted((plan.phase(number) / "accounts").glob("*.json")))
     ]
     _list_removed(plan, num_phases, removed, out / REMOVED_FILE)
+    sizes = {file.path: file.bytes for file in plan.files}
     report = Report(
         name=result.shards.name,
         steps=tuple(steps + account.steps),
         taken=taken,
-        files=len(plan.files),
-        file_bytes=sum(file.bytes for file in plan.files),
+        files=len(sizes),
+        file_bytes=sum(sizes.values()),
         seconds=perf_counter() - started,
         licences={} if error is not None else _licences(result.shards),
     )
