@@ -6,10 +6,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 from datatrove.data import Document
+from datatrove.utils.word_tokenizers import SpaCyTokenizer
 
 from data.curate.recipes import PROSE
 from data.samples import record
-from phi4.data.curate import text
+from phi4.data.curate import text, words
 from phi4.data.curate.decontaminate import decontaminate
 from phi4.data.curate.documents import document_record, edit_texts, record_document
 from phi4.data.curate.quality import Labelled, learn_quality, quality, read_labelled
@@ -124,3 +125,15 @@ def test_bad_labels_and_weights_are_refused(tmp_path: Path) -> None:
         learn_quality([Labelled(f"text {number}", True) for number in range(100)], tmp_path / "out")
     with pytest.raises(CheckpointError, match="cannot be read"):
         quality(path)
+
+
+def test_words_that_are_remembered_are_datatroves_words(monkeypatch: pytest.MonkeyPatch) -> None:
+    special = ("", "  x  y\n\n z\t", "can't: U.K., e.g. a.b.c :-) http://x.org/a?b=1 IS_TITLE 10km", "naïve 日本")
+    expected = [SpaCyTokenizer("en").word_tokenize(text) for text in (*PROSE, *special)]
+    monkeypatch.setattr(SpaCyTokenizer, "word_tokenize", SpaCyTokenizer.word_tokenize)
+    words.remember_words()
+    for most in (words.MAX_WORDS, 1):
+        monkeypatch.setattr(words, "MAX_WORDS", most)
+        remembering = SpaCyTokenizer("en")
+        for _ in range(2):
+            assert [remembering.word_tokenize(text) for text in (*PROSE, *special)] == expected

@@ -15,6 +15,7 @@ from phi4.data.curate.duplicates import removed_places
 from phi4.data.curate.plan import CurationPlan, RawFile, phases
 from phi4.data.curate.read import Refused
 from phi4.data.curate.store import BATCH_BYTES, store_name, stored, written
+from phi4.data.curate.words import remember_words
 
 READ = "read"
 NO_LICENCE = "no licence"
@@ -60,6 +61,7 @@ class PhaseBlock(QuietBlock):
 
     def run(self, data: Any = None, rank: int = 0, world_size: int = 1) -> Iterator[Document]:
         """Yields the documents that passed, once they are written."""
+        remember_words()
         curation = self.plan.load()
         all_phases = phases(curation)
         steps = all_phases[self.number].steps

@@ -24,11 +24,11 @@ def signature_blocks(step: Duplicates, folder: Path) -> list[Any]:
     """What follows a phase's block in the same task: it takes the documents and leaves signatures in the folder."""
     match step:
         case ExactDuplicates():
-            return [ExactDedupSignature(str(folder / "signatures"), _exact())]
+            return [ExactDedupSignature(str(folder / "signatures"), exact_config())]
         case NearDuplicates():
             return [
                 without_media,
-                MinhashDedupSignature(str(folder / "signatures"), config=_minhash(step), language=step.language),
+                MinhashDedupSignature(str(folder / "signatures"), config=minhash_config(step), language=step.language),
             ]
         case NearDuplicatePictures():
             return [PictureSignatures(folder / "signatures")]
@@ -39,9 +39,9 @@ def comparisons(step: Duplicates, folder: Path) -> list[tuple[PipelineStep, int]
     signatures, pairs, remove = str(folder / "signatures"), str(folder / "pairs"), str(folder / "remove")
     match step:
         case ExactDuplicates():
-            return [(ExactFindDedups(signatures, remove, config=_exact()), 1)]
+            return [(ExactFindDedups(signatures, remove, config=exact_config()), 1)]
         case NearDuplicates():
-            config = _minhash(step)
+            config = minhash_config(step)
             return [
                 (MinhashDedupBuckets(signatures, pairs, config=config), step.buckets),
                 (MinhashDedupCluster(pairs, remove, config=config), 1),
@@ -110,9 +110,11 @@ class SimilarPictures(PipelineStep):  # type: ignore[misc]
             together[extra & (tasks == task), 0].astype("<u4").tofile(self.remove / f"{task:06}.remove")
 
 
-def _minhash(step: NearDuplicates) -> MinhashConfig:
+def minhash_config(step: NearDuplicates) -> MinhashConfig:
+    """How datatrove is told about a comparison of near duplicates."""
     return MinhashConfig(n_grams=step.ngram, num_buckets=step.buckets, hashes_per_bucket=step.hashes)
 
 
-def _exact() -> ExactDedupConfig:
+def exact_config() -> ExactDedupConfig:
+    """How datatrove is told about a comparison of equal documents."""
     return ExactDedupConfig(content_getter=content_digest)
