@@ -5,7 +5,7 @@ from dataclasses import replace
 from phi4.agreement.captions import caption_agreement
 from phi4.agreement.transcripts import transcript_agreement
 from phi4.data.curate import media, text
-from phi4.data.curate.curation import Collection, Curation, ExactDuplicates, NearDuplicatePictures
+from phi4.data.curate.curation import BatchFilter, Collection, Curation, ExactDuplicates, NearDuplicatePictures
 from phi4.data.curate.readers import Records
 
 
@@ -45,11 +45,14 @@ def transcripts() -> Curation:
 
 def agreeing_captions() -> Curation:
     """As `captions`, and nano finds that each agrees with its picture; it knows drawings and shapes."""
-    curation = captions()
-    return replace(curation, steps=(*curation.steps, caption_agreement()))
+    return _before_the_last(captions(), caption_agreement())
 
 
 def agreeing_transcripts() -> Curation:
     """As `transcripts`, and each is what nano hears, give or take half the words."""
-    curation = transcripts()
-    return replace(curation, steps=(*curation.steps, transcript_agreement()))
+    return _before_the_last(transcripts(), transcript_agreement())
+
+
+def _before_the_last(curation: Curation, step: BatchFilter) -> Curation:
+    """Puts a step before the one that masks private data, which nobody masked in the media."""
+    return replace(curation, steps=(*curation.steps[:-1], step, curation.steps[-1]))
