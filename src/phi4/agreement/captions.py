@@ -1,7 +1,7 @@
 """Leaves out pictures whose caption speaks of something else, as the project's own encoder sees it."""
 
 from collections.abc import Sequence
-from functools import lru_cache
+from functools import cache
 from pathlib import Path
 
 import torch
@@ -104,6 +104,6 @@ class CaptionScorer:
         return cosines
 
 
-@lru_cache(maxsize=1)
+@cache
 def _scorer(judge: Judge) -> CaptionScorer:
     return CaptionScorer(judge.load(Image.modality))

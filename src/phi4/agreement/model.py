@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache
 from pathlib import Path
 
 from phi4.assistant import Assistant
@@ -34,7 +34,7 @@ class Judge:
         return (*(sorted(folder.glob("*.safetensors")) if folder.is_dir() else ()), *(self.packs or ()))
 
     def load(self, modality: str) -> Assistant:
-        """Loads the model, or takes the one that this process loaded last.
+        """Loads the model, once in a process.
 
         Raises:
             ConfigError: it does not have the modality.
@@ -45,6 +45,6 @@ class Judge:
         return assistant
 
 
-@lru_cache(maxsize=1)
+@cache
 def _load(judge: Judge) -> Assistant:
     return Assistant.load(judge.model, packs=judge.packs)

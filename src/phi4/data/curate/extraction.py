@@ -57,6 +57,10 @@ class Extractor:
             raise ExtractionError(takes_long if timed_out.is_set() else "a page whose text cannot be had") from error
         finally:
             timer.cancel()
+            timer.join()
+            if timed_out.is_set():
+                # Also where the text came at the last moment: the next page needs another process.
+                self.close()
 
     def close(self) -> None:
         """Ends the process, if there is one."""

@@ -91,7 +91,8 @@ def lines(path: Path, part: Part | None = None) -> Iterator[Read]:
                 else:
                     yield Refused(place, "bytes that are no text", repr(head[:SAMPLE_BYTES]))
     except (EOFError, OSError, zlib.error) as error:
-        yield Refused(str(number + 1), "broken archive" if path.suffix == ".gz" else "cannot be read", str(error))
+        place = f"@{position}" if part else str(number + 1)
+        yield Refused(place, "broken archive" if path.suffix == ".gz" else "cannot be read", str(error))
         return
     if not number:
         yield Refused("0", "an empty file")
