@@ -4,9 +4,10 @@
     PYTHON -m benchmarks.curation_throughput FOLDER [--size-mb 1000] [--workers 2] [--rounds 3]
 
 FOLDER gets the raw text once, and the output of the run in progress. Documents are 4 to 12 paragraphs drawn from the
-Debian handbook and FOLDOC, with one word in ten replaced by another word of the same paragraph; of 20 documents one is
-an earlier one again, one an earlier one with one word in fifty replaced, and one is from the handbook's translations.
-All draws have fixed seeds. Files have 30 MB, so that both programs read one in each task.
+Debian handbook, FOLDOC and WordNet's glosses, eight of which make a paragraph, with one word in ten replaced by another
+word of the same paragraph; of 20 documents one is an earlier one again, one an earlier one with one word in fifty
+replaced, and one is from the handbook's translations. There are fewer different words in that than in as much of the
+web. All draws have fixed seeds. Files have 30 MB, so that both programs read one in each task.
 
 Both programs repair Unicode, tell the language with the same model (datatrove's own step would download one), apply
 Gopher's rules, remove exact and near duplicates, and mask addresses. datatrove reads and writes uncompressed JSON
@@ -44,7 +45,7 @@ from datatrove.pipeline.writers import JsonlWriter
 
 import phi4
 from benchmarks import curation_recipe
-from benchmarks.curation import HANDBOOK, changed, entries, foreign, paragraphs
+from benchmarks.curation import HANDBOOK, changed, entries, foreign, glosses, paragraphs
 from phi4.data.curate import text
 from phi4.data.curate.curation import NearDuplicates
 from phi4.data.curate.duplicates import exact_config, minhash_config
@@ -62,7 +63,9 @@ PROGRAMS = ("phi4", "datatrove")
 def documents(draw: random.Random) -> Iterator[str]:
     """Texts without end."""
     handbook = fetch(HANDBOOK) / "usr/share/doc/debian-handbook/html"
-    pool, other = [*paragraphs(handbook / "en-US"), *entries()], foreign()
+    some = glosses()
+    eights = [" ".join(some[start : start + 8]) for start in range(0, len(some), 8)]
+    pool, other = [*paragraphs(handbook / "en-US"), *entries(), *eights], foreign()
     earlier: list[str] = []
     while True:
         kind = draw.randrange(20) if earlier else 3
@@ -71,8 +74,8 @@ def documents(draw: random.Random) -> Iterator[str]:
         elif kind == 1:
             yield changed(draw.choice(earlier), 50, draw)
         else:
-            some = draw.choices(other if kind == 2 else pool, k=draw.randint(4, 12))
-            earlier.append("\n\n".join(changed(one, 10, draw) for one in some))
+            drawn = draw.choices(other if kind == 2 else pool, k=draw.randint(4, 12))
+            earlier.append("\n\n".join(changed(one, 10, draw) for one in drawn))
             yield earlier[-1]
             if len(earlier) > NUM_REMEMBERED:
                 del earlier[draw.randrange(NUM_REMEMBERED)]
