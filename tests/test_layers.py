@@ -18,6 +18,7 @@ ALLOWED = {
     "recipe_file": {"errors"},
     "byte_level": set(),
     "memory": set(),
+    "svg_plots": set(),
     "kernels": set(),
     "model": {"config", "errors", "inputs", "kernels"},
     "processing": {"byte_level", "config", "errors", "inputs", "json_file", "modality"},
@@ -33,7 +34,7 @@ ALLOWED = {
         "modality",
         "model",
     },
-    "data": {"config", "errors", "files", "inputs", "json_file", "processing", "recipe_file"},
+    "data": {"config", "errors", "files", "inputs", "json_file", "processing", "recipe_file", "svg_plots"},
     "engine": {"config", "errors", "inputs", "memory", "model"},
     "assistant": {"config", "errors", "inputs", "modality", "processing", "checkpoint", "engine"},
     "train": {
@@ -64,6 +65,7 @@ ALLOWED = {
         "engine",
         "assistant",
         "score",
+        "svg_plots",
     },
     "agreement": {
         "assistant",
