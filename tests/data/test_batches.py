@@ -42,7 +42,7 @@ def add_noise(item: Record, generator: np.random.Generator) -> Record:
 
 def batches(num_streams: int = 3, **changes: Any) -> Batches:
     arguments = {"tokens_per_row": TOKENS_PER_ROW, "seed": 1, "augment": add_noise, **changes}
-    return Batches(SETS, WEIGHTS, arguments.pop("encode", encode), num_streams, **arguments)
+    return Batches(SETS, WEIGHTS, dict.fromkeys(SETS, arguments.pop("encode", encode)), num_streams, **arguments)
 
 
 def shown(row: Row) -> list[str]:
@@ -87,7 +87,9 @@ def test_skips_and_damage_are_told_by_the_processes_that_meet_them() -> None:
             raise InputError("the image is no picture")
         return encode(item)
 
-    few = Batches(SETS, {"short": 100.0, "long": 1.0}, fail_rarely, 1, TOKENS_PER_ROW, 0, None, workers=1)
+    few = Batches(
+        SETS, {"short": 100.0, "long": 1.0}, dict.fromkeys(SETS, fail_rarely), 1, TOKENS_PER_ROW, 0, None, workers=1
+    )
     for _ in range(200):
         few.next_row(0)
     assert few.skipped.keys() == {"long: InputError"}
@@ -133,7 +135,7 @@ def test_what_cannot_be_used_is_skipped_and_counted() -> None:
             raise InputError("the image is no picture")
         return encode(item)
 
-    few = Batches(SETS, {"short": 100.0, "long": 1.0}, fail_rarely, 1, TOKENS_PER_ROW, 0, None)
+    few = Batches(SETS, {"short": 100.0, "long": 1.0}, dict.fromkeys(SETS, fail_rarely), 1, TOKENS_PER_ROW, 0, None)
     rows = [few.next_row(0) for _ in range(500)]
     assert few.skipped.keys() == {"long: InputError"}
     assert few.first_skipped[0].endswith(": the image is no picture")
@@ -158,7 +160,7 @@ def test_more_than_a_few_skipped_stop_the_run_with_their_reasons(error: Exceptio
 
 def test_an_example_longer_than_a_row_is_skipped() -> None:
     items = [record(str(number), task="21" if number == 5 else "3") for number in range(200)]
-    stream = Batches({"a": items}, {"a": 1.0}, encode, 1, TOKENS_PER_ROW, 0, None)
+    stream = Batches({"a": items}, {"a": 1.0}, {"a": encode}, 1, TOKENS_PER_ROW, 0, None)
     for _ in range(40):
         assert stream.next_row(0).num_tokens <= TOKENS_PER_ROW
     assert stream.skipped == {"a: CapacityError": 1}
@@ -184,7 +186,9 @@ def test_a_state_of_other_data_is_refused(changes: dict[str, Any], said: str) ->
 
 
 def test_a_state_of_other_sets_or_without_draws_is_refused() -> None:
-    fewer = Batches({**SETS, "long": SETS["long"][:-1]}, WEIGHTS, encode, 3, TOKENS_PER_ROW, 1, add_noise)
+    fewer = Batches(
+        {**SETS, "long": SETS["long"][:-1]}, WEIGHTS, dict.fromkeys(SETS, encode), 3, TOKENS_PER_ROW, 1, add_noise
+    )
     with pytest.raises(DataError, match=r"sizes .*70.* → .*69"):
         fewer.restore(batches().state())
     with pytest.raises(DataError, match="draws"):
@@ -205,7 +209,9 @@ def test_rows_from_shards_hold_pictures_sounds_and_answers(
     write_shards([record(str(number)) for number in range(5)], tmp_path / "text")
     opened = {name: ShardedRecords.open(tmp_path / name).select("train") for name in ("media", "text")}
     encoder = partial(encode_example, processor=processor, eos_token_ids=tiny.generation.eos_token_ids)
-    stream = Batches(opened, {"media": 1.0, "text": 1.0}, encoder, 1, tokens_per_row=200, seed=0, augment=None)
+    stream = Batches(
+        opened, {"media": 1.0, "text": 1.0}, dict.fromkeys(opened, encoder), 1, tokens_per_row=200, seed=0, augment=None
+    )
     rows = [stream.next_row(0) for _ in range(6)]
     examples = [example for row in rows for example in row.examples]
     by_id = {item.id: item for item in items}

@@ -12,7 +12,7 @@ from data.samples import media_record, png, record, wav
 from phi4.checkpoint.hub import resolve
 from phi4.checkpoint.layouts import open_checkpoint
 from phi4.checkpoint.weights import LoadedModel
-from phi4.data.example import Example, encode_example
+from phi4.data.example import Example, cut_into_runs, encode_example, encode_preference, encode_text
 from phi4.errors import DataError, InputError
 from phi4.processing.messages import Image, Message, Sound
 from phi4.processing.processor import Processor
@@ -22,6 +22,44 @@ from phi4.processing.tools import ToolCall
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=6) | st.sampled_from(
     ["<|end|>", " x", "\n\nx", "<|endoftext|>", "<|assistant|>", "x \n"]
 )
+
+
+BEGIN, END = 1, 2
+
+
+def test_of_a_text_every_token_is_learnt_and_nothing_stands_around_it(processor: Processor) -> None:
+    text = record("t", Message("user", ""), Message("assistant", "Low <|end|> tide."))
+    example = encode_text(text, processor, BEGIN, END)
+    plain = processor.tokenizer.encode("Low <|end|> tide.", allow_special=False)
+    assert example.inputs.token_ids == (BEGIN, *plain, END)
+    assert example.targets == (*plain, END)
+    assert example.output_rows == tuple(range(len(plain) + 1))
+
+
+@pytest.mark.parametrize("length", [2, 3, 7, 50, 100])
+def test_the_runs_of_a_text_learn_each_of_its_tokens_once(processor: Processor, length: int) -> None:
+    text = record("t", Message("user", ""), Message("assistant", "So long a text that no row holds it."))
+    example = encode_text(text, processor, BEGIN, END)
+    runs = cut_into_runs(example, length)
+    assert sum((run.targets for run in runs), ()) == example.targets
+    assert all(run.num_tokens <= length for run in runs)
+    assert all(run.targets == tuple(run.inputs.token_ids[row + 1] for row in run.output_rows) for run in runs)
+
+
+def test_a_conversation_is_no_text(processor: Processor) -> None:
+    with pytest.raises(DataError, match="is a conversation; a text has an empty question"):
+        encode_text(record("a"), processor, BEGIN, END)
+
+
+def test_a_preference_is_one_conversation_with_two_endings(processor: Processor) -> None:
+    end = end_tokens(processor, "<|end|>")
+    example = encode_preference(record("a", rejected="Who knows?"), processor, end)
+    assert example.rejected is not None
+    assert learnt(example, processor) == "It is a.<|end|>"
+    assert learnt(example.rejected, processor) == "Who knows?<|end|>"
+    assert example.num_tokens == len(example.inputs.token_ids) + len(example.rejected.inputs.token_ids)
+    with pytest.raises(DataError, match="no rejected answer"):
+        encode_preference(record("a"), processor, end)
 
 
 def end_tokens(processor: Processor, *texts: str) -> list[int]:

@@ -63,6 +63,13 @@ def test_any_text_survives(tmp_path_factory: pytest.TempPathFactory, texts: list
     assert [contents(item) for item in read_records(path)] == [contents(original)]
 
 
+def test_a_rejected_answer_is_written_where_there_is_one(tmp_path: Path) -> None:
+    path = tmp_path / "records.jsonl"
+    write_records(path, [record("a", rejected="It is b."), record("b")])
+    assert [item.rejected for item in read_records(path)] == ["It is b.", None]
+    assert ["rejected" in line for line in path.read_text().splitlines()] == [True, False]
+
+
 def test_media_are_stored_once_under_their_digest(tmp_path: Path) -> None:
     picture, sound = png(0), wav(0)
     messages = (Message("user", (Image(picture), Image(picture), Sound(sound))), Message("assistant", "Two."))
@@ -104,6 +111,9 @@ def test_a_file_is_known_by_how_it_begins(beginning: bytes, ending: str) -> None
         ({"messages": (Message("user", "a"), Message("assistant", "b"), Message("user", "c"))}, "ends with a user"),
         ({"messages": (Message("assistant", "b"),)}, "begins with an answer"),
         ({"messages": (Message("user", "a"), Message("assistant", (Image(b""),)))}, "a medium in an answer"),
+        ({"rejected": 3}, "rejected must be the text of an answer, not 3"),
+        ({"rejected": "It is a."}, "the rejected answer is the chosen one"),
+        ({"rejected": "\ud800"}, "not valid Unicode"),
         ({"messages": (Message("user", "\ud800"), Message("assistant", "b"))}, "not valid Unicode"),
     ],
 )

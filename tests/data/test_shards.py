@@ -49,6 +49,14 @@ def test_the_same_records_give_the_same_bytes(directory: Path, tmp_path: Path) -
     assert sorted(files[0]) == ["manifest.json", *(f"shard-0000{number}.arrow" for number in range(4))]
 
 
+def test_rejected_answers_come_back_and_shards_without_any_keep_their_bytes(tmp_path: Path) -> None:
+    write_shards([record("a", rejected="It is b."), record("b")], tmp_path / "compared")
+    write_shards([record("b")], tmp_path / "plain")
+    assert [item.rejected for item in ShardedRecords.open(tmp_path / "compared")] == ["It is b.", None]
+    plain = ShardedRecords.open(tmp_path / "plain")
+    assert (plain[0].rejected, b"rejected" in (tmp_path / "plain/shard-00000.arrow").read_bytes()) == (None, False)
+
+
 def test_every_record_comes_back_from_any_place(directory: Path) -> None:
     opened, expected = ShardedRecords.open(directory), [contents(item) for item in records()]
     assert len(opened) == 10

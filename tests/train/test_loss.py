@@ -5,7 +5,7 @@ import torch
 from torch.nn import functional
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from phi4.train.loss import CHUNK_ROWS, chunked_cross_entropy
+from phi4.train.loss import CHUNK_ROWS, chunked_cross_entropy, token_log_probabilities
 
 VOCABULARY = 1000
 
@@ -44,6 +44,36 @@ def test_loss_and_gradient_are_those_of_torch(rows: int) -> None:
     torch.testing.assert_close(total, expected)
     torch.testing.assert_close(hidden.grad, other.grad)
     assert int(correct) == int((scores.argmax(dim=1) == targets).sum())
+
+
+@pytest.mark.parametrize("rows", [1, 2 * CHUNK_ROWS + 3])
+def test_a_head_that_trains_gets_torchs_gradient_too(rows: int) -> None:
+    hidden, head, targets = problem(rows)
+    gradients = []
+    for loss in (
+        lambda head: chunked_cross_entropy(hidden, head, targets)[0],
+        lambda head: functional.cross_entropy(hidden @ head.T, targets, reduction="sum"),
+    ):
+        own = head.clone().requires_grad_()
+        (loss(own) * 0.37).backward()
+        gradients.append(own.grad)
+    torch.testing.assert_close(*gradients, atol=1e-4, rtol=1e-4)
+
+
+def test_log_probabilities_and_their_gradients_are_those_of_torch() -> None:
+    hidden, head, targets = problem(2 * CHUNK_ROWS + 3)
+    weights = torch.linspace(-1, 1, len(targets))
+    results = []
+    for compute in (
+        token_log_probabilities,
+        lambda hidden, head, targets: -functional.cross_entropy(hidden @ head.T, targets, reduction="none"),
+    ):
+        own = hidden.detach().clone().requires_grad_(), head.clone().requires_grad_()
+        values = compute(*own, targets)
+        (values * weights).sum().backward()
+        results.append((values, own[0].grad, own[1].grad))
+    for ours, theirs in zip(*results, strict=True):
+        torch.testing.assert_close(ours, theirs, atol=1e-4, rtol=1e-4)
 
 
 def test_bf16_loses_no_more_than_the_rounding_of_its_gradient() -> None:

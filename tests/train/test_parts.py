@@ -42,11 +42,19 @@ def test_an_unknown_part_is_refused_with_those_there_are(model: Phi4Multimodal, 
 
 
 @pytest.mark.parametrize(
-    "part", ["language", "language.model.norm", "language.model.layers.0.mlp.down_proj", "language.model.embed_tokens"]
+    "part", ["language.model.norm", "language.model.layers.0.mlp.down_proj", "language.model.embed_tokens"]
 )
 def test_a_part_of_the_language_model_is_refused(model: Phi4Multimodal, part: str) -> None:
     with pytest.raises(ConfigError, match="language model is frozen"):
         select_trained(model, ["vision.projector", part])
+
+
+def test_the_language_model_trains_as_a_whole_and_without_modalities(setting: Setting, model: Phi4Multimodal) -> None:
+    with pytest.raises(ConfigError, match=r"has speech\.adapter, .*phi4 convert MODEL SPLIT --to packs"):
+        select_trained(model, ["language"])
+    bare = setting.load(packs=()).model
+    assert select_trained(bare, ["language"]).keys() == bare.state_dict().keys()
+    assert all(parameter.requires_grad for parameter in bare.parameters())
 
 
 def test_one_layers_adapter_is_no_part_of_the_language_model(model: Phi4Multimodal) -> None:

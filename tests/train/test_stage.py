@@ -22,6 +22,7 @@ def test_without_warm_up_the_first_step_has_the_highest_rate() -> None:
     ("changes", "message"),
     [
         ({"trains": ()}, "trains nothing"),
+        ({"trains": ("language", "vision.encoder")}, "the language model trains alone"),
         ({"sources": ()}, "different data sets"),
         ({"sources": (Source("a"), Source("a", 2))}, "different data sets"),
         ({"steps": 0}, "steps is 0"),

@@ -11,7 +11,7 @@ from phi4.checkpoint.directories import GENERATION_FILE, copy_companions, write_
 from phi4.checkpoint.keymap import Layout, empty_model, fixed_dtypes
 from phi4.checkpoint.layouts import Checkpoint, open_checkpoint, read_directory_generation, write_checkpoint
 from phi4.checkpoint.packs import add_packs
-from phi4.checkpoint.shards import MAX_SHARD_BYTES, Progress, specs_of
+from phi4.checkpoint.shards import MAX_SHARD_BYTES, Progress, TensorSpec, specs_of
 from phi4.checkpoint.tensor_files import list_some
 from phi4.checkpoint.usual_dtype import stored_dtype
 from phi4.config import GenerationConfig, ModelConfig
@@ -121,6 +121,7 @@ def save_model(
     *,
     companions: Path | None = None,
     generation: GenerationConfig | None = None,
+    dtype: torch.dtype | None = None,
     max_shard_bytes: int = MAX_SHARD_BYTES,
     progress: Progress | None = None,
 ) -> None:
@@ -134,6 +135,7 @@ def save_model(
         companions: directory whose tokenizer, template, generation and preprocessor files are copied.
         generation: what ends an answer, always written to generation_config.json; None takes what the companions say,
             else `eos_token_id` of `config.raw`.
+        dtype: of all weights, of a model that is not quantised; None keeps what they have.
         max_shard_bytes: size above which a new shard is begun.
         progress: told the bytes written so far and in all.
 
@@ -142,13 +144,21 @@ def save_model(
         CheckpointError: the directory is not empty, or the layout cannot hold this model.
     """
     state = model.state_dict()
+    specs = {name: TensorSpec(dtype or spec.dtype, spec.shape) for name, spec in specs_of(state).items()}
     with new_directory(directory) as partial:
         if companions is not None:
             copy_companions(companions, partial)
         eos_token_ids = (generation or read_directory_generation(partial, config.raw)).eos_token_ids
         _write_end_tokens(partial / GENERATION_FILE, eos_token_ids)
         write_checkpoint(
-            partial, config, specs_of(state), state.__getitem__, layout, eos_token_ids, max_shard_bytes, progress
+            partial,
+            config,
+            specs,
+            lambda name: state[name].to(specs[name].dtype),
+            layout,
+            eos_token_ids,
+            max_shard_bytes,
+            progress,
         )
 
 

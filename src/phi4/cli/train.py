@@ -22,7 +22,7 @@ def train(
     model: Model = "nano",
     pack: Packs = None,
     data: Annotated[Path | None, typer.Option("--data", "-d", help="One folder of shards per data set.")] = None,
-    out: Annotated[Path | None, typer.Option("--out", "-o", help="The run: checkpoints, logs, packs.")] = None,
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="The run: checkpoints, logs, result.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Continue from the run's last checkpoint.")] = False,
     steps: Annotated[int | None, typer.Option("--steps", help="Train shorter or longer than the recipe.")] = None,
     dtype: DtypeOption = None,
@@ -37,6 +37,8 @@ def train(
 ) -> None:
     """Train one stage: the parts that it names, on frozen everything else; writes a pack for each modality it trained.
 
+    A stage that trains the language model takes one without modalities and writes it into OUT/model.
+
     A signal (Ctrl-C, SIGTERM) saves and ends; --resume continues bit for bit. Under torchrun the same command shares
     the rows of each step among processes.
 
@@ -45,6 +47,8 @@ def train(
         phi4 train --list
 
         phi4 train recipes/vision.py:align --model M --pack vision.safetensors --data shards --out runs/align
+
+        phi4 train recipes/language.py:pretrain --model M --data curated --out runs/pretrain
 
         torchrun --nproc-per-node 2 -m phi4 train recipes/vision.py:align --model M --pack P --data D --out R
     """
@@ -80,7 +84,7 @@ def train(
     if result.interrupted is not None:
         print(f"stopped at step {result.step} of {stage.steps}; --resume continues")
         raise typer.Exit(128 + result.interrupted)
-    for path in result.packs.values():
+    for path in (*result.packs.values(), *([result.model] if result.model else [])):
         print(path)
 
 

@@ -9,13 +9,14 @@ from typing import Any
 import numpy as np
 
 from phi4.data.ahead import computed_ahead
-from phi4.data.example import Example
+from phi4.data.example import Example, run_of_tokens
 from phi4.data.order import Order
 from phi4.data.record import Record
 from phi4.errors import CapacityError, DataError, InputError
 
 # Changes a record at random before it is encoded; the generator depends on the draw alone.
 Augment = Callable[[Record, np.random.Generator], Record]
+Encode = Callable[[Record], Example]
 
 # A few unusable records in a large collection are normal; more are a mistake.
 MAX_SKIPPED = 0.01
@@ -37,7 +38,7 @@ class Row:
     @property
     def num_tokens(self) -> int:
         """Length of the row."""
-        return sum(len(example.inputs.token_ids) for example in self.examples)
+        return sum(example.num_tokens for example in self.examples)
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,7 +74,7 @@ class Batches:
         self,
         datasets: Mapping[str, Sequence[Record]],
         weights: Mapping[str, float],
-        encode: Callable[[Record], Example],
+        encode: Mapping[str, Encode],
         num_streams: int,
         tokens_per_row: int,
         seed: int,
@@ -85,7 +86,7 @@ class Batches:
         Args:
             datasets: by name.
             weights: of each data set's draws among all.
-            encode: makes an example of a record, such as `encode_example` for one processor.
+            encode: makes an example of a record of each data set, such as `encode_example` for one processor.
             num_streams: rows of one step over all processes.
             tokens_per_row: no row is longer.
             seed: of the order and of augmentation.
@@ -101,7 +102,7 @@ class Batches:
         sizes = {name: len(records) for name, records in datasets.items()}
         self._order = Order(sizes, weights, seed)
         self._datasets = dict(datasets)
-        self._encode = encode
+        self._encode = dict(encode)
         self._augment = augment
         self._settings = {
             "sizes": dict(sorted(sizes.items())),
@@ -135,7 +136,7 @@ class Batches:
         while True:
             waits = stream in self._waiting
             example, dataset = self._waiting.pop(stream) if waits else self._next_example(stream)
-            length = len(example.inputs.token_ids)
+            length = example.num_tokens
             if length > room:
                 self._waiting[stream] = example, dataset
                 return Row(tuple(examples), tuple(datasets))
@@ -196,19 +197,22 @@ class Batches:
         draw = self._order.draw(k)
         record = self._datasets[draw.dataset][draw.index]
         try:
-            return Drawn(draw.dataset, self._encode_draw(record, k))
+            return Drawn(draw.dataset, self._encode_draw(record, draw.dataset, k))
         except (InputError, CapacityError, DataError) as error:
             return Drawn(draw.dataset, None, type(error).__name__, f"record {record.id!r}: {error}")
 
-    def _encode_draw(self, record: Record, k: int) -> Example:
+    def _encode_draw(self, record: Record, dataset: str, k: int) -> Example:
+        generator = np.random.Generator(np.random.Philox(key=np.array([self._seed, k], dtype=np.uint64)))
         if self._augment is not None:
-            generator = np.random.Generator(np.random.Philox(key=np.array([self._seed, k], dtype=np.uint64)))
             record = self._augment(record, generator)
-        example = self._encode(record)
-        length = len(example.inputs.token_ids)
-        if length > self._tokens_per_row:
+        example = self._encode[dataset](record)
+        length = example.num_tokens
+        if length <= self._tokens_per_row:
+            return example
+        if not example.divisible:
             raise CapacityError(f"the example has {length} tokens, more than the {self._tokens_per_row} of a row")
-        return example
+        start = int(generator.integers(length - self._tokens_per_row + 1))
+        return run_of_tokens(example, start, self._tokens_per_row)
 
     def _check_skipped(self) -> None:
         num_skipped = self.skipped.total()

@@ -2,11 +2,12 @@
 
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from phi4.data.record import Record
 from phi4.errors import DataError
 from phi4.inputs import ModelInputs
+from phi4.processing.messages import Message
 from phi4.processing.processor import Processor
 
 
@@ -19,12 +20,21 @@ class Example:
         output_rows: positions in `inputs.token_ids` whose next token is scored, ascending.
         targets: those next tokens.
         record: what it was made of.
+        rejected: the same conversation with the rejected answer, for objectives that compare; else None.
+        divisible: whether every run of its tokens is an example too, as of a text without a chat around it.
     """
 
     inputs: ModelInputs
     output_rows: tuple[int, ...]
     targets: tuple[int, ...]
     record: Record
+    rejected: "Example | None" = None
+    divisible: bool = False
+
+    @property
+    def num_tokens(self) -> int:
+        """What it takes of a row."""
+        return len(self.inputs.token_ids) + (0 if self.rejected is None else self.rejected.num_tokens)
 
     @property
     def answer(self) -> str:
@@ -73,6 +83,69 @@ def encode_example(record: Record, processor: Processor, eos_token_ids: Sequence
         targets=tuple(inputs.token_ids[place] for place in moved),
         record=record,
     )
+
+
+def encode_text(record: Record, processor: Processor, begin: int, end: int) -> Example:
+    """Prepares the text of a record's last answer for training on each of its tokens; there is no chat around it.
+
+    Args:
+        record: a text, as curation writes it: its question is empty, its answer is the text.
+        processor: the one that will serve the model.
+        begin: token that stands before a text and is not learnt.
+        end: token that ends a text.
+
+    Raises:
+        InputError: the text cannot be encoded.
+        DataError: the record has more than a text: another message, or a medium.
+    """
+    if len(record.messages) > 2 or any(part for part in record.messages[0].parts):
+        raise DataError(
+            f"record {record.id!r} is a conversation; a text has an empty question and nothing but its answer. "
+            "Conversations are learnt with Answers()"
+        )
+    token_ids = (begin, *processor.tokenizer.encode(record.answer, allow_special=False), end)
+    return Example(ModelInputs(token_ids), tuple(range(len(token_ids) - 1)), token_ids[1:], record, divisible=True)
+
+
+def run_of_tokens(example: Example, start: int, length: int) -> Example:
+    """Neighbouring tokens of a divisible example, as an example.
+
+    Args:
+        example: of a text.
+        start: first of its tokens.
+        length: number of tokens; fewer where the text ends before.
+    """
+    token_ids = example.inputs.token_ids[start : start + length]
+    rows = tuple(range(len(token_ids) - 1))
+    return replace(example, inputs=ModelInputs(token_ids), output_rows=rows, targets=token_ids[1:])
+
+
+def cut_into_runs(example: Example, length: int) -> list[Example]:
+    """Cuts a divisible example into runs of at most so many tokens that learn each of its targets once.
+
+    An example that is short enough, or not divisible, stays whole.
+    """
+    if not example.divisible or example.num_tokens <= length:
+        return [example]
+    # The last token of a run is the first of the next: it has to stand before what follows it.
+    return [run_of_tokens(example, start, length) for start in range(0, example.num_tokens - 1, length - 1)]
+
+
+def encode_preference(record: Record, processor: Processor, eos_token_ids: Sequence[int]) -> Example:
+    """Prepares a record with a rejected answer: the example of the conversation, and in it that of the other ending.
+
+    Arguments and errors are those of `encode_example`.
+
+    Raises:
+        DataError: the record has no rejected answer.
+    """
+    if record.rejected is None:
+        raise DataError(f"record {record.id!r} has no rejected answer; a preference needs one in its field `rejected`")
+    other = replace(
+        record, messages=(*record.messages[:-1], Message("assistant", record.rejected)), rejected=record.answer
+    )
+    chosen, rejected = (encode_example(ending, processor, eos_token_ids) for ending in (record, other))
+    return replace(chosen, rejected=rejected)
 
 
 def _answer_places(record: Record, index: int, prompt: list[int], turn: list[int], end_tokens: frozenset[int]) -> range:

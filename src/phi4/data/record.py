@@ -15,6 +15,8 @@ Split = Literal["train", "valid", "test"]
 SPLITS: tuple[Split, ...] = get_args(Split)
 
 FIELDS = ("id", "source", "licence", "split", "task", "messages")
+# Written where a record has it.
+REJECTED = "rejected"
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,6 +31,7 @@ class Record:
         licence: SPDX identifier or short name.
         split: what it may be used for.
         task: what it teaches, in a word.
+        rejected: text of another last answer, which is worse; None where nobody compared.
     """
 
     id: str
@@ -37,6 +40,7 @@ class Record:
     licence: str
     split: Split
     task: str
+    rejected: str | None = None
 
     def __post_init__(self) -> None:
         for name in ("id", "source", "licence", "task"):
@@ -48,6 +52,7 @@ class Record:
         if self.split not in SPLITS:
             raise DataError(f"record {self.id!r}: split is {self.split!r}; it must be one of {', '.join(SPLITS)}")
         self._check_messages()
+        self._check_rejected()
         self._check_text()
 
     def _check_messages(self) -> None:
@@ -62,10 +67,18 @@ class Record:
             if message.role == "assistant" and not all(isinstance(part, str) for part in message.parts):
                 raise DataError(f"record {self.id!r} has a medium in an answer; answers are text")
 
+    def _check_rejected(self) -> None:
+        if self.rejected is None:
+            return
+        if not isinstance(self.rejected, str):
+            raise DataError(f"record {self.id!r}: rejected must be the text of an answer, not {self.rejected!r}")
+        if self.rejected == self.answer:
+            raise DataError(f"record {self.id!r}: the rejected answer is the chosen one; leave the record out")
+
     def _check_text(self) -> None:
         parts = [part for message in self.messages for part in message.parts if isinstance(part, str)]
         try:
-            "".join([self.id, self.source, self.licence, self.task, *parts]).encode()
+            "".join([self.id, self.source, self.licence, self.task, self.rejected or "", *parts]).encode()
         except UnicodeEncodeError as error:
             raise DataError(f"record {self.id!r} holds text that is not valid Unicode: {error.reason}") from error
 
@@ -107,9 +120,12 @@ def read_record(line: bytes, path: Path, number: int) -> Record:
         raw = json.loads(line)
     except (ValueError, RecursionError) as error:
         raise DataError(f"{path}, line {number} is not valid JSON: {error}") from error
-    if not isinstance(raw, dict) or set(raw) != set(FIELDS):
+    if not isinstance(raw, dict) or set(raw) - {REJECTED} != set(FIELDS):
         found = sorted(raw) if isinstance(raw, dict) else f"a {type(raw).__name__}"
-        raise DataError(f"{path}, line {number} has the fields {found}; a record has {', '.join(FIELDS)}")
+        raise DataError(
+            f"{path}, line {number} has the fields {found}; a record has {', '.join(FIELDS)}, and {REJECTED} if it is "
+            "a preference"
+        )
     try:
         messages = messages_from_json(raw["messages"], lambda reference: load_medium(path.parent, reference))
         return Record(**{**raw, "messages": messages})
@@ -197,6 +213,7 @@ def _fields(record: Record, store: Callable[[bytes], Any]) -> dict[str, Any]:
     return {
         **{name: getattr(record, name) for name in FIELDS if name != "messages"},
         "messages": messages_to_json(record, store),
+        **({} if record.rejected is None else {REJECTED: record.rejected}),
     }
 
 

@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.compute
 
 from phi4.data.manifest import Manifest, ShardFile, SourceCount, read_manifest, shard_name, write_manifest
-from phi4.data.record import Record, Split, distinct, messages_from_json, messages_to_json, to_json
+from phi4.data.record import REJECTED, Record, Split, distinct, messages_from_json, messages_to_json, to_json
 from phi4.errors import DataError, InputError
 from phi4.files import file_digest, new_directory
 
@@ -32,6 +32,8 @@ _SCHEMA = pa.schema(
         pa.field("media", pa.list_(pa.field("item", pa.binary(), nullable=False)), nullable=False),
     ]
 )
+# Of a shard in which somebody compared answers; all others keep the columns above.
+_COMPARED_SCHEMA = _SCHEMA.append(pa.field(REJECTED, pa.string()))
 
 
 def write_shards(
@@ -174,7 +176,8 @@ def _row(record: Record) -> dict[str, Any]:
 
     messages = to_json(messages_to_json(record, store))
     provenance = {name: getattr(record, name) for name in PROVENANCE}
-    return {"id": record.id, **provenance, "messages": messages, "media": media}
+    row = {"id": record.id, **provenance, "messages": messages, "media": media}
+    return row if record.rejected is None else {**row, REJECTED: record.rejected}
 
 
 def _num_bytes(row: dict[str, Any]) -> int:
@@ -198,8 +201,9 @@ def _cut(rows: Iterable[dict[str, Any]], max_shard_bytes: int) -> Iterator[list[
 
 
 def _write_shard(path: Path, rows: list[dict[str, Any]]) -> ShardFile:
-    batch = pa.RecordBatch.from_pylist(rows, schema=_SCHEMA)
-    with pa.OSFile(str(path), "wb") as file, pa.ipc.new_file(file, _SCHEMA) as writer:
+    schema = _COMPARED_SCHEMA if any(REJECTED in row for row in rows) else _SCHEMA
+    batch = pa.RecordBatch.from_pylist(rows, schema=schema)
+    with pa.OSFile(str(path), "wb") as file, pa.ipc.new_file(file, schema) as writer:
         writer.write_batch(batch)
     return ShardFile(path.name, len(rows), path.stat().st_size, file_digest(path))
 
@@ -220,7 +224,8 @@ def _open_shard(path: Path, expected: ShardFile, verify: bool) -> pa.RecordBatch
             num_batches, shard = reader.num_record_batches, reader.get_batch(0)
     except (pa.ArrowException, OSError) as error:
         raise DataError(f"{path} cannot be read: {error}; build it again") from error
-    if num_batches != 1 or shard.schema != _SCHEMA or shard.num_rows != expected.records:
+    columns_known = shard.schema in (_SCHEMA, _COMPARED_SCHEMA)
+    if num_batches != 1 or not columns_known or shard.num_rows != expected.records:
         raise DataError(
             f"{path} holds {shard.num_rows} rows with columns {shard.schema.names}, in "
             f"{num_batches} batches; {expected.records} rows of a record's columns in one are expected"
@@ -231,6 +236,8 @@ def _open_shard(path: Path, expected: ShardFile, verify: bool) -> pa.RecordBatch
 def _read_row(shard: pa.RecordBatch, row: int, path: Path) -> Record:
     fields = {name: shard.column(name)[row].as_py() for name in ("id", *PROVENANCE)}
     media = shard.column("media")[row]
+    if REJECTED in shard.schema.names:
+        fields[REJECTED] = shard.column(REJECTED)[row].as_py()
     try:
         raw = json.loads(shard.column("messages")[row].as_py())
         messages = messages_from_json(raw, lambda number: media[number].as_py())

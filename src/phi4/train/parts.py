@@ -9,12 +9,18 @@ from torch import nn
 from phi4.checkpoint.keymap import adapter_of, modality_of
 from phi4.checkpoint.shards import tensor_bytes
 from phi4.errors import ConfigError
+from phi4.train.stage import LANGUAGE
 
 ADAPTER_SUFFIX = ".adapter"
 
 
 def belongs_to(name: str, part: str) -> bool:
-    """Whether a parameter is in a part: "vision.adapter" is a whole LoRA, anything else the beginning of a name."""
+    """Whether a parameter is in a part.
+
+    "language" is a whole decoder, "vision.adapter" a whole LoRA, anything else the beginning of a name.
+    """
+    if part == LANGUAGE:
+        return modality_of(name) == LANGUAGE
     if part.endswith(ADAPTER_SUFFIX):
         return adapter_of(name) == part.removesuffix(ADAPTER_SUFFIX)
     return name == part or name.startswith(f"{part}.")
@@ -24,8 +30,13 @@ def select_trained(model: nn.Module, parts: Sequence[str]) -> dict[str, nn.Param
     """Freezes the model but for the parts of a stage, and returns what trains, by name.
 
     Raises:
-        ConfigError: a part names nothing, or a part of the language model itself, which is always frozen.
+        ConfigError: a part names nothing, or a part of the language model itself, which trains as a whole or not at
+            all, and only where it has no modalities.
     """
+    if LANGUAGE in parts:
+        _refuse_modalities(model)
+        model.requires_grad_(True)
+        return dict(model.named_parameters())
     trained: dict[str, nn.Parameter] = {}
     for part in parts:
         found = {name: parameter for name, parameter in model.named_parameters() if belongs_to(name, part)}
@@ -42,14 +53,14 @@ def select_trained(model: nn.Module, parts: Sequence[str]) -> dict[str, nn.Param
 
 
 def list_parts(model: nn.Module) -> list[str]:
-    """The parts that a stage would name: what each modality consists of, and its adapter."""
+    """The parts that a stage would name: what each modality consists of, and its adapter; or the language model."""
     parts = set()
     for name, _ in model.named_parameters():
         if adapter := adapter_of(name):
             parts.add(f"{adapter}{ADAPTER_SUFFIX}")
         elif modality_of(name) != "language":
             parts.add(".".join(name.split(".")[:2]))
-    return sorted(parts)
+    return sorted(parts) or [LANGUAGE]
 
 
 def copy_parts(model: nn.Module, copies: Mapping[str, str]) -> set[str]:
@@ -83,6 +94,15 @@ def _name_within(name: str, part: str) -> str:
         place, leaf = name.rsplit(f".{part.removesuffix(ADAPTER_SUFFIX)}.", 1)
         return f"{place}.{leaf}"
     return name.removeprefix(part)
+
+
+def _refuse_modalities(model: nn.Module) -> None:
+    parts = list_parts(model)
+    if parts != [LANGUAGE]:
+        raise ConfigError(
+            f"the stage trains the language model, and this one has {', '.join(parts)}, which belong to its present "
+            "weights; train the bare one: `phi4 convert MODEL SPLIT --to packs` puts it into SPLIT/base"
+        )
 
 
 def _refuse_language(names: Iterable[str], verb: str) -> None:

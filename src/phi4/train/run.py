@@ -1,27 +1,30 @@
-"""One stage from files to files: a base with packs and a folder of shards go in, packs come out."""
+"""One stage from files to files: a base with packs and a folder of shards go in, packs or a language model come out."""
 
 import hashlib
 import json
 import math
 import signal
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from phi4.checkpoint.digest import base_digest
+from phi4.checkpoint.directories import write_json
 from phi4.checkpoint.layouts import open_checkpoint
 from phi4.checkpoint.packs import read_pack, save_pack
 from phi4.checkpoint.usual_dtype import stored_dtype, usual_dtype
-from phi4.checkpoint.weights import LoadedModel, load_model
-from phi4.data.batches import Batches
-from phi4.data.example import Example, encode_example
+from phi4.checkpoint.weights import LoadedModel, load_model, save_model
+from phi4.data.batches import Batches, Encode
+from phi4.data.example import Example, cut_into_runs, encode_example, encode_preference, encode_text
 from phi4.data.record import Record
 from phi4.data.shards import ShardedRecords
 from phi4.errors import CapacityError, ConfigError, DataError, InputError, TrainingError
-from phi4.files import file_digest
+from phi4.files import file_digest, new_directory
+from phi4.json_file import read_json
 from phi4.modality import Modality
 from phi4.model.multimodal import Phi4Multimodal
 from phi4.processing.processor import Processor
@@ -30,8 +33,12 @@ from phi4.train.interrupt import watch_signals
 from phi4.train.log import RunLog
 from phi4.train.objectives import build_objectives
 from phi4.train.parts import belongs_to, copy_parts, select_trained
-from phi4.train.stage import Contrastive, Stage
+from phi4.train.stage import LANGUAGE, Contrastive, Objective, Preference, Stage, Text
 from phi4.train.trainer import Trainer
+
+# The language model that a stage made, in the folder of its run; what it was trained on stands beside its weights.
+MODEL_FOLDER = "model"
+HISTORY_FILE = "training.json"
 
 
 @dataclass(frozen=True)
@@ -41,12 +48,14 @@ class RunResult:
     Attributes:
         step: updates done.
         interrupted: number of the signal that ended it early, or None.
-        packs: what was written, by modality; none if it ended early.
+        packs: what was written, by modality; none if it ended early, or trained a language model.
+        model: directory of the language model that was trained, or None.
     """
 
     step: int
     interrupted: int | None
     packs: Mapping[str, Path]
+    model: Path | None = None
 
 
 def train_stage(
@@ -62,23 +71,23 @@ def train_stage(
     modalities: Sequence[Modality] = (),
     workers: int = 0,
 ) -> RunResult:
-    """Trains one stage and writes a pack for each modality of which something trained.
+    """Trains one stage and writes a pack for each modality of which something trained, or the language model.
 
     Args:
         stage: what to do.
         base: directory of the language model.
         packs: the modalities as they are before the stage.
         data: one folder of shards for each data set that the stage names.
-        run: folder for checkpoints, logs and packs.
+        run: folder for checkpoints, logs and what was trained.
         resume: continue from the run's last checkpoint instead of refusing a folder that has one.
         device: where to compute.
-        dtype: of the model and its packs; None trains in `usual_dtype` and writes packs in the type that the base is
-            stored in.
+        dtype: of the model and of what is written; None trains in `usual_dtype` and writes in the type that the base
+            is stored in.
         modalities: those from outside, for packs that hold one.
         workers: processes that prepare examples ahead; 0 prepares each in its turn. The rows are the same.
 
     Returns:
-        How far the run came and the packs that it wrote.
+        How far the run came and what it wrote.
 
     Raises:
         ConfigError: the stage names parts, data sets or modalities that are not there.
@@ -98,7 +107,7 @@ def train_stage(
             f"{base} is quantised and has no gradients; train on the model it was made from: packs fit both"
         )
     loaded = load_model(base, dtype or usual_dtype(checkpoint, place), place, packs, modalities)
-    if not isinstance(loaded.model, Phi4Multimodal):
+    if not isinstance(loaded.model, Phi4Multimodal) and LANGUAGE not in stage.trains:
         raise ConfigError(f"{base} has no modality to train; add packs, random ones from `phi4 new-pack` to begin with")
     pack_dtype = dtype or stored_dtype(checkpoint)
     datasets = {source.dataset: ShardedRecords.open(data / source.dataset) for source in stage.sources}
@@ -118,8 +127,11 @@ def train_stage(
         trainer.check_frozen()
         if interrupted is not None or not group.is_first:
             return RunResult(trainer.step, interrupted, {})
+        entry = _describe(stage, datasets, identity)
+        if LANGUAGE in stage.trains:
+            return RunResult(trainer.step, None, {}, _write_model(loaded, run / MODEL_FOLDER, pack_dtype, entry))
         histories = {pack.modality: _history(pack.trained_on) for pack in map(read_pack, packs)}
-        written = _write_packs(loaded, changed, run, pack_dtype, histories, _describe(stage, datasets, identity))
+        written = _write_packs(loaded, changed, run, pack_dtype, histories, entry)
         return RunResult(trainer.step, None, written)
 
 
@@ -161,14 +173,10 @@ def _prepare(
 ) -> tuple[Trainer, set[str]]:
     """Builds the trainer; returns it with the names of all parameters that will differ from the packs."""
     model = loaded.model
-    assert isinstance(model, Phi4Multimodal)
     processor = Processor.load(loaded.directory, loaded.config, loaded.preprocessor)
-
-    def encode(record: Record) -> Example:
-        example = encode_example(record, processor, loaded.generation.eos_token_ids)
-        model.adapter_for(example.inputs.modalities)  # refuses modalities that have no adapter together
-        return example
-
+    encode = {
+        source.dataset: _encoder(source.objective, loaded, processor, stage.tokens_per_row) for source in stage.sources
+    }
     copied = copy_parts(model, stage.copies)
     trained = select_trained(model, stage.trains)
     training = {name: records.select("train") for name, records in datasets.items()}
@@ -188,19 +196,60 @@ def _prepare(
         workers=math.ceil(workers / max(1, own_streams)),
     )
     valid = {
-        name: _encode_all(records.select("valid").sample(stage.valid_records), encode)
+        name: _encode_all(records.select("valid").sample(stage.valid_records), encode[name], stage.tokens_per_row)
         for name, records in datasets.items()
     }
     trainer = Trainer(stage, model, trained, objectives, batches, valid, run, identity, pack_dtype, group)
     return trainer, copied | set(trained)
 
 
-def _encode_all(records: Iterable[Record], encode: Callable[[Record], Example]) -> list[Example]:
+def _encoder(objective: Objective, loaded: LoadedModel, processor: Processor, tokens_per_row: int) -> Encode:
+    """What makes examples of records for an objective."""
+    eos_token_ids = loaded.generation.eos_token_ids
+    match objective:
+        case Text():
+            if tokens_per_row > processor.max_tokens:
+                raise ConfigError(
+                    f"a row of {tokens_per_row} tokens may hold one text, and this model's context is "
+                    f"{processor.max_tokens}; lower tokens_per_row"
+                )
+            begin, end = _document_tokens(loaded)
+            return lambda record: encode_text(record, processor, begin, end)
+        case Preference():
+            encode: Encode = partial(encode_preference, processor=processor, eos_token_ids=eos_token_ids)
+        case _:
+            encode = partial(encode_example, processor=processor, eos_token_ids=eos_token_ids)
+
+    def encode_supported(record: Record) -> Example:
+        example = encode(record)
+        loaded.model.adapter_for(example.inputs.modalities)  # refuses modalities that have no adapter together
+        return example
+
+    return encode_supported
+
+
+def _document_tokens(loaded: LoadedModel) -> tuple[int, int]:
+    """The tokens that stand before and behind a text without a chat around it, `<|endoftext|>` in the release.
+
+    Raises:
+        ConfigError: config.json does not name them.
+    """
+    raw = loaded.config.raw
+    begin, end = raw.get("bos_token_id"), raw.get("eos_token_id")
+    if not isinstance(begin, int) or not isinstance(end, int):
+        raise ConfigError(
+            f"{loaded.directory}: config.json has bos_token_id {begin} and eos_token_id {end}; training on texts needs "
+            "one token each, which stand before and behind a text"
+        )
+    return begin, end
+
+
+def _encode_all(records: Iterable[Record], encode: Encode, tokens_per_row: int) -> list[Example]:
     """Encodes the records of a validation, whose mean must be over the same ones every time."""
     examples = []
     for record in records:
         try:
-            examples.append(encode(record))
+            examples += cut_into_runs(encode(record), tokens_per_row)
         except (InputError, CapacityError, DataError) as error:
             raise DataError(f"record {record.id!r} cannot be used for validation: {error}; leave it out") from error
     return examples
@@ -238,8 +287,27 @@ def _write_packs(
     return written
 
 
+def _write_model(loaded: LoadedModel, directory: Path, dtype: torch.dtype, entry: Mapping[str, Any]) -> Path:
+    """Writes a trained language model with its history; one that is there is of this very run, and whole."""
+    if directory.exists():
+        return directory
+    base_history = loaded.directory / HISTORY_FILE
+    stages = [*(_history(read_json(base_history)) if base_history.is_file() else ()), entry]
+    with new_directory(directory) as partial_directory:
+        save_model(
+            loaded.model,
+            loaded.config,
+            partial_directory,
+            companions=loaded.directory,
+            generation=loaded.generation,
+            dtype=dtype,
+        )
+        write_json(partial_directory / HISTORY_FILE, {"stages": stages})
+    return directory
+
+
 def _describe(stage: Stage, datasets: Mapping[str, ShardedRecords], identity: Mapping[str, str]) -> dict[str, Any]:
-    """What a pack says about how it came to be: the stage, its data and their licences."""
+    """What a pack or a model says about how it came to be: the stage, its data and their licences."""
     sources = {
         name: sorted({f"{s.source} ({s.licence})" for s in records.manifest.sources if s.split == "train"})
         for name, records in datasets.items()

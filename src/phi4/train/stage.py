@@ -7,6 +7,9 @@ from types import MappingProxyType
 from phi4.data.batches import Augment
 from phi4.errors import ConfigError
 
+# The part that is a whole language model.
+LANGUAGE = "language"
+
 # With a larger one, the seeds of dropout, which the trainer makes of seed, step and row, would leave 64 bits.
 MAX_SEED = 2**32 - 1
 
@@ -14,6 +17,26 @@ MAX_SEED = 2**32 - 1
 @dataclass(frozen=True)
 class Answers:
     """Cross-entropy of the assistant's tokens, end tokens included."""
+
+
+@dataclass(frozen=True)
+class Text:
+    """Cross-entropy of every token of texts, each as a document without a chat around it, end token included."""
+
+
+@dataclass(frozen=True)
+class Preference:
+    """Direct preference optimisation: the chosen answer against the rejected one (arXiv 2305.18290, equation 7).
+
+    Attributes:
+        beta: how much a deviation from the model that the stage began with costs.
+    """
+
+    beta: float = 0.1
+
+    def __post_init__(self) -> None:
+        if not self.beta > 0:
+            raise ConfigError(f"beta is {self.beta}; a preference needs one above 0, such as 0.1")
 
 
 @dataclass(frozen=True)
@@ -46,7 +69,7 @@ class Ctc:
     grounded: bool = False
 
 
-Objective = Answers | Contrastive | Ctc
+Objective = Answers | Text | Preference | Contrastive | Ctc
 
 
 @dataclass(frozen=True)
@@ -71,7 +94,7 @@ class Stage:
     Attributes:
         name: of the stage.
         trains: beginnings of parameter names, such as "vision.encoder"; "NAME.adapter" is a whole LoRA. All other
-            parameters are frozen.
+            parameters are frozen. "language", alone, is a language model without modalities.
         sources: the data.
         steps: updates of the weights.
         rows_per_step: packed rows of one update, over all processes.
@@ -117,6 +140,11 @@ class Stage:
             raise ConfigError(f"stage {self.name} needs sources with different data sets, not {datasets}")
         if not self.trains:
             raise ConfigError(f"stage {self.name} trains nothing; name parts, such as vision.projector")
+        if LANGUAGE in self.trains and len(self.trains) > 1:
+            raise ConfigError(
+                f"stage {self.name} trains {', '.join(self.trains)}; the language model trains alone, since packs "
+                "belong to the very weights that they were trained on"
+            )
         for name in ("steps", "rows_per_step", "tokens_per_row", "valid_every", "save_every"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"stage {self.name}: {name} is {getattr(self, name)}; at least 1 is needed")

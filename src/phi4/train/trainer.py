@@ -12,6 +12,7 @@ from phi4.checkpoint.training import list_checkpoints, load_training, save_train
 from phi4.data.batches import Batches, Row
 from phi4.data.example import Example
 from phi4.errors import TrainingError
+from phi4.model.decoder import Phi4Mini
 from phi4.model.multimodal import Phi4Multimodal
 from phi4.train.distributed import Group
 from phi4.train.interrupt import Interrupt
@@ -30,6 +31,7 @@ class StepResult:
     Attributes:
         losses: mean loss of each objective, by the data set that it was met in first.
         correct: share of terms that were predicted exactly, likewise.
+        figures: means of what else objectives report, by "DATASET/FIGURE".
         gradient_norm: before clipping.
         num_tokens: packed tokens, over all processes.
         num_skipped: records that could not be used since training began or was resumed, over all processes.
@@ -37,6 +39,7 @@ class StepResult:
 
     losses: Mapping[str, float]
     correct: Mapping[str, float]
+    figures: Mapping[str, float]
     gradient_norm: float
     num_tokens: int
     num_skipped: int
@@ -48,7 +51,7 @@ class Trainer:
     def __init__(
         self,
         stage: Stage,
-        model: Phi4Multimodal,
+        model: Phi4Mini | Phi4Multimodal,
         trained: Mapping[str, torch.nn.Parameter],
         objectives: Mapping[str, ObjectiveLoss],
         batches: Batches,
@@ -69,7 +72,7 @@ class Trainer:
             valid: examples of each data set that are held out for validation.
             run: the folder of checkpoints and logs.
             identity: digests of recipe, base and data, which a checkpoint must share to be continued.
-            pack_dtype: what packs are stored in; the model's weights are values of it, in whatever it computes.
+            pack_dtype: what the result is stored in; the model's weights are values of it, in whatever it computes.
             group: the processes that share the work.
         """
         self.stage, self.model, self.objectives, self.batches = stage, model, objectives, batches
@@ -85,6 +88,7 @@ class Trainer:
         self.frozen_digest = digest_frozen(model, self.trained_names)
         self.streams = range(group.rank, stage.rows_per_step, group.size)
         self.step = 0
+        self.tokens = 0
 
     def resume(self) -> None:
         """Continues from the run's last checkpoint, if it has one.
@@ -105,6 +109,8 @@ class Trainer:
         self.masters.restore(tensors)
         self.batches.restore(state["batches"])
         self.step = state["step"]
+        # Runs of earlier versions did not count.
+        self.tokens = state.get("tokens", 0)
 
     def train(self, interrupt: Interrupt, log: RunLog | None) -> None:
         """Runs until the stage's last step, or until a signal asks for an end, and leaves a checkpoint either way.
@@ -122,6 +128,7 @@ class Trainer:
             result = self._update()
             self.step += 1
             tokens += result.num_tokens
+            self.tokens += result.num_tokens
             if log is not None:
                 self._report(log, result, tokens / (time.monotonic() - began))
             if self.step % self.stage.valid_every == 0 or self.step == self.stage.steps:
@@ -143,7 +150,8 @@ class Trainer:
         state = self.batches.state()
         state["draws"] = self.group.maximum(state["draws"])
         if self.group.is_first:
-            save_training(self.run, self.step, self.masters.state(), {"identity": self.identity, "batches": state})
+            noted = {"identity": self.identity, "batches": state, "tokens": self.tokens}
+            save_training(self.run, self.step, self.masters.state(), noted)
 
     def check_frozen(self) -> None:
         """Proves that nothing changed but what the stage trains.
@@ -155,7 +163,7 @@ class Trainer:
         if after != self.frozen_digest:
             raise TrainingError(
                 f"frozen weights changed during training: digest {self.frozen_digest} before, {after} after; "
-                "no pack is written"
+                "nothing is written"
             )
 
     def _stopping(self, interrupt: Interrupt) -> bool:
@@ -164,8 +172,8 @@ class Trainer:
     def _update(self) -> StepResult:
         rows = {stream: self.batches.next_row(stream) for stream in self.streams}
         counts = self._counts(list(rows.values()))
-        totals = dict.fromkeys(counts, 0.0)
-        correct = dict.fromkeys(counts, 0)
+        # Of each objective: loss, terms that are right, and its own figures.
+        totals = {name: [0.0, 0.0, *(0.0 for _ in self.objectives[name].figures)] for name in counts}
         self.model.train()
         for stream, row in rows.items():
             # Dropout depends on the row alone, so that resuming and sharing out rows change nothing.
@@ -174,21 +182,28 @@ class Trainer:
                 loss = self.objectives[name](self.model, examples)
                 if loss.total.requires_grad:
                     (loss.total / counts[name]).backward()
-                totals[name] += float(loss.total.detach())
-                correct[name] += loss.correct
+                own = (float(loss.total.detach()), loss.correct, *loss.figures)
+                totals[name] = [total + value for total, value in zip(totals[name], own, strict=True)]
             self.masters.accumulate()
         self.group.sum(self.masters.gradients)
-        sums = self._sum([[totals[name], correct[name]] for name in counts])
-        losses = {name: total / counts[name] for name, (total, _) in zip(counts, sums, strict=True) if counts[name]}
+        means = {
+            name: [value / counts[name] for value in self._sum([totals[name]])[0]] for name in counts if counts[name]
+        }
+        losses = {name: loss for name, (loss, *_) in means.items()}
         if not all(math.isfinite(loss) for loss in losses.values()):
             raise TrainingError(self._not_finite(f"the loss is {losses}"))
         norm = self.masters.update(self.stage.learning_rate_at(self.step))
         if not math.isfinite(norm):
             raise TrainingError(self._not_finite(f"the gradient's norm is {norm}"))
-        shares = {name: hits / counts[name] for name, (_, hits) in zip(counts, sums, strict=True) if counts[name]}
+        shares = {name: share for name, (_, share, *_) in means.items()}
+        figures = {
+            f"{name}/{figure}": value
+            for name, (_, _, *values) in means.items()
+            for figure, value in zip(self.objectives[name].figures, values, strict=True)
+        }
         num_tokens = sum(row.num_tokens for row in rows.values())
         ((all_tokens, all_skipped),) = self._sum([[num_tokens, self.batches.skipped.total()]])
-        return StepResult(losses, shares, norm, int(all_tokens), int(all_skipped))
+        return StepResult(losses, shares, figures, norm, int(all_tokens), int(all_skipped))
 
     def _not_finite(self, what: str, consequence: str = "no weight was changed by it") -> str:
         saved = list_checkpoints(self.run)
@@ -221,8 +236,10 @@ class Trainer:
     def _report(self, log: RunLog, result: StepResult, tokens_per_second: float) -> None:
         scalars = {f"train/{name}/loss": loss for name, loss in result.losses.items()}
         scalars |= {f"train/{name}/accuracy": share for name, share in result.correct.items()}
+        scalars |= {f"train/{name}": value for name, value in result.figures.items()}
         scalars["learning_rate"] = self.stage.learning_rate_at(self.step - 1)
         scalars["gradient_norm"] = result.gradient_norm
+        scalars["tokens"] = self.tokens
         scalars["tokens_per_second"] = tokens_per_second
         scalars["skipped"] = result.num_skipped
         log.report(self.step, scalars)

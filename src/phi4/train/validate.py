@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import torch
 
 from phi4.data.example import Example
+from phi4.model.decoder import Phi4Mini
 from phi4.model.multimodal import Phi4Multimodal
 from phi4.train.objectives import ObjectiveLoss
 
@@ -28,7 +29,7 @@ class ValidScore:
 
 @torch.no_grad()
 def validate(
-    model: Phi4Multimodal,
+    model: Phi4Mini | Phi4Multimodal,
     objectives: Mapping[str, ObjectiveLoss],
     examples: Mapping[str, Sequence[Example]],
     tokens_per_row: int,
@@ -60,7 +61,7 @@ def cut_batches(examples: Sequence[Example], tokens_per_row: int) -> Iterator[li
     batch: list[Example] = []
     room = tokens_per_row
     for example in examples:
-        length = len(example.inputs.token_ids)
+        length = example.num_tokens
         if batch and (length > room or len(batch) == BATCH_EXAMPLES):
             yield batch
             batch, room = [], tokens_per_row

@@ -137,3 +137,9 @@ def test_words_that_are_remembered_are_datatroves_words(monkeypatch: pytest.Monk
         remembering = SpaCyTokenizer("en")
         for _ in range(2):
             assert [remembering.word_tokenize(text) for text in (*PROSE, *special)] == expected
+
+
+def test_what_edits_texts_edits_the_rejected_answer_too() -> None:
+    document = record_document(record("a", rejected="ask A@B.org"))
+    assert edit_texts(document, lambda text: text.replace("A@B.org", "x@y.org"))
+    assert document_record(document).rejected == "ask x@y.org"

@@ -6,7 +6,7 @@ from typing import Any
 
 from datatrove.data import Document, Media, MediaType
 
-from phi4.data.record import Record, messages_from_json, messages_to_json, to_json
+from phi4.data.record import REJECTED, Record, messages_from_json, messages_to_json, to_json
 from phi4.processing.messages import Message
 
 # Of a document's metadata, the conversation that its text and media were taken from. A text alone has none.
@@ -29,6 +29,8 @@ def record_document(record: Record) -> Document:
     document = Document("", record.id, media)
     set_messages(document, messages)
     document.metadata |= {name: getattr(record, name) for name in PROVENANCE if name != "collection"}
+    if record.rejected is not None:
+        document.metadata[REJECTED] = record.rejected
     return document
 
 
@@ -49,7 +51,11 @@ def edit_texts(document: Document, edit: Any) -> bool:
         if part["type"] == "text":
             part["text"] = edit(part["text"])
     set_messages(document, messages)
-    return document.text != before
+    rejected = document.metadata.get(REJECTED)
+    if rejected is None:
+        return document.text != before
+    document.metadata[REJECTED] = edit(rejected)
+    return document.text != before or document.metadata[REJECTED] != rejected
 
 
 def answer(document: Document) -> str:
@@ -89,15 +95,18 @@ def document_record(document: Document) -> Record:
     return Record(
         id=document.id,
         messages=messages,
+        rejected=metadata.get(REJECTED),
         **{name: metadata[name] for name in PROVENANCE if name != "collection"},
     )
 
 
 def content_digest(document: Document) -> str:
-    """Equal for equal texts and media."""
+    """Equal for equal texts, media and rejected answers."""
     digest = hashlib.sha256(document.text.encode(errors="surrogatepass"))
     for medium in document.media:
         digest.update(hashlib.sha256(medium.media_bytes).digest())
+    if REJECTED in document.metadata:
+        digest.update(hashlib.sha256(document.metadata[REJECTED].encode(errors="surrogatepass")).digest())
     return digest.hexdigest()
 
 

@@ -1,10 +1,11 @@
-"""Language modelling of the answers: the objective of all stages that train projectors and adapters."""
+"""Language modelling of the answers or of whole texts: the objective of most stages."""
 
 from collections.abc import Sequence
 
 import torch
 
 from phi4.data.example import Example
+from phi4.model.decoder import Phi4Mini
 from phi4.model.multimodal import Phi4Multimodal
 from phi4.train.loss import chunked_cross_entropy
 from phi4.train.objectives.layout import PackedLayout, lay_out
@@ -22,19 +23,30 @@ class AnswerLoss(ObjectiveLoss):
         """Target tokens."""
         return sum(len(example.targets) for example in examples)
 
-    def forward(self, model: Phi4Multimodal, examples: Sequence[Example]) -> Loss:
+    def forward(self, model: Phi4Mini | Phi4Multimodal, examples: Sequence[Example]) -> Loss:
         """Runs the examples as segments of one packed row."""
         layout = lay_out(model, examples)
-        step = model.step(layout.segments, layout.output_rows, recompute=self.recompute)
-        hidden = model(embed(model, layout), step)
-        targets = torch.tensor(layout.targets, device=model.device)
-        head = model.head_weight
-        assert isinstance(head, torch.Tensor), "training refuses quantised models before it begins"
-        total, correct = chunked_cross_entropy(hidden, head, targets)
+        total, correct = chunked_cross_entropy(*states_before_targets(model, layout, self.recompute))
         return Loss(total, int(correct))
 
 
-def embed(model: Phi4Multimodal, layout: PackedLayout) -> torch.Tensor:
+def states_before_targets(
+    model: Phi4Mini | Phi4Multimodal, layout: PackedLayout, recompute: bool
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Runs a packed row.
+
+    Returns:
+        Final hidden states of the rows that have a target, [rows, hidden], the head, [vocabulary, hidden], and the
+        targets, [rows].
+    """
+    step = model.step(layout.segments, layout.output_rows, recompute=recompute)
+    hidden = model(embed(model, layout), step)
+    head = model.head_weight
+    assert isinstance(head, torch.Tensor), "training refuses quantised models before it begins"
+    return hidden, head, torch.tensor(layout.targets, device=model.device)
+
+
+def embed(model: Phi4Mini | Phi4Multimodal, layout: PackedLayout) -> torch.Tensor:
     """Embeds packed tokens, the features of media in the places of their placeholders: [tokens, hidden]."""
     embeddings = model.embed(torch.tensor(layout.token_ids, device=model.device))
     if not layout.media:

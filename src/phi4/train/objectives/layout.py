@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from phi4.data.example import Example
 from phi4.inputs import Medium, Rotary
+from phi4.model.decoder import Phi4Mini
 from phi4.model.multimodal import Phi4Multimodal
 from phi4.model.step import Segment, rotary_for
 
@@ -31,6 +32,7 @@ class PackedLayout:
         output_rows: packed rows whose next token is scored.
         targets: those next tokens.
         media: where features replace placeholders.
+        examples: in the order in which their targets stand above.
     """
 
     token_ids: list[int]
@@ -38,11 +40,12 @@ class PackedLayout:
     output_rows: list[int]
     targets: list[int]
     media: list[PlacedMedium]
+    examples: list[Example]
 
 
-def lay_out(model: Phi4Multimodal, examples: Sequence[Example]) -> PackedLayout:
+def lay_out(model: Phi4Mini | Phi4Multimodal, examples: Sequence[Example]) -> PackedLayout:
     """Plans the pass. Examples share a beginning if adapter and rotary table are the same too."""
-    layout = PackedLayout([], [], [], [], [])
+    layout = PackedLayout([], [], [], [], [], [])
     groups: dict[tuple[str | None, Rotary], list[Example]] = {}
     for example in examples:
         adapter = model.adapter_for(example.inputs.modalities)
@@ -70,6 +73,7 @@ def _append(layout: PackedLayout, example: Example, segment: Segment) -> None:
     layout.targets.extend(example.targets)
     media = (PlacedMedium(medium, segment.adapter, offset + medium.start) for medium in example.inputs.media)
     layout.media.extend(media)
+    layout.examples.append(example)
 
 
 def count_shared_tokens(examples: Sequence[Example]) -> int:

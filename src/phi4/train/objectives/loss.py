@@ -2,7 +2,7 @@
 
 from abc import abstractmethod
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import torch
 from torch import nn
@@ -19,14 +19,22 @@ class Loss(NamedTuple):
     Attributes:
         total: summed over `count` terms, fp32, with a gradient.
         correct: how many of the terms are predicted exactly.
+        figures: sums over the terms of what else the objective reports, as `ObjectiveLoss.figures` names it.
     """
 
     total: torch.Tensor
     correct: int
+    figures: tuple[float, ...] = ()
 
 
 class ObjectiveLoss(nn.Module):
-    """A loss over the examples of one packed row."""
+    """A loss over the examples of one packed row.
+
+    Attributes:
+        figures: names of what is reported beside loss and accuracy, as means over the terms.
+    """
+
+    figures: ClassVar[tuple[str, ...]] = ()
 
     @abstractmethod
     def count(self, examples: Sequence[Example]) -> int:
