@@ -34,6 +34,7 @@ for needs_arguments, command in (
     (True, curation.curate),
     (True, curation.learn_quality),
     (True, training.train),
+    (True, training.rate_law),
     (True, verification.verify),
     (True, evaluate.compare),
     (False, serving.serve),

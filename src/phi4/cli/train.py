@@ -1,4 +1,4 @@
-"""The command that trains: one stage of a recipe, or a table of stages."""
+"""The commands that train: one stage of a recipe, or a table of stages; the learning rate that small runs speak for."""
 
 import os
 from pathlib import Path
@@ -86,6 +86,36 @@ def train(
         raise typer.Exit(128 + result.interrupted)
     for path in (*result.packs.values(), *([result.model] if result.model else [])):
         print(path)
+
+
+def rate_law(
+    runs: Annotated[list[Path], typer.Argument(help="Folders of finished runs of one stage.")],
+    tokens: Annotated[float, typer.Option("--tokens", min=1, help="Length of training to find a rate for: 5e12.")],
+    dataset: Annotated[
+        str | None, typer.Option("--dataset", help="Whose held-out loss counts, if there are several.")
+    ] = None,
+) -> None:
+    """Fit LR*(D) = B D^-0.32, Phi-4-Mini's law of the learning rate, to small runs, and say the rate for a long one.
+
+    The runs differ in steps and learning rate alone: for each number of steps three rates or more, the best of which
+    is neither the lowest nor the highest. Warm-up should be the same share of each.
+
+    Example:
+
+        phi4 rate-law runs/steps-*-rate-* --tokens 5e12
+    """
+    from phi4.train.rate_law import EXPONENT, RateLaw, read_run
+
+    law = RateLaw.fit(read_run(run, dataset) for run in runs)
+    table = Table("tokens", "best rate", "by the law", "loss there")
+    for best in law.best:
+        table.add_row(
+            f"{best.tokens:,.0f}", f"{best.learning_rate:.3g}", f"{law.rate(best.tokens):.3g}", f"{best.loss:.4f}"
+        )
+    Console().print(table)
+    free = "" if law.free_exponent is None else f"; fitted freely, the exponent would be {law.free_exponent:.3f}"
+    print(f"LR*(D) = {law.scale:.4g} D^{EXPONENT}{free}")
+    print(f"LR*({tokens:.4g}) = {law.rate(tokens):.3g}")
 
 
 def default_workers(device: Device) -> int:
