@@ -21,7 +21,7 @@ from phi4.data.record import Record, Split
 from phi4.data.shards import ShardedRecords, write_shards
 from phi4.engine.sampling import Sampling
 from phi4.engine.whole_pass import score
-from phi4.errors import ConfigError
+from phi4.errors import CheckpointError, ConfigError, TrainingError
 from phi4.inputs import ModelInputs
 from phi4.json_file import read_json
 from phi4.processing.messages import Message
@@ -148,6 +148,17 @@ def test_a_run_that_was_killed_and_resumed_is_one_that_never_stopped(
     assert read_metrics(run)[-2]["tokens"] == read_metrics(runs[name])[-2]["tokens"]
 
 
+def test_a_model_is_written_once_and_never_over_another(start: Path, runs: dict[str, Path], tmp_path: Path) -> None:
+    base, run = start / "split" / "base", tmp_path / "run"
+    shutil.copytree(runs["pretrain"], run)
+    assert train_stage(small("pretrain"), base, (), start / "data", run, resume=True).model == run / "model"
+    shutil.rmtree(run / "checkpoints")
+    with pytest.raises(TrainingError, match="holds a run already"):
+        train_stage(small("pretrain"), base, (), start / "data", run)
+    with pytest.raises(CheckpointError, match="exists and is not empty"):
+        train_stage(replace(small("pretrain"), steps=1), base, (), start / "data", run, resume=True)
+
+
 def test_the_command_says_where_the_model_is(start: Path, tmp_path: Path) -> None:
     (tmp_path / "recipe.py").write_text(
         "from dataclasses import replace\nfrom phi4.train.stage import Stage\nfrom recipes import language\n\n\n"
@@ -163,7 +174,7 @@ def test_a_model_with_modalities_and_texts_beyond_its_context_are_refused(start:
     with pytest.raises(ConfigError, match="--to packs"):
         train_stage(small("sft"), start / "whole", (), start / "data", tmp_path / "run")
     stage = replace(small("pretrain"), tokens_per_row=200_000)
-    with pytest.raises(ConfigError, match="this model's context is 131072"):
+    with pytest.raises(ConfigError, match="131072 at most in this model's context"):
         train_stage(stage, start / "split" / "base", (), start / "data", tmp_path / "run")
 
 

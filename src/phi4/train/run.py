@@ -94,7 +94,7 @@ def train_stage(
         DataError: shards are damaged or too many records cannot be used.
         TrainingError: the loss is not finite, a frozen weight changed, or the run is of another recipe or data set.
     """
-    if not resume and (run / "checkpoints").exists():
+    if not resume and ((run / "checkpoints").exists() or (run / MODEL_FOLDER).exists()):
         raise TrainingError(f"{run} holds a run already; continue it with --resume, or name another folder")
     run.mkdir(parents=True, exist_ok=True)
     place = own_device(device)
@@ -208,10 +208,10 @@ def _encoder(objective: Objective, loaded: LoadedModel, processor: Processor, to
     eos_token_ids = loaded.generation.eos_token_ids
     match objective:
         case Text():
-            if tokens_per_row > processor.max_tokens:
+            if not 2 <= tokens_per_row <= processor.max_tokens:
                 raise ConfigError(
-                    f"a row of {tokens_per_row} tokens may hold one text, and this model's context is "
-                    f"{processor.max_tokens}; lower tokens_per_row"
+                    f"tokens_per_row is {tokens_per_row}; a row may hold a single text, which takes 2 tokens at least, "
+                    f"and {processor.max_tokens} at most in this model's context"
                 )
             begin, end = _document_tokens(loaded)
             return lambda record: encode_text(record, processor, begin, end)
@@ -288,11 +288,14 @@ def _write_packs(
 
 
 def _write_model(loaded: LoadedModel, directory: Path, dtype: torch.dtype, entry: Mapping[str, Any]) -> Path:
-    """Writes a trained language model with its history; one that is there is of this very run, and whole."""
-    if directory.exists():
+    """Writes a trained language model with its history, unless this very run did so before.
+
+    Raises:
+        CheckpointError: another model is there.
+    """
+    stages = [*_model_history(loaded.directory), entry]
+    if _model_history(directory) == stages:
         return directory
-    base_history = loaded.directory / HISTORY_FILE
-    stages = [*(_history(read_json(base_history)) if base_history.is_file() else ()), entry]
     with new_directory(directory) as partial_directory:
         save_model(
             loaded.model,
@@ -304,6 +307,11 @@ def _write_model(loaded: LoadedModel, directory: Path, dtype: torch.dtype, entry
         )
         write_json(partial_directory / HISTORY_FILE, {"stages": stages})
     return directory
+
+
+def _model_history(directory: Path) -> list[dict[str, Any]]:
+    path = directory / HISTORY_FILE
+    return _history(read_json(path)) if path.is_file() else []
 
 
 def _describe(stage: Stage, datasets: Mapping[str, ShardedRecords], identity: Mapping[str, str]) -> dict[str, Any]:
