@@ -29,6 +29,8 @@ SETS = {
     "long": [record(f"long {number}", task=str(8 + number % 13)) for number in range(70)],
 }
 WEIGHTS = {"short": 2.0, "long": 1.0}
+# torch finds two processes too many for a machine with one core.
+two_processes = pytest.mark.filterwarnings("ignore:This DataLoader will create:UserWarning")
 
 
 def encode(item: Record) -> Example:
@@ -72,6 +74,7 @@ def test_rows_do_not_depend_on_how_many_processes_share_the_streams() -> None:
     assert furthest == together.state()["draws"]
 
 
+@two_processes
 def test_rows_are_the_same_when_other_processes_prepare_them() -> None:
     alone, ahead = batches(2), batches(2, workers=2)
     expected = [shown(alone.next_row(stream)) for _ in range(30) for stream in range(2)]
@@ -81,6 +84,7 @@ def test_rows_are_the_same_when_other_processes_prepare_them() -> None:
     assert [shown(taken_up.next_row(stream)) for _ in range(15) for stream in range(2)] == expected[30:]
 
 
+@two_processes
 def test_skips_and_damage_are_told_by_the_processes_that_meet_them() -> None:
     def fail_rarely(item: Record) -> Example:
         if item.id.startswith("long 3"):
