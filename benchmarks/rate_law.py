@@ -15,7 +15,7 @@ from benchmarks.curation_gain import stage
 from phi4.train.rate_law import RateLaw, read_run
 from phi4.train.run import MODEL_FOLDER, train_stage
 
-STEPS = (52, 104, 208, 416)
+STEPS = (52, 104, 208)
 RATES = (2e-3, 4e-3, 8e-3, 1.6e-2)
 
 
@@ -38,7 +38,7 @@ def main() -> None:
     for one in runs:
         print(f"| {one.tokens:,} | {one.learning_rate:g} | {one.loss:.3f} |")
     law = RateLaw.fit(runs)
-    print(f"\nB = {law.scale:.3g}; fitted too, the exponent would be {law.free_exponent}")
+    print(f"\nB = {law.scale:.3g}; fitted too, the exponent would be {law.free_exponent:.2f}")
     for best in law.best:
         print(f"best at {best.tokens:,.0f} tokens: {best.learning_rate:.2e}; the law says {law.rate(best.tokens):.2e}")
 
