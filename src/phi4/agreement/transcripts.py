@@ -18,10 +18,9 @@ from phi4.engine.sampling import Sampling
 from phi4.errors import CapacityError, InputError
 from phi4.processing.audio_file import load_audio
 from phi4.processing.messages import Sound, user_message
-from phi4.processing.sound_pieces import cut_where_quiet
+from phi4.processing.sound_pieces import SAMPLE_RATE_HZ, cut_where_quiet
 from phi4.score import BATCH_RECORDS, finished_answers, score_answers
 
-SAMPLE_RATE_HZ = 16_000
 # Nobody says more; a recogniser that repeats itself is stopped there.
 TOKENS_PER_S = 10
 LEAST_TOKENS = 16

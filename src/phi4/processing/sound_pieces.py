@@ -2,6 +2,8 @@
 
 import numpy as np
 
+# What sounds are resampled to before they are cut: the released models' own rate.
+SAMPLE_RATE_HZ = 16_000
 # Speech recognition was trained on clips of up to 40 s (facts sheet 5.4); a piece ends between 20 and 30 s.
 MIN_PIECE_S = 20
 MAX_PIECE_S = 30

@@ -13,7 +13,7 @@ from phi4.assistant import TRANSCRIBE_PROMPT
 from phi4.engine.request import Request
 from phi4.processing.audio_file import load_audio
 from phi4.processing.messages import user_message
-from phi4.processing.sound_pieces import cut_where_quiet
+from phi4.processing.sound_pieces import SAMPLE_RATE_HZ, cut_where_quiet
 from phi4.server.answers import AnswerPiece, usage_headers
 from phi4.server.errors import invalid_field
 from phi4.server.http_io import json_response, until_hung_up
@@ -27,7 +27,6 @@ from phi4.server.subtitles import Segment, to_srt, to_vtt
 
 # The prompt that the release was trained to translate with (facts sheet 3.2).
 TRANSLATE_PROMPT = "Translate the audio to English."
-SAMPLE_RATE_HZ = 16_000
 MAX_FIELDS = 20
 # Nobody says this much in 30 s; a model that repeats itself would fill the context.
 MAX_PIECE_TOKENS = 512

@@ -186,9 +186,9 @@ class Trainer:
                 totals[name] = [total + value for total, value in zip(totals[name], own, strict=True)]
             self.masters.accumulate()
         self.group.sum(self.masters.gradients)
-        means = {
-            name: [value / counts[name] for value in self._sum([totals[name]])[0]] for name in counts if counts[name]
-        }
+        summed = iter(self._sum([[value for own in totals.values() for value in own]])[0])
+        sums = {name: [next(summed) for _ in own] for name, own in totals.items()}
+        means = {name: [value / counts[name] for value in own] for name, own in sums.items() if counts[name]}
         losses = {name: loss for name, (loss, *_) in means.items()}
         if not all(math.isfinite(loss) for loss in losses.values()):
             raise TrainingError(self._not_finite(f"the loss is {losses}"))
