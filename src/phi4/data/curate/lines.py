@@ -92,10 +92,14 @@ def lines(path: Path, part: Part | None = None) -> Iterator[Read]:
                     yield Refused(place, "bytes that are no text", repr(head[:SAMPLE_BYTES]))
     except (EOFError, OSError, zlib.error) as error:
         place = f"@{position}" if part else str(number + 1)
-        yield Refused(place, "broken archive" if path.suffix == ".gz" else "cannot be read", str(error))
+        yield _unreadable(path, place, error)
         return
     if not number:
         yield Refused("0", "an empty file")
+
+
+def _unreadable(path: Path, place: str, error: Exception) -> Refused:
+    return Refused(place, "broken archive" if path.suffix == ".gz" else "cannot be read", str(error))
 
 
 def _skip_line(file: IO[bytes], head: bytes) -> int:
@@ -112,7 +116,7 @@ def whole_file(path: Path) -> Read:
         with open_raw(path) as file:
             content = file.read(MAX_BYTES + 1)
     except (EOFError, OSError, zlib.error) as error:
-        return Refused("1", "broken archive" if path.suffix == ".gz" else "cannot be read", str(error))
+        return _unreadable(path, "1", error)
     if not content:
         return Refused("0", "an empty file")
     if len(content) > MAX_BYTES:
