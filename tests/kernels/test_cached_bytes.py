@@ -18,7 +18,7 @@ HEADS, KV_HEADS, SLOTS = 6, 2, 512
 RUNS = [[(0, 64), (128, 192)], [(64, 80)], [(256, 400)]]
 LENGTHS = [101, 9, 140]
 # Levels that attend to bytes with queries and weights of 8 bits.
-WHOLE_NUMBERS = ("avx512_bf16", "avx512_vnni")
+WHOLE_NUMBERS = ("amx", "avx512_bf16", "avx512_vnni")
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,15 @@ FLAGS = {
     "avx512": AVX512,
     "avx512_bf16": [*AVX512, "-mavx512bf16"],
     "avx512_vnni": [*AVX512, "-mavx512vnni"],
+    # Tiles are emulated: the machine need not have them.
+    "amx": [
+        *AVX512,
+        "-mavx512vnni",
+        "-mavx512bf16",
+        "-D__AMX_INT8__",
+        "-D__AMX_BF16__",
+        f"-include{PROGRAMS / 'emulated_tiles.h'}",
+    ],
 }
 UNFUSED = ("byte_attention", "cached_bytes", "quantised")
 ALWAYS = ["plain", "avx2", "avx512"]
@@ -29,9 +38,19 @@ KERNELS = {
         "byte_attention": ["avx512_vnni"],
     },
     "elementwise": {"elementwise": ALWAYS},
-    "encoder": {name: ["avx512_bf16"] for name in ("encoder_rows", "full_attention", "projection")},
-    "linear": {"linear": [*ALWAYS, "avx512_bf16"]},
-    "quantised": {"quantised": [*ALWAYS, "avx512_vnni"]},
+    "encoder": {
+        "encoder_rows": ["avx512_bf16"],
+        "full_attention": ["avx512_bf16"],
+        "projection": ["avx512_bf16", "amx"],
+    },
+    "linear": {"linear": [*ALWAYS, "avx512_bf16"], "tile_linear": ["amx"]},
+    "quantised": {"quantised": [*ALWAYS, "avx512_vnni", "amx"]},
+    "tile_trial": {
+        "tile_trial": ["plain"],
+        "linear": ["avx512_bf16"],
+        "quantised": ["avx512_vnni", "amx"],
+        "tile_linear": ["amx"],
+    },
 }
 
 

@@ -66,6 +66,7 @@ def project(
         raise ValueError(f"no kernel adds {describe(residual)} to {tokens} x {outputs} results")
     wide_bias, results = bias.float().contiguous(), torch.empty(tokens, outputs, dtype=rows.dtype)
     NATIVE.project(
+        LEVELS[0],
         torch.get_num_threads(),
         (rows.data_ptr(), weight.data_ptr(), wide_bias.data_ptr(), _address(residual), results.data_ptr()),
         rows.stride(0),

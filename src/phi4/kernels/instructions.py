@@ -18,7 +18,7 @@ def _find() -> Any:
 # None where nothing was compiled: plain torch does the work then.
 NATIVE = _find()
 
-# The levels of instructions that this processor has, the best one first: of "avx512_bf16",
+# The levels of instructions that this processor has, the best one first: of "amx", "avx512_bf16",
 # "avx512_vnni", "avx512", "avx2", "plain".
 LEVELS: tuple[str, ...] = tuple(NATIVE.levels()) if NATIVE is not None else ()
 

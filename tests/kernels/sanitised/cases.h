@@ -50,7 +50,7 @@ template <typename T>
 using Buffer = std::vector<T, Guarded<T>>;
 using Bytes = Buffer<uint8_t>;
 
-// Whether the processor has a level's instructions.
+// Whether the processor has a level's instructions; tiles are emulated.
 inline bool can_run(const std::string& level) {
     if (level == "plain") return true;
     if (level == "avx2")
@@ -60,6 +60,7 @@ inline bool can_run(const std::string& level) {
                         __builtin_cpu_supports("fma");
     if (level == "avx512_vnni") return avx512 && __builtin_cpu_supports("avx512vnni");
     if (level == "avx512_bf16") return avx512 && __builtin_cpu_supports("avx512bf16");
+    if (level == "amx") return can_run("avx512_vnni") && can_run("avx512_bf16");
     return avx512;
 }
 

@@ -1,5 +1,5 @@
-// What the encoders are made of. It has one level, of bf16; its results are compared with plain sums by the tests in Python,
-// here they must be numbers.
+// What the encoders are made of. Its results are compared with plain sums by the tests in Python; here they must be numbers,
+// and products the same in tiles, but for their order.
 
 #include "encoder.h"
 
@@ -24,25 +24,31 @@ Buffer<float> wide(int64_t count) {
 void expect_numbers(const Bytes& results, const char* what) { expect_near(results, results, true, 0.0f, what); }
 
 int project() {
-    int checked = 0;
+    int checked = 0, number = 0;
     // Blocks of rows have 1,536.
     for (int64_t num_rows : {1, 5, 6, 13, 1537})
         for (int64_t outputs : {1, 31, 32, 65, 100})
             for (int64_t inputs : {2, 30, 32, 66})
                 for (bool gated : {false, true}) {
-                    const bool has_residual = checked % 2, has_gap = checked / 2 % 2;
+                    const bool has_residual = number % 2, has_gap = number / 2 % 2;
                     const int64_t stride = inputs + (has_gap ? 3 : 0), weight_rows = outputs * (1 + gated);
                     const Bytes rows = values(values_of_rows(num_rows, inputs, stride));
                     const Bytes weights = values(weight_rows * inputs);
                     const Buffer<float> bias = wide(weight_rows);
                     const Bytes residual = values(has_residual ? num_rows * outputs : 0);
-                    Bytes results = room_for(num_rows * outputs, true);
-                    phi4::project(
-                        {rows.data(), weights.data(), bias.data(), has_residual ? residual.data() : nullptr, results.data(),
-                         stride, num_rows, outputs, inputs, 0.5f, static_cast<Activation>(checked / 2 % 4), gated},
-                        1 + checked % 3 % 2);
-                    expect_numbers(results, "project");
-                    ++checked;
+                    Bytes results[] = {room_for(num_rows * outputs, true), room_for(num_rows * outputs, true)};
+                    phi4::Projection own{rows.data(),         weights.data(), bias.data(),
+                                         has_residual ? residual.data() : nullptr,
+                                         results[0].data(),   stride,         num_rows,
+                                         outputs,             inputs,         0.5f,
+                                         static_cast<Activation>(number / 2 % 4), gated};
+                    phi4::avx512_bf16::project(own, 1 + number % 3 % 2);
+                    expect_numbers(results[0], "project");
+                    own.results = results[1].data();
+                    phi4::amx::project(own, 1 + number % 3 % 2);
+                    expect_near(results[1], results[0], true, 0.05f, "project in tiles");
+                    checked += 2;
+                    ++number;
                 }
     return checked;
 }

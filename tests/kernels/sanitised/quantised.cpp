@@ -27,6 +27,7 @@ constexpr Level LEVELS[] = {
     {"avx2", phi4::avx2::quantise_rows, phi4::avx2::multiply_quantised},
     {"avx512", phi4::avx512::quantise_rows, phi4::avx512::multiply_quantised},
     {"avx512_vnni", phi4::avx512_vnni::quantise_rows, phi4::avx512_vnni::multiply_quantised},
+    {"amx", phi4::amx::quantise_rows, phi4::amx::multiply_quantised},
 };
 
 struct Case {
@@ -86,7 +87,7 @@ int check(const Case& of) {
 
 int main() {
     int checked = 0;
-    for (int64_t num_rows : {1, 2, 3, 5, 13, 257})
+    for (int64_t num_rows : {1, 2, 3, 5, 13, 16, 33, 257})
         for (int64_t blocks : {1, 2, 7})
             for (int64_t groups : {1, 3, 17})
                 for (bool four_bits : {false, true})

@@ -80,7 +80,15 @@ struct Downsampling {
     bool relu;
 };
 
-void project(const Projection& projection, int threads);
+// Products have two levels, the rest has one.
+#define PHI4_DECLARE(level)                                  \
+    namespace level {                                        \
+    void project(const Projection& projection, int threads); \
+    }
+PHI4_DECLARE(avx512_bf16)
+PHI4_DECLARE(amx)
+#undef PHI4_DECLARE
+
 void attend_fully(const FullAttention& attention, int threads);
 void layer_norm(const LayerNorm& norm, int threads);
 void convolve(const CausalConvolution& convolution, int threads);

@@ -2,8 +2,10 @@
 
 #include "encoder_module.h"
 
+#include <nanobind/stl/string.h>
 #include <nanobind/stl/tuple.h>
 
+#include <string>
 #include <tuple>
 
 #include "encoder.h"
@@ -23,9 +25,17 @@ T* at(Address address) {
     return reinterpret_cast<T*>(address);
 }
 
+decltype(&avx512_bf16::project) project_of([[maybe_unused]] const std::string& level) {
+#ifdef PHI4_TILES
+    if (level == "amx") return amx::project;
+#endif
+    return avx512_bf16::project;
+}
+
 void project_at(
-    int threads, std::tuple<Address, Address, Address, Address, Address> addresses,  // rows, weights, bias, residual, results
-    int64_t row_stride, std::tuple<int64_t, int64_t, int64_t> sizes,                 // rows, outputs, inputs
+    const std::string& level, int threads,
+    std::tuple<Address, Address, Address, Address, Address> addresses,                // rows, weights, bias, residual, results
+    int64_t row_stride, std::tuple<int64_t, int64_t, int64_t> sizes,                  // rows, outputs, inputs
     float scale, int activation, bool gated) {
     const auto [rows, weights, bias, residual, results] = addresses;
     const auto [num_rows, outputs, inputs] = sizes;
@@ -33,7 +43,7 @@ void project_at(
                          at<void>(results),    row_stride,              num_rows,              outputs,
                          inputs,               scale,                   static_cast<Activation>(activation), gated};
     nb::gil_scoped_release released;
-    project(own, threads);
+    project_of(level)(own, threads);
 }
 
 void attend_at(

@@ -19,6 +19,7 @@
 #include "encoder_module.h"
 #include "linear.h"
 #include "quantised.h"
+#include "tile_trial.h"
 
 namespace nb = nanobind;
 
@@ -78,6 +79,15 @@ const std::vector<Level>& levels() {
                 own.attend_halves = avx512_bf16::attend_halves;
                 own.multiply = avx512_bf16::multiply;
                 found.insert(found.begin(), own);
+#ifdef PHI4_TILES
+                if (tiles_work()) {
+                    own.name = "amx";
+                    own.multiply = amx::multiply;
+                    own.quantise_rows = amx::quantise_rows;
+                    own.multiply_quantised = amx::multiply_quantised;
+                    found.insert(found.begin(), own);
+                }
+#endif
             }
         }
 #endif

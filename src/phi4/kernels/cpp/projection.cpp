@@ -6,6 +6,7 @@
 #include "packed.h"
 
 namespace phi4 {
+namespace PHI4_LEVEL {
 namespace {
 
 constexpr int PANEL = TILE_VECTORS * LANES;
@@ -28,45 +29,38 @@ inline __m512 activate(__m512 x) {
     return _mm512_mul_ps(x, _mm512_div_ps(_mm512_mask_mov_ps(one, negative, power), _mm512_add_ps(one, power)));
 }
 
-// Some rows of one panel: 64 outputs, or where gated 32 and their gates.
-template <Activation ACTIVATION, bool GATED>
-struct Panel {
-    const Projection& own;
-    const uint16_t* packed;
-    int64_t row;
-    int64_t output;
-
-    template <int ROWS>
-    void tile() const {
-        __m512 sums[ROWS][TILE_VECTORS];
-        sum_tile<ROWS, TILE_VECTORS>(
-            static_cast<const uint16_t*>(own.rows) + row * own.row_stride, own.row_stride, packed, 2 * PANEL,
-            own.inputs / 2, sums);
-        constexpr int VECTORS = GATED ? TILE_VECTORS / 2 : TILE_VECTORS;
-        for (int v = 0; v < VECTORS; ++v) {
-            const int64_t first = output + v * LANES, count = own.outputs - first;
-            const __m512 bias = _mm512_maskz_loadu_ps(first_lanes(count), own.bias + first);
-            const __m512 gate_bias =
-                GATED ? _mm512_maskz_loadu_ps(first_lanes(count), own.bias + own.outputs + first) : bias;
-            for (int r = 0; r < ROWS; ++r) {
-                const int64_t place = (row + r) * own.outputs + first;
-                __m512 result = _mm512_add_ps(sums[r][v], bias);
-                if (GATED)
-                    result = _mm512_mul_ps(
-                        result, activate<ACTIVATION>(_mm512_add_ps(sums[r][v + VECTORS], gate_bias)));
-                else
-                    result = activate<ACTIVATION>(result);
-                if (own.residual != nullptr)
-                    result = _mm512_fmadd_ps(
-                        result, _mm512_set1_ps(own.scale),
-                        load_some(static_cast<const uint16_t*>(own.residual) + place, count));
-                else
-                    result = _mm512_mul_ps(result, _mm512_set1_ps(own.scale));
-                store_some(static_cast<uint16_t*>(own.results) + place, result, count);
-            }
+// Sums become results: `count` rows of one panel, which has 64 outputs, or where gated 32 and their gates.
+template <Activation ACTIVATION, bool GATED, int ROWS>
+inline __attribute__((always_inline)) void finish(
+    const Projection& own, const __m512 (&sums)[ROWS][TILE_VECTORS], int64_t count, int64_t row, int64_t output) {
+    constexpr int VECTORS = GATED ? TILE_VECTORS / 2 : TILE_VECTORS;
+    for (int v = 0; v < VECTORS; ++v) {
+        const int64_t first = output + v * LANES, rest = own.outputs - first;
+        const __m512 bias = _mm512_maskz_loadu_ps(first_lanes(rest), own.bias + first);
+        const __m512 gate_bias = GATED ? _mm512_maskz_loadu_ps(first_lanes(rest), own.bias + own.outputs + first) : bias;
+        for (int r = 0; r < count; ++r) {
+            const int64_t place = (row + r) * own.outputs + first;
+            __m512 result = _mm512_add_ps(sums[r][v], bias);
+            if (GATED)
+                result = _mm512_mul_ps(result, activate<ACTIVATION>(_mm512_add_ps(sums[r][v + VECTORS], gate_bias)));
+            else
+                result = activate<ACTIVATION>(result);
+            if (own.residual != nullptr)
+                result = _mm512_fmadd_ps(
+                    result, _mm512_set1_ps(own.scale),
+                    load_some(static_cast<const uint16_t*>(own.residual) + place, rest));
+            else
+                result = _mm512_mul_ps(result, _mm512_set1_ps(own.scale));
+            store_some(static_cast<uint16_t*>(own.results) + place, result, rest);
         }
     }
-};
+}
+
+#if defined(__AMX_BF16__)
+#include "tile_panel.h"
+#else
+#include "vector_panel.h"
+#endif
 
 // Packs the weights of a panel: its outputs, and where gated their gates behind them.
 void pack_panel(const Projection& own, int64_t output, uint16_t* packed) {
@@ -92,10 +86,7 @@ void project_all(const Projection& own, int threads) {
             const int64_t output = item % panels * outputs, first = item / panels * BLOCK_ROWS;
             const int64_t last = first + BLOCK_ROWS < own.num_rows ? first + BLOCK_ROWS : own.num_rows;
             pack_panel(own, output, packed);
-            for (int64_t row = first; row < last; row += TILE_ROWS)
-                with_rows(
-                    last - row < TILE_ROWS ? last - row : TILE_ROWS,
-                    Panel<ACTIVATION, GATED>{own, packed, row, output});
+            project_panel<ACTIVATION, GATED>(own, packed, first, last, output);
         }
         std::free(packed);
     }
@@ -117,4 +108,5 @@ void project(const Projection& projection, int threads) {
     }
 }
 
+}  // namespace PHI4_LEVEL
 }  // namespace phi4

@@ -23,6 +23,9 @@ namespace {
 #include "bytes.h"
 #include "rounding.h"
 #include "ending.h"
+#if defined(__AMX_INT8__)
+#include "tiles.h"
+#endif
 
 constexpr int QUADS = GROUP_INPUTS / 4;
 constexpr int CODE_BYTES = 4 * BLOCK_OUTPUTS;
@@ -30,13 +33,15 @@ constexpr int32_t MIDDLE = 128;
 // Codes are asked for this long before they are needed.
 constexpr int AHEAD_BYTES = 4096;
 // Rows that are multiplied together: their sums are in registers.
-#if defined(__AVX512VNNI__)
+#if defined(__AMX_INT8__)
+constexpr int TILE_ROWS = TILE_SIDE;
+#elif defined(__AVX512VNNI__)
 constexpr int TILE_ROWS = 6;
 #else
 constexpr int TILE_ROWS = 4;
 #endif
 // Rows that share one pass over a block's weights: whole tiles.
-constexpr int64_t BLOCK_ROWS = 252;
+constexpr int64_t BLOCK_ROWS = 256 / TILE_ROWS * TILE_ROWS;
 
 inline int32_t four_inputs(const int8_t* source) {
     int32_t four;
@@ -178,6 +183,9 @@ void multiply_some(const QuantisedProduct& product, int64_t row, int64_t last_ro
 void multiply_blocks(const QuantisedProduct& product, int64_t row, int64_t last_row, int64_t block, int64_t last_block) {
 #if defined(__AVX512VNNI__)
     if (last_row - row >= UNPACKED_FROM_ROWS) {
+#if defined(__AMX_INT8__)
+        const Tiles tiles(shapes_for(product.rows.num_rows));
+#endif
         for (; block + 2 <= last_block; block += 2) multiply_unpacked<2>(product, row, last_row, block);
         if (block < last_block) multiply_unpacked<1>(product, row, last_row, block);
         return;

@@ -54,6 +54,7 @@ PHI4_DECLARE(plain)
 PHI4_DECLARE(avx2)
 PHI4_DECLARE(avx512)
 PHI4_DECLARE(avx512_vnni)
+PHI4_DECLARE(amx)
 #undef PHI4_DECLARE
 
 }  // namespace phi4

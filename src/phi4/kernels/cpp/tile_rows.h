@@ -1,0 +1,85 @@
+// Rows of bytes times unpacked weights in the processor's tiles: 16 rows, 16 outputs and a group of inputs at a time.
+// Included behind tiles.h by unpacked.h.
+
+// A group's sums are read when so many later groups have been multiplied: tiles answer late.
+constexpr int GROUPS_AHEAD = 3;
+
+// Tiles 0 to 2 are the sums, rows and weights where all 16 rows are there; 3 and 4 the sums and the rows of the last
+// tile, which has fewer.
+inline TileShapes shapes_for(int64_t num_rows) {
+    const int rest = static_cast<int>(num_rows % TILE_ROWS);
+    TileShapes shapes;
+    shapes.set(0, TILE_SIDE, TILE_ROW_BYTES);
+    shapes.set(1, TILE_SIDE, GROUP_INPUTS);
+    shapes.set(2, QUADS, CODE_BYTES);
+    if (rest > 0) {
+        shapes.set(3, rest, TILE_ROW_BYTES);
+        shapes.set(4, rest, GROUP_INPUTS);
+    }
+    return shapes;
+}
+
+template <bool FULL>
+inline void multiply_group(const int8_t* rows, const uint8_t* weights, int32_t* sums) {
+    _tile_loadd(2, weights, CODE_BYTES);
+    if (FULL) {
+        _tile_zero(0);
+        _tile_loadd(1, rows, GROUP_INPUTS);
+        _tile_dpbssd(0, 1, 2);
+        _tile_stored(0, sums, TILE_ROW_BYTES);
+    } else {
+        _tile_zero(3);
+        _tile_loadd(4, rows, GROUP_INPUTS);
+        _tile_dpbssd(3, 4, 2);
+        _tile_stored(3, sums, TILE_ROW_BYTES);
+    }
+}
+
+// `count` rows of one block of outputs over some groups, added to `results`: [rows, BLOCKS, 16]. Where FULL, there are 16
+// rows.
+template <bool FULL, int BLOCKS>
+void add_tile(
+    const ByteRows& rows, int64_t row, int64_t count, int64_t first_group, int64_t last_group, const uint8_t* weights,
+    const Ahead<BLOCKS>* ahead, float* results) {
+    constexpr int STRIDE = BLOCKS * BLOCK_OUTPUTS;
+    constexpr int PLACES = GROUPS_AHEAD + 1;
+    alignas(64) int32_t sums[PLACES][TILE_ROWS * BLOCK_OUTPUTS];
+    Floats totals[TILE_ROWS];
+#pragma GCC unroll 16
+    for (int r = 0; r < TILE_ROWS; ++r)
+        if (FULL || r < count) totals[r] = load_floats(results + r * STRIDE);
+    const int64_t num_groups = last_group - first_group;
+    for (int64_t group = 0; group < num_groups + GROUPS_AHEAD; ++group) {
+        const int64_t at = row * rows.groups + (first_group + group) * count;
+        if (group < num_groups) {
+            if (ahead != nullptr) ahead->ask(group);
+            multiply_group<FULL>(
+                rows.values + at * GROUP_INPUTS, weights + group * GROUP_BYTES, sums[group % PLACES]);
+        }
+        if (group < GROUPS_AHEAD) continue;
+        const int32_t* done = sums[(group - GROUPS_AHEAD) % PLACES];
+        const float* scales = rows.scales + at - GROUPS_AHEAD * count;
+#pragma GCC unroll 16
+        for (int r = 0; r < TILE_ROWS; ++r)
+            if (FULL || r < count)
+                totals[r] = add_scaled(totals[r], {_mm512_load_si512(done + r * BLOCK_OUTPUTS)}, scales[r]);
+    }
+#pragma GCC unroll 16
+    for (int r = 0; r < TILE_ROWS; ++r)
+        if (FULL || r < count) store_floats(results + r * STRIDE, totals[r]);
+}
+
+template <int BLOCKS>
+void add_chunk(
+    const ByteRows& rows, int64_t row, int64_t last_row, int64_t group, int64_t last_group,
+    const uint8_t* const* weights, const Ahead<BLOCKS>& ahead, float* results) {
+    constexpr int STRIDE = BLOCKS * BLOCK_OUTPUTS;
+    Tiles::written();
+    for (int64_t first = row; row < last_row; row += TILE_ROWS, results += TILE_ROWS * STRIDE) {
+        const int64_t count = last_row - row < TILE_ROWS ? last_row - row : TILE_ROWS;
+        const auto add = count == TILE_ROWS ? add_tile<true, BLOCKS> : add_tile<false, BLOCKS>;
+        for (int b = 0; b < BLOCKS; ++b)
+            add(rows, row, count, group, last_group, weights[b], row == first && b == 0 ? &ahead : nullptr,
+                results + b * BLOCK_OUTPUTS);
+    }
+}
