@@ -38,13 +38,13 @@ def test_every_level_gives_the_bits_of_plain_torch_for_any_number_of_rows_and_th
 ) -> None:
     rows, weight, bias = 3 * numbers(70, inputs, dtype=dtype), packed(outputs, inputs), numbers(outputs)
     others = {"factors": numbers(70, outputs, dtype=dtype), "residual": numbers(71, outputs, dtype=dtype)[1:]}
-    for activation in ACTIVATIONS:
-        expected = project_in_torch(round_in_torch(rows), weight, bias, activation=activation, scale=0.3, **others)
+    for activation, own_bias in (*((activation, bias) for activation in ACTIVATIONS), (ACTIVATIONS[-1], None)):
+        expected = project_in_torch(round_in_torch(rows), weight, own_bias, activation=activation, scale=0.3, **others)
         for threads, count in ((1, 70), (2, 70), (3, 1), (2, 7)):
             torch.set_num_threads(threads)
             own = {name: other[:count] for name, other in others.items()}
             found = project_rounded(
-                round_once(rows[:count], level), weight, bias, activation=activation, scale=0.3, **own
+                round_once(rows[:count], level), weight, own_bias, activation=activation, scale=0.3, **own
             )
             assert torch.equal(found, expected[:count]), (activation, threads, count)
 

@@ -77,7 +77,7 @@ def round_once(rows: torch.Tensor, level: str | None = None) -> RoundedRows:
 def project_rounded(
     rows: RoundedRows,
     weight: PackedWeight,
-    bias: torch.Tensor,
+    bias: torch.Tensor | None = None,
     *,
     activation: Activation = "none",
     scale: float = 1.0,
@@ -90,7 +90,7 @@ def project_rounded(
     Args:
         rows: of as many groups as the weight.
         weight: [out_features, in_features].
-        bias: [out_features].
+        bias: [out_features], or None.
         activation: "gelu" is the one with tanh.
         scale: of what is added to the residual.
         factors: of the rows' type, [tokens, out_features], or None.
@@ -106,30 +106,31 @@ def project_rounded(
     tokens, groups = rows.scales.shape
     outputs, inputs = weight.shape
     others = [other for other in (factors, residual, out) if other is not None]
+    parts = others if bias is None else [bias, *others]
     fits = (
         weight.fits
         and inputs == groups * GROUP_INPUTS
-        and bias.shape == (outputs,)
+        and (bias is None or bias.shape == (outputs,))
         and all(
             other.shape == (tokens, outputs) and other.dtype == rows.dtype and other.is_contiguous() for other in others
         )
-        and all(part.device == rows.values.device for part in (weight.codes, bias, *others))
+        and all(part.device == rows.values.device for part in (weight.codes, *parts))
     )
     if not fits:
-        raise ValueError(f"no kernel projects {describe(rows.values, weight.codes, bias, *others)}")
+        raise ValueError(f"no kernel projects {describe(rows.values, weight.codes, *parts)}")
     if rows.level is None:
         found = project_in_torch(
             rows, weight, bias, activation=activation, scale=scale, factors=factors, residual=residual
         )
         return found if out is None else out.copy_(found)
-    wide_bias = bias.float().contiguous()
+    wide_bias = None if bias is None else bias.float().contiguous()
     results = torch.empty(tokens, outputs, dtype=rows.dtype) if out is None else out
     NATIVE.project_rounded(
         rows.level,
         torch.get_num_threads(),
         _addresses(rows),
         (weight.codes.data_ptr(), 0 if weight.steps is None else weight.steps.data_ptr(), weight.scales.data_ptr()),
-        (wide_bias.data_ptr(), _address(factors), _address(residual), results.data_ptr()),
+        (_address(wide_bias), _address(factors), _address(residual), results.data_ptr()),
         (tokens, weight.codes.shape[0], groups),
         scale,
         ACTIVATIONS.index(activation),
@@ -156,7 +157,7 @@ def round_in_torch(rows: torch.Tensor) -> RoundedRows:
 def project_in_torch(
     rows: RoundedRows,
     weight: PackedWeight,
-    bias: torch.Tensor,
+    bias: torch.Tensor | None,
     *,
     activation: Activation,
     scale: float,
@@ -164,7 +165,8 @@ def project_in_torch(
     residual: torch.Tensor | None,
 ) -> torch.Tensor:
     """The same as `project_rounded`, in plain torch."""
-    result = activate(multiply_numbers(rows.values, rows.scales, weight) + bias.float(), activation)
+    sums = multiply_numbers(rows.values, rows.scales, weight)
+    result = activate(sums if bias is None else sums + bias.float(), activation)
     if factors is not None:
         result = result * factors.float()
     result = result * scale

@@ -26,8 +26,7 @@ def linear(hidden: torch.Tensor, weight: torch.Tensor | QuantisedWeight) -> torc
 def add_linear(output: torch.Tensor, hidden: torch.Tensor, weight: torch.Tensor | QuantisedWeight) -> None:
     """Adds what `linear` would give to [tokens, out_features] in place, rounded once."""
     if isinstance(weight, QuantisedWeight):
-        none = weight.scales.new_zeros(weight.scales.shape)
-        project_rounded(round_once(hidden), weight.packed, none, residual=output, out=output)
+        project_rounded(round_once(hidden), weight.packed, residual=output, out=output)
     elif can_multiply(hidden, weight):
         multiply(hidden, weight, add_to=output)
     else:

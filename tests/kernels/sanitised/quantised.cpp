@@ -60,8 +60,8 @@ Bytes results_of(const Level& level, const Case& of) {
     const Bytes residual = random_values(of.num_rows * outputs, of.bf16, generator);
     Buffer<float> bias(outputs);
     for (float& value : bias) value = random_value(generator);
-    // Gates come with every activation but the first.
-    const Ending ending{bias.data(), of.ending ? factors.data() : nullptr, residual.data(), 0.5f,
+    // Gates come with every activation but the first, a bias where there is more than one block.
+    const Ending ending{of.blocks > 1 ? bias.data() : nullptr, of.ending ? factors.data() : nullptr, residual.data(), 0.5f,
                         ACTIVATIONS[of.ending % NO_ENDING]};
     level.multiply_quantised(
         {rounded, codes.data(), of.four_bits ? steps.data() : nullptr, output_scales.data(), results.data(), of.blocks,

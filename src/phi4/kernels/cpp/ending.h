@@ -32,9 +32,12 @@ inline Lanes widen_lanes(const void* source, int64_t place) {
 
 template <typename T>
 inline Lanes ended(const Ending& own, Lanes sums, int64_t place, int64_t output) {
-    Lanes bias;
-    std::memcpy(&bias, own.bias + output, sizeof bias);
-    Lanes result = activate(sums + bias, own.activation);
+    if (own.bias != nullptr) {
+        Lanes bias;
+        std::memcpy(&bias, own.bias + output, sizeof bias);
+        sums += bias;
+    }
+    Lanes result = activate(sums, own.activation);
     if (own.factors != nullptr) result *= widen_lanes<T>(own.factors, place);
     result *= own.scale;
     if (own.residual != nullptr) result += widen_lanes<T>(own.residual, place);

@@ -182,7 +182,7 @@ void project_rounded(
     const std::string& level, int threads,
     std::tuple<uintptr_t, uintptr_t, uintptr_t> quantised_rows,     // values, scales, offsets
     std::tuple<uintptr_t, uintptr_t, uintptr_t> weights,            // codes, steps or 0, scales
-    std::tuple<uintptr_t, uintptr_t, uintptr_t, uintptr_t> others,  // bias, factors or 0, residual or 0, results
+    std::tuple<uintptr_t, uintptr_t, uintptr_t, uintptr_t> others,  // bias, factors, residual, each or 0; results
     std::tuple<int64_t, int64_t, int64_t> sizes,                    // rows, blocks of outputs, groups of inputs
     float scale, int activation, bool bf16) {
     const auto [num_rows, blocks, groups] = sizes;

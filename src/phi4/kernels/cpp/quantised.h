@@ -24,7 +24,7 @@ struct ByteRows {
 
 // What follows a product in an encoder: scale * activation(product + bias) * factors + residual.
 struct Ending {
-    const float* bias;     // [16 * blocks]
+    const float* bias;     // [16 * blocks], or null
     const void* factors;   // of the results' type, [num_rows, 16 * blocks] without gaps, or null
     const void* residual;  // likewise
     float scale;
