@@ -34,8 +34,8 @@ KERNELS = {
     "attention": {
         "attention": ALWAYS,
         "cached_bytes": ALWAYS,
-        "half_attention": ["avx512_bf16"],
-        "byte_attention": ["avx512_vnni"],
+        "half_attention": ["avx512_bf16", "amx"],
+        "byte_attention": ["avx512_vnni", "amx"],
     },
     "elementwise": {"elementwise": ALWAYS},
     "encoder": {

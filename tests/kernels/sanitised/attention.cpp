@@ -17,12 +17,15 @@ struct Level {
     decltype(&phi4::plain::round_head) round_head;
 };
 
+constexpr Level BYTES_IN_VECTORS = {"avx512_vnni", phi4::avx512_vnni::attend_bytes, phi4::avx512::round_head};
 constexpr Level LEVELS[] = {
     {"plain", phi4::plain::attend, phi4::plain::round_head},
     {"avx2", phi4::avx2::attend, phi4::avx2::round_head},
     {"avx512", phi4::avx512::attend, phi4::avx512::round_head},
-    {"avx512_vnni", phi4::avx512_vnni::attend_bytes, phi4::avx512::round_head},
+    BYTES_IN_VECTORS,
     {"avx512_bf16", phi4::avx512_bf16::attend_halves, phi4::avx512::round_head},
+    {"amx", phi4::amx::attend_bytes, phi4::avx512::round_head},
+    {"amx", phi4::amx::attend_halves, phi4::avx512::round_head},
 };
 
 struct Case {
@@ -30,6 +33,7 @@ struct Case {
     int64_t gap;  // between rows of queries
     bool bf16, byte_cache;
     int threads;
+    bool cut = false;  // whether the new tokens of a conversation come in two segments
 };
 
 // New tokens, tokens before them, and where they are kept. A run may have more room than tokens.
@@ -82,7 +86,10 @@ Bytes results_of(const Level& level, const Case& of) {
     Buffer<Segment> segments;
     int64_t tokens = 0;
     for (const Conversation& one : CONVERSATIONS) {
-        segments.push_back({tokens, one.length, one.cached, one.runs.data(), static_cast<int64_t>(one.runs.size())});
+        const auto num_runs = static_cast<int64_t>(one.runs.size());
+        const int64_t first = of.cut ? one.length / 3 : 0;
+        if (first > 0) segments.push_back({tokens, first, one.cached, one.runs.data(), num_runs});
+        segments.push_back({tokens + first, one.length - first, one.cached + first, one.runs.data(), num_runs});
         tokens += one.length;
     }
     const int heads = of.kv_heads * of.queries_per_key;
@@ -107,10 +114,12 @@ Bytes results_of(const Level& level, const Case& of) {
     return outputs;
 }
 
-// The last two levels have kernels of their own for bytes and for bf16 only.
+// The last levels have kernels of their own for bytes and for bf16 only.
 bool is_for(const Level& level, const Case& of) {
-    if (level.attend == phi4::avx512_vnni::attend_bytes) return of.byte_cache;
-    return level.attend != phi4::avx512_bf16::attend_halves || (of.bf16 && !of.byte_cache);
+    if (level.attend == phi4::avx512_vnni::attend_bytes || level.attend == phi4::amx::attend_bytes) return of.byte_cache;
+    if (level.attend == phi4::avx512_bf16::attend_halves || level.attend == phi4::amx::attend_halves)
+        return of.bf16 && !of.byte_cache;
+    return true;
 }
 
 int check(const Case& of) {
@@ -121,7 +130,14 @@ int check(const Case& of) {
         if (!can_run(level.name) || !is_for(level, of)) continue;
         const std::string what = std::string(level.name) + ", heads of " + std::to_string(of.head_dim) +
                                  (of.byte_cache ? ", bytes" : "") + (of.bf16 ? ", bf16" : "");
-        expect_near(results_of(level, of), expected, of.bf16, error, what);
+        const Bytes results = results_of(level, of);
+        expect_near(results, expected, of.bf16, error, what);
+        Case cut = of;
+        cut.cut = true;
+        expect_near(results_of(level, cut), results, of.bf16, 0.0f, what + ", cut");
+        // Whole numbers have the same sums in tiles.
+        if (level.attend == phi4::amx::attend_bytes)
+            expect_near(results, results_of(BYTES_IN_VECTORS, of), of.bf16, 0.0f, what + ", beside vectors");
         ++checked;
     }
     return checked;

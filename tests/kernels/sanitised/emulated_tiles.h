@@ -1,6 +1,6 @@
 // The processor's tiles in plain C++, for processors without them: included before everything else when a source is compiled
 // for tiles. What a processor would refuse ends the program. After Intel's description of the instructions (Software
-// Developer's Manual, volume 2: LDTILECFG, TILELOADD, TDPBSSD, TDPBF16PS).
+// Developer's Manual, volume 2: LDTILECFG, TILELOADD, TDPBSSD and its kind, TDPBF16PS).
 #pragma once
 
 #include <immintrin.h>
@@ -96,14 +96,15 @@ inline Operands operands(int sums, int rows, int columns) {
     return own;
 }
 
-inline void multiply_signed_bytes(int sums, int rows, int columns) {
+template <typename Row, typename Column>
+void multiply_bytes(int sums, int rows, int columns) {
     const Operands own = operands(sums, rows, columns);
     for (int m = 0; m < own.sums.rows; ++m)
         for (int n = 0; n < own.sums.row_bytes / 4; ++n) {
             int32_t sum = value_at<int32_t>(own.sums, m, n);
             for (int k = 0; k < own.words; ++k)
                 for (int byte = 0; byte < 4; ++byte)
-                    sum += value_at<int8_t>(own.rows, m, 4 * k + byte) * value_at<int8_t>(own.columns, k, 4 * n + byte);
+                    sum += value_at<Row>(own.rows, m, 4 * k + byte) * value_at<Column>(own.columns, k, 4 * n + byte);
             set_value(own.sums, m, n, sum);
         }
 }
@@ -139,6 +140,10 @@ inline void multiply_halves(int sums, int rows, int columns) {
 #undef _tile_stored
 #define _tile_stored emulated::store
 #undef _tile_dpbssd
-#define _tile_dpbssd emulated::multiply_signed_bytes
+#define _tile_dpbssd (emulated::multiply_bytes<int8_t, int8_t>)
+#undef _tile_dpbsud
+#define _tile_dpbsud (emulated::multiply_bytes<int8_t, uint8_t>)
+#undef _tile_dpbusd
+#define _tile_dpbusd (emulated::multiply_bytes<uint8_t, int8_t>)
 #undef _tile_dpbf16ps
 #define _tile_dpbf16ps emulated::multiply_halves

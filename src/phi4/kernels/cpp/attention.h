@@ -50,9 +50,13 @@ PHI4_DECLARE(avx2)
 PHI4_DECLARE(avx512)
 #undef PHI4_DECLARE
 
-// The same over a cache of bytes, in whole numbers.
+// The same over a cache of bytes, in whole numbers; and, where there are tiles, over one of bf16.
 namespace avx512_vnni {
 void attend_bytes(const Layer& layer, const Segment* segments, int64_t num_segments, int threads);
+}
+namespace amx {
+void attend_bytes(const Layer& layer, const Segment* segments, int64_t num_segments, int threads);
+void attend_halves(const Layer& layer, const Segment* segments, int64_t num_segments, int threads);
 }
 // The same over a cache of bf16, for queries of bf16, in products of bf16.
 namespace avx512_bf16 {

@@ -30,6 +30,8 @@ struct Bytes {
     static constexpr int GROUPS = HEAD_DIM / GROUP;
     static constexpr int CHUNKS = (HEAD_DIM + CHUNK_BYTES - 1) / CHUNK_BYTES;
     static constexpr int VECTORS = 4 * CHUNKS;  // of sums of values
+    static constexpr int MOST_QUERIES = QUERIES_TOGETHER;
+    using Scope = NoScope;
 
     struct Query : Sums<VECTORS> {
         int8_t values[HEAD_DIM];
@@ -126,13 +128,16 @@ struct Bytes {
             }
             for (int v = 0; v < KEY_VECTORS; ++v) {
                 const __m512 scales = _mm512_load_ps(block.key_scales[group] + v * LANES);
-                for (int q = 0; q < QUERIES; ++q) {
-                    const __m512 part = _mm512_mul_ps(_mm512_cvtepi32_ps(sums[q][v]), scales);
-                    const __m512 before = group == 0 ? _mm512_setzero_ps() : scores[q][v];
-                    scores[q][v] = _mm512_fmadd_ps(part, _mm512_set1_ps(own[q].scales[group]), before);
-                }
+                for (int q = 0; q < QUERIES; ++q)
+                    scores[q][v] = add_group(scores[q][v], group, sums[q][v], scales, own[q].scales[group]);
             }
         }
+    }
+
+    // What the products of a group add to the scores of the groups before.
+    static inline __m512 add_group(__m512 scores, int group, __m512i sums, __m512 key_scales, float query_scale) {
+        const __m512 part = _mm512_mul_ps(_mm512_cvtepi32_ps(sums), key_scales);
+        return _mm512_fmadd_ps(part, _mm512_set1_ps(query_scale), group == 0 ? _mm512_setzero_ps() : scores);
     }
 
     static inline void round_weights(const __m512 (&wide)[KEY_VECTORS], const Block& block, Weights& weights) {
@@ -166,16 +171,23 @@ struct Bytes {
                 for (int q = 0; q < QUERIES; ++q) sums[q][v] = _mm512_dpbusd_epi32(sums[q][v], four[q], values);
             }
         }
-        for (int q = 0; q < QUERIES; ++q) {
-            const __m512 unit = _mm512_set1_ps(weights[q].unit), shrink = _mm512_set1_ps(weights[q].shrink);
-            for (int v = 0; v < VECTORS; ++v) {
-                float* total = own[q].sums + v * LANES;
-                const __m512 before = _mm512_mul_ps(_mm512_load_ps(total), shrink);
-                _mm512_store_ps(total, _mm512_fmadd_ps(_mm512_cvtepi32_ps(sums[q][v]), unit, before));
-            }
-        }
+        for (int q = 0; q < QUERIES; ++q)
+            for (int v = 0; v < VECTORS; ++v) add_weighted(own[q].sums + v * LANES, sums[q][v], weights[q]);
+    }
+
+    // Adds the weighted values of a block to a vector of sums, in their order.
+    static inline void add_weighted(float* total, __m512i sums, const Weights& weights) {
+        const __m512 before = _mm512_mul_ps(_mm512_load_ps(total), _mm512_set1_ps(weights.shrink));
+        _mm512_store_ps(total, _mm512_fmadd_ps(_mm512_cvtepi32_ps(sums), _mm512_set1_ps(weights.unit), before));
     }
 };
+
+#if defined(__AMX_INT8__)
+#include "tile_bytes.h"
+#else
+template <int HEAD_DIM>
+using Best = Bytes<HEAD_DIM>;
+#endif
 
 }  // namespace
 
@@ -183,7 +195,7 @@ void attend_bytes(const Layer& layer, const Segment* segments, int64_t num_segme
     switch (layer.head_dim) {
 #define PHI4_CASE(size)                                                                                  \
     case size:                                                                                           \
-        return (layer.bf16 ? attend_all<Bytes<size>, bf16> : attend_all<Bytes<size>, float>)(            \
+        return (layer.bf16 ? attend_all<Best<size>, bf16> : attend_all<Best<size>, float>)(            \
             layer, segments, num_segments, threads);
         PHI4_FOR_EACH_HEAD_DIM(PHI4_CASE)
 #undef PHI4_CASE

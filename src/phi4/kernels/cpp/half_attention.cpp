@@ -26,6 +26,8 @@ struct Halves {
     static constexpr int HEAD_BYTES = 2 * HEAD_DIM;
     static constexpr int CHUNKS = (HEAD_BYTES + CHUNK_BYTES - 1) / CHUNK_BYTES;
     static constexpr int VECTORS = 2 * CHUNKS;  // of sums of values
+    static constexpr int MOST_QUERIES = QUERIES_TOGETHER;
+    using Scope = NoScope;
 
     struct Query : Sums<VECTORS> {
         bf16 values[HEAD_DIM];
@@ -89,10 +91,12 @@ struct Halves {
                 for (int v = 0; v < KEY_VECTORS; ++v) sums[q][v] = add_pairs(sums[q][v], keys[v], query);
             }
         }
-        const __m512 factor = _mm512_set1_ps(LOG2_E / std::sqrt(static_cast<float>(HEAD_DIM)));
         for (int q = 0; q < QUERIES; ++q)
-            for (int v = 0; v < KEY_VECTORS; ++v) scores[q][v] = _mm512_mul_ps(sums[q][v], factor);
+            for (int v = 0; v < KEY_VECTORS; ++v) scores[q][v] = _mm512_mul_ps(sums[q][v], factor());
     }
+
+    // Of the softmax, to the base 2.
+    static inline __m512 factor() { return _mm512_set1_ps(LOG2_E / std::sqrt(static_cast<float>(HEAD_DIM))); }
 
     static inline void round_weights(const __m512 (&wide)[KEY_VECTORS], const Block&, Weights& weights) {
         for (int v = 0; v < KEY_VECTORS; ++v)
@@ -121,12 +125,19 @@ struct Halves {
     }
 };
 
+#if defined(__AMX_BF16__)
+#include "tile_halves.h"
+#else
+template <int HEAD_DIM>
+using Best = Halves<HEAD_DIM>;
+#endif
+
 }  // namespace
 
 void attend_halves(const Layer& layer, const Segment* segments, int64_t num_segments, int threads) {
     switch (layer.head_dim) {
 #define PHI4_CASE(size) \
-    case size: return attend_all<Halves<size>, bf16>(layer, segments, num_segments, threads);
+    case size: return attend_all<Best<size>, bf16>(layer, segments, num_segments, threads);
         PHI4_FOR_EACH_HEAD_DIM(PHI4_CASE)
 #undef PHI4_CASE
     }

@@ -82,6 +82,8 @@ const std::vector<Level>& levels() {
 #ifdef PHI4_TILES
                 if (tiles_work()) {
                     own.name = "amx";
+                    own.attend_bytes = amx::attend_bytes;
+                    own.attend_halves = amx::attend_halves;
                     own.multiply = amx::multiply;
                     own.quantise_rows = amx::quantise_rows;
                     own.multiply_quantised = amx::multiply_quantised;

@@ -1,5 +1,5 @@
 // Causal attention that packs a block of keys once for many queries, whatever keys and values are stored as: a Kind says
-// how they are packed and multiplied. Included into the namespace of a level with AVX-512.
+// how they are packed and multiplied, and how many queries at a time. A Scope lives while it does. Included into the namespace of a level with AVX-512.
 //
 // Blocks are counted from the beginning of a conversation, and nothing else enters a query's sums: neither the other rows
 // of a step, nor how a prompt was cut, nor the number of threads changes a bit.
@@ -14,6 +14,9 @@ constexpr int LANES = 16;
 constexpr int KEY_VECTORS = KEY_BLOCK / LANES;
 constexpr int CHUNK_BYTES = 64;  // of a head, in a register
 constexpr float LOG2_E = 1.44269504f;
+
+// Of kinds that need nothing while they multiply.
+struct NoScope {};
 
 // What one query knows after the keys so far; a Kind adds the query itself.
 template <int VECTORS>
@@ -163,6 +166,7 @@ void attend_tile(const Layer& layer, const Segment& segment, int64_t first, int6
     using Query = typename Kind::Query;
     const int group = layer.heads / layer.kv_heads;
     const int64_t num_queries = tokens * group;
+    [[maybe_unused]] const typename Kind::Scope scope;
     const Kind stored(layer, kv_head * layer.slots);
     auto* queries = static_cast<Query*>(std::aligned_alloc(64, num_queries * sizeof(Query)));
     for (int64_t n = 0; n < num_queries; ++n) {
@@ -187,6 +191,8 @@ void attend_tile(const Layer& layer, const Segment& segment, int64_t first, int6
         ask_for_next(stored.values, sizeof(*stored.values) * Kind::HEAD_DIM, slots, keys);
         int64_t n = 0;
         while (n < num_queries && queries[n].history <= start) ++n;
+        for (; n + Kind::MOST_QUERIES <= num_queries; n += Kind::MOST_QUERIES)
+            add_block<Kind, Kind::MOST_QUERIES>(queries + n, block, start, keys);
         for (; n + QUERIES_TOGETHER <= num_queries; n += QUERIES_TOGETHER)
             add_block<Kind, QUERIES_TOGETHER>(queries + n, block, start, keys);
         for (; n < num_queries; ++n) add_block<Kind, 1>(queries + n, block, start, keys);
