@@ -70,7 +70,8 @@ def main() -> None:
 
 def random_model(layers: int) -> Phi4Mini:
     """Phi-4-Mini with this many layers, and weights of 4 bits about as large as a new model's."""
-    quantisation = QuantisationConfig(SCHEMES["4bit"].linear_bits, SCHEMES["4bit"].table_bits, base_digest="")
+    scheme = SCHEMES["4bit"]
+    quantisation = QuantisationConfig(scheme.linear_bits(layers), scheme.table_bits, base_digest="")
     config = replace(load_preset("mini").config.decoder, num_hidden_layers=layers, quantisation=quantisation)
     torch.manual_seed(0)
     model = Phi4Mini(config).to(torch.bfloat16).eval()

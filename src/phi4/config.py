@@ -33,12 +33,12 @@ class QuantisationConfig:
     """How the weights of a quantised language model are stored.
 
     Attributes:
-        linear_bits: 4 or 8 for each of `ADAPTED_LINEARS`, the same in all layers.
+        linear_bits: 4 or 8 for each of `ADAPTED_LINEARS`, in every layer in turn.
         table_bits: 4 or 8, of the token embedding and the head.
         base_digest: of the language model that was quantised; packs trained on it fit.
     """
 
-    linear_bits: Mapping[str, int]
+    linear_bits: Mapping[str, tuple[int, ...]]
     table_bits: int
     base_digest: str
 

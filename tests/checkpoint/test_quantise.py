@@ -15,6 +15,7 @@ from phi4.checkpoint.layouts import open_checkpoint
 from phi4.checkpoint.quantise import SCHEMES, quantise
 from phi4.checkpoint.rounding import round_weight
 from phi4.checkpoint.weights import load_model, save_model
+from phi4.config import ADAPTED_LINEARS
 from phi4.engine.whole_pass import score
 from phi4.errors import CheckpointError, ConfigError
 from phi4.json_file import read_json
@@ -23,6 +24,7 @@ from phi4.model.quantised import QuantisedWeight
 EditTensors = Callable[[Path, Callable[[dict[str, torch.Tensor]], object]], None]
 EditJson = Callable[[Path, dict[str, Any]], None]
 
+EIGHT = {**dict.fromkeys(ADAPTED_LINEARS, 8), "embed_tokens": 8}
 CODES = "model.layers.0.mlp.down_proj.base_layer.weight.codes"
 
 
@@ -52,13 +54,30 @@ def test_linears_and_table_are_quantised_and_nothing_else(tiny_directory: Path, 
     assert before.keys() - after.keys() == packed.keys()
     assert all(torch.equal(before[name].read(), after[name].read()) for name in before.keys() & after.keys())
     for name, part in packed.items():
-        bits = 4 if scheme == "4bit" or (scheme == "mixed" and "down" not in name and "embed" not in name) else 8
+        bits = 4 if part.steps is not None else 8
         stored = before[name].read()
         expected = round_weight(stored, bits)
         assert torch.equal(part.codes, expected.codes)
         assert torch.equal(part.scales, expected.scales)
         whole = part.packed.rows(torch.arange(stored.shape[0]))
         assert (whole - stored).norm() < (0.08 if bits == 4 else 0.01) * stored.norm()
+
+
+@pytest.mark.parametrize(("scheme", "expected"), [("4bit", 0), ("8bit", 30)])
+def test_schemes_of_one_size_treat_all_linears_alike(scheme: str, expected: int) -> None:
+    bits = SCHEMES[scheme].linear_bits(30)
+    assert {name: own.count(8) for name, own in bits.items()} == dict.fromkeys(ADAPTED_LINEARS, expected)
+
+
+def test_mixed_has_8_bits_where_4_hurt_most() -> None:
+    bits = SCHEMES["mixed"].linear_bits(30)
+    eight = {name: [layer for layer, own in enumerate(of) if own == 8] for name, of in bits.items()}
+    assert eight == {
+        "self_attn.qkv_proj": [*range(30)],
+        "self_attn.o_proj": [],
+        "mlp.gate_up_proj": [0, 1, 29],
+        "mlp.down_proj": [0, 1, 2, 5, 8, 11, 14, 17, 20, 23, 26, 27, 28, 29],
+    }
 
 
 def test_codes_and_scales_keep_their_types_when_others_are_converted(quantised: Path) -> None:
@@ -198,6 +217,9 @@ def test_values_that_are_no_numbers_are_refused(
         ({"quant_method": "awq"}, "'awq'.*phi4 quantize"),
         ({"version": 2}, "version"),
         ({"bits": {}}, "bits must be 4 or 8"),
+        ({"bits": {**EIGHT, "mlp.down_proj": [8, 4, 4]}}, r"its 2 layers, not {'mlp.down_proj': \[8, 4, 4\]}"),
+        ({"bits": {**EIGHT, "mlp.down_proj": [8, 6]}}, r"'mlp.down_proj': \[8, 6\]"),
+        ({"bits": {**EIGHT, "embed_tokens": [8, 8]}}, "'embed_tokens'"),
         ({"bits": 4}, "bits"),
         ({"base_digest": "abc"}, "64 hexadecimal digits, not 'abc'"),
         ({"base_digest": None}, "base_digest"),

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 from phi4.checkpoint.json_values import num_layers, number, required, section, size
@@ -114,14 +114,16 @@ def read_decoder(raw: Mapping[str, Any]) -> DecoderConfig:
         original_max_position_embeddings=size(sizes, "original_max_position_embeddings"),
         rope_scaling=None if sizes["rope_type"] == "default" else _read_long_rope(rope),
         tie_word_embeddings=sizes.get("tie_word_embeddings", False) is True,
-        quantisation=read_quantisation(given) if QUANTISATION_KEY in given else None,
+        quantisation=None,
     )
     _check_rope(rope, decoder)
-    return decoder
+    if QUANTISATION_KEY not in given:
+        return decoder
+    return replace(decoder, quantisation=read_quantisation(given, decoder.num_hidden_layers))
 
 
-def read_quantisation(raw: Mapping[str, Any]) -> QuantisationConfig:
-    """Reads `quantization_config`, as `write_quantisation` writes it.
+def read_quantisation(raw: Mapping[str, Any], num_layers: int) -> QuantisationConfig:
+    """Reads `quantization_config`, as `write_quantisation` writes it, of a model with so many layers.
 
     Raises:
         ConfigError: another program quantised the model, or bits or digest are missing or wrong.
@@ -134,18 +136,32 @@ def read_quantisation(raw: Mapping[str, Any]) -> QuantisationConfig:
             "take the original weights and quantise them with `phi4 quantize`"
         )
     bits = section(values, "bits")
-    wrong = {name: bits.get(name) for name in (*ADAPTED_LINEARS, TABLE) if bits.get(name) not in (4, 8)}
+    linear_bits = {name: _of_layers(bits.get(name), num_layers) for name in ADAPTED_LINEARS}
+    given = {**linear_bits, TABLE: (bits.get(TABLE),)}
+    wrong = {name: bits.get(name) for name, own in given.items() if not own or any(one not in (4, 8) for one in own)}
     if wrong:
-        raise ConfigError(f"{QUANTISATION_KEY}.bits must be 4 or 8 for every linear and {TABLE}, not {wrong}")
+        raise ConfigError(
+            f"{QUANTISATION_KEY}.bits must be 4 or 8 for {TABLE} and every linear, or a list of these for its "
+            f"{num_layers} layers, not {wrong}"
+        )
     digest = required(values, "base_digest")
     if not isinstance(digest, str) or not re.fullmatch("[0-9a-f]{64}", digest):
         raise ConfigError(f"{QUANTISATION_KEY}.base_digest must be 64 hexadecimal digits, not {digest!r}")
-    return QuantisationConfig({name: bits[name] for name in ADAPTED_LINEARS}, bits[TABLE], digest)
+    return QuantisationConfig(linear_bits, bits[TABLE], digest)
+
+
+def _of_layers(bits: Any, num_layers: int) -> tuple[Any, ...]:
+    """What is said of every layer: one thing of all, or a list; nothing for a list of another length."""
+    own = tuple(bits) if isinstance(bits, list) else (bits,) * num_layers
+    return own if len(own) == num_layers else ()
 
 
 def write_quantisation(quantisation: QuantisationConfig) -> dict[str, Any]:
     """What `config.json` says of a quantised model."""
-    bits = {**quantisation.linear_bits, TABLE: quantisation.table_bits}
+    linears = {
+        name: bits[0] if len(set(bits)) == 1 else list(bits) for name, bits in quantisation.linear_bits.items()
+    }
+    bits = {**linears, TABLE: quantisation.table_bits}
     return {QUANTISATION_KEY: {**QUANTISATION_METHOD, "bits": bits, "base_digest": quantisation.base_digest}}
 
 

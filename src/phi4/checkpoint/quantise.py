@@ -1,6 +1,6 @@
 """Writes a model with weights of 4 and 8 bits: its language model's, and those of its encoders and adapters."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby, repeat
 from pathlib import Path
@@ -28,22 +28,57 @@ from phi4.model.multimodal import Phi4Multimodal
 
 # Of the linears of encoders and adapters that are quantised.
 MODALITY_BITS = 8
-_FOUR = dict.fromkeys(ADAPTED_LINEARS, 4)
+
+# Of a layer and how many there are: whether a linear has 8 bits there.
+Layers = Callable[[int, int], bool]
+
+
+def _all(layer: int, num_layers: int) -> bool:
+    return True
+
+
+def _outermost(layer: int, num_layers: int) -> bool:
+    """The first two and the last."""
+    return layer < 2 or layer == num_layers - 1
+
+
+def _ends_and_every_third(layer: int, num_layers: int) -> bool:
+    """An eighth at each end and every third between: where llama.cpp's Q4_K_M gives down_proj more bits."""
+    eighth = num_layers // 8
+    return layer < eighth or layer >= 7 * num_layers // 8 or (layer - eighth) % 3 == 2
 
 
 @dataclass(frozen=True)
 class Scheme:
-    """Bits of every linear of the decoder, and of the token embedding with the head."""
+    """How many bits the weights of a decoder get.
 
-    linear_bits: Mapping[str, int]
+    Attributes:
+        eight: the linears that have 8 bits, of `ADAPTED_LINEARS`, and in which layers; elsewhere they have 4.
+        table_bits: of the token embedding and the head.
+    """
+
+    eight: Mapping[str, Layers]
     table_bits: int
 
+    def linear_bits(self, num_layers: int) -> dict[str, tuple[int, ...]]:
+        """Bits of each linear, in every layer in turn."""
+        layers = range(num_layers)
+        return {
+            name: tuple(8 if name in self.eight and self.eight[name](layer, num_layers) else 4 for layer in layers)
+            for name in ADAPTED_LINEARS
+        }
 
+
+_MIXED = {
+    "self_attn.qkv_proj": _all,
+    "mlp.down_proj": _ends_and_every_third,
+    "mlp.gate_up_proj": _outermost,
+}
 SCHEMES: Mapping[str, Scheme] = MappingProxyType(
     {
-        "4bit": Scheme(_FOUR, 4),
-        "mixed": Scheme({**_FOUR, "mlp.down_proj": 8}, 8),
-        "8bit": Scheme(dict.fromkeys(ADAPTED_LINEARS, 8), 8),
+        "4bit": Scheme({}, 4),
+        "mixed": Scheme(_MIXED, 8),
+        "8bit": Scheme(dict.fromkeys(ADAPTED_LINEARS, _all), 8),
     }
 )
 
@@ -102,7 +137,8 @@ def quantise(
 
 def _quantised(checkpoint: Checkpoint, scheme: Scheme, encoders: bool, adapters: bool) -> ModelConfig:
     """The configuration of the result."""
-    quantisation = QuantisationConfig(scheme.linear_bits, scheme.table_bits, base_digest(checkpoint.tensors))
+    linear_bits = scheme.linear_bits(checkpoint.config.decoder.num_hidden_layers)
+    quantisation = QuantisationConfig(linear_bits, scheme.table_bits, base_digest(checkpoint.tensors))
     config, raw = checkpoint.config, dict(checkpoint.config.raw)
     if encoders:
         raw |= write_encoder_bits(raw, MODALITY_BITS)
@@ -197,4 +233,5 @@ def _bits(config: ModelConfig, name: str) -> int:
     assert quantisation is not None
     if modality_of(name) != "language":
         return MODALITY_BITS
-    return quantisation.linear_bits.get(_linear(name), quantisation.table_bits)
+    layer = _layer(name)
+    return quantisation.table_bits if layer is None else quantisation.linear_bits[_linear(name)][layer]

@@ -231,7 +231,7 @@ def quantize(
     model: Annotated[str, typer.Argument(help="Model directory, `nano` or pulled OWNER/NAME.")],
     destination: Annotated[Path, typer.Argument(help="A new or empty directory.")],
     scheme: Annotated[
-        SchemeName, typer.Option("--scheme", help="4bit; mixed: 8 bits for down_proj and the embedding; or 8bit.")
+        SchemeName, typer.Option("--scheme", help="4bit; mixed: 8 bits for what suffers most from 4; or 8bit.")
     ] = "4bit",
     encoders: Annotated[
         Literal["keep", "8bit"], typer.Option("--encoders", help="8bit: the encoders' linears get 8 bits, too.")

@@ -21,9 +21,9 @@ from phi4.model.step import AdapterRun, Outputs, Segment, Step, build_step
 NO_ADAPTERS: Mapping[str, AdapterConfig] = MappingProxyType({})
 
 
-def _bits(config: DecoderConfig, linear_name: str) -> int | None:
-    """Bits of a linear of every layer, one of `ADAPTED_LINEARS`; None if it is not quantised."""
-    return config.quantisation.linear_bits[linear_name] if config.quantisation is not None else None
+def _bits(config: DecoderConfig, linear_name: str, layer: int) -> int | None:
+    """Bits of a layer's linear, one of `ADAPTED_LINEARS`; None if it is not quantised."""
+    return config.quantisation.linear_bits[linear_name][layer] if config.quantisation is not None else None
 
 
 def _new_table(config: DecoderConfig) -> QuantisedTable | None:
@@ -56,8 +56,8 @@ class Attention(nn.Module):
         self.num_heads, self.num_kv_heads = config.num_attention_heads, config.num_key_value_heads
         num_fused_heads = self.num_heads + 2 * self.num_kv_heads
         sizes = config.hidden_size, num_fused_heads * self.head_dim, self.num_heads * self.head_dim
-        self.qkv_proj = AdaptedLinear(sizes[0], sizes[1], adapters, _bits(config, "self_attn.qkv_proj"))
-        self.o_proj = AdaptedLinear(sizes[2], sizes[0], adapters, _bits(config, "self_attn.o_proj"))
+        self.qkv_proj = AdaptedLinear(sizes[0], sizes[1], adapters, _bits(config, "self_attn.qkv_proj", layer))
+        self.o_proj = AdaptedLinear(sizes[2], sizes[0], adapters, _bits(config, "self_attn.o_proj", layer))
 
     def attend(self, hidden: torch.Tensor, step: Step) -> torch.Tensor:
         """Attends within each segment's own conversation: [tokens, hidden] -> [tokens, heads * head_dim].
@@ -101,11 +101,11 @@ class Attention(nn.Module):
 class MLP(nn.Module):
     """SwiGLU with one fused projection; the gate comes first (facts sheet 1.2)."""
 
-    def __init__(self, config: DecoderConfig, adapters: Mapping[str, AdapterConfig]) -> None:
+    def __init__(self, config: DecoderConfig, adapters: Mapping[str, AdapterConfig], layer: int) -> None:
         super().__init__()
         hidden, inner = config.hidden_size, config.intermediate_size
-        self.gate_up_proj = AdaptedLinear(hidden, 2 * inner, adapters, _bits(config, "mlp.gate_up_proj"))
-        self.down_proj = AdaptedLinear(inner, hidden, adapters, _bits(config, "mlp.down_proj"))
+        self.gate_up_proj = AdaptedLinear(hidden, 2 * inner, adapters, _bits(config, "mlp.gate_up_proj", layer))
+        self.down_proj = AdaptedLinear(inner, hidden, adapters, _bits(config, "mlp.down_proj", layer))
 
     def forward(self, hidden: torch.Tensor, runs: tuple[AdapterRun, ...]) -> torch.Tensor:
         """[tokens, hidden] -> [tokens, hidden]."""
@@ -120,7 +120,7 @@ class DecoderLayer(nn.Module):
         self.input_layernorm = RMSNorm(config.hidden_size, config.rms_norm_eps)
         self.self_attn = Attention(config, adapters, layer)
         self.post_attention_layernorm = RMSNorm(config.hidden_size, config.rms_norm_eps)
-        self.mlp = MLP(config, adapters)
+        self.mlp = MLP(config, adapters, layer)
 
     def forward(self, hidden: torch.Tensor, step: Step, outputs: Outputs | None = None) -> torch.Tensor:
         """[tokens, hidden] -> [tokens, hidden], or only the rows of `outputs`, [rows, hidden].
