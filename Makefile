@@ -28,7 +28,7 @@ test: .venv/dev-installed
 	$(BIN)/mypy
 	$(BIN)/pytest -n 2 -m "not slow"
 
-test-slow: .venv/dev-installed
+test-slow: .venv/slow-installed
 	$(BIN)/pytest -m slow
 
 format: .venv/dev-installed
@@ -50,6 +50,10 @@ clean:
 .venv/dev-installed: .venv/bin/pip pyproject.toml constraints.txt $(KERNELS)
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev,nano]'
 	@touch $@ .venv/runtime-installed
+
+.venv/slow-installed: .venv/dev-installed
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev,nano,ray]'
+	@touch $@
 
 # Each run's pack is the next one's beginning. A stage that was interrupted goes on from its last checkpoint.
 nano: $(NANO)/results.json

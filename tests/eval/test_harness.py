@@ -15,7 +15,6 @@ from phi4.eval.results import Results
 from phi4.eval.run import Settings, evaluate
 from server.process import Process
 
-pytest.importorskip("lm_eval", reason="needs pip install 'phi4[eval]'")
 pytestmark = [
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),
     pytest.mark.filterwarnings("ignore::ResourceWarning"),

@@ -77,7 +77,6 @@ def test_slurm_wants_to_know_where_and_how_long(folder: Path, monkeypatch: pytes
 
 @pytest.mark.slow
 def test_ray_gives_the_same_bytes(folder: Path) -> None:
-    pytest.importorskip("ray")
     # A process of its own: here warnings are errors, and one in the thread that submits tasks makes datatrove wait for
     # ever.
     command = "-m phi4 curate recipe.py:check --in raw --out ray --workers 2 --executor ray"
