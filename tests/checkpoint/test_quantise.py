@@ -245,14 +245,14 @@ def test_codes_of_another_type_or_shape_are_refused(broken: Path, edit_tensors: 
 
 
 def test_steps_that_lead_out_of_a_byte_are_refused(broken: Path, edit_tensors: EditTensors) -> None:
-    steps = "model.layers.0.mlp.gate_up_proj.base_layer.weight.steps"
+    steps = "model.layers.0.self_attn.o_proj.base_layer.weight.steps"
     weights = broken / "model.safetensors"
 
     def damage(tensors: dict[str, torch.Tensor]) -> None:
         tensors[steps][-1, -1, :, 3] = torch.tensor([17, 1])
 
     edit_tensors(weights, damage)
-    with pytest.raises(CheckpointError, match=r"broken/model.safetensors: .*gate_up_proj.*steps is damaged.* 256"):
+    with pytest.raises(CheckpointError, match=r"broken/model.safetensors: .*o_proj.*steps is damaged.* 256"):
         load_model(broken)
 
 
