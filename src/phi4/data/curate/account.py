@@ -24,7 +24,7 @@ class StepAccount:
         name: of the step.
         documents_in: how many came.
         documents_out: how many went on.
-        bytes_in: text and media of those that came.
+        bytes_in: text and media of those that came; of what no reader could make a document of, nothing.
         bytes_out: of those that went on.
         changed: how many went on with another text.
         reasons: how many were left out, by reason.
@@ -79,6 +79,12 @@ class Account:
         """
         self.steps = [StepAccount(name) for name in names]
         self._removed = removed
+
+    def receive(self, step: int, num_bytes: int) -> None:
+        """A document comes, with so many bytes; it is kept or removed next."""
+        account = self.steps[step]
+        account.documents_in += 1
+        account.bytes_in += num_bytes
 
     def keep(self, step: int, num_bytes: int, changed: bool = False) -> None:
         """A document goes on, with so many bytes."""

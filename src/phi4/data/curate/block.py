@@ -94,10 +94,12 @@ def read_files(
                 read = next(reading, None)
             if read is None:
                 break
-            step.documents_in += 1
             if isinstance(read, Refused):
+                account.receive(0, 0)
                 account.remove(0, f"{path}#{read.place}", read.reason, read.sample)
                 continue
+            size = num_bytes(read)
+            account.receive(0, size)
             read.id = f"{path}#{read.id}"
             if "encoding" in read.metadata:
                 step.notes[f"read as {read.metadata.pop('encoding')}"] += 1
@@ -111,8 +113,6 @@ def read_files(
             if reason := _unusable(read):
                 account.remove(0, read.id, reason, read.text)
                 continue
-            size = num_bytes(read)
-            step.bytes_in += size
             account.keep(0, size)
             yield read
 
@@ -120,11 +120,9 @@ def read_files(
 def read_rest(folder: Path, task: int, account: Account) -> Iterator[Document]:
     """Reads what a phase left, without the duplicates that were found in it."""
     places = removed_places(folder, task)
-    step = account.steps[0]
     for place, document in enumerate(stored(folder / "documents" / store_name(task))):
         size = num_bytes(document)
-        step.documents_in += 1
-        step.bytes_in += size
+        account.receive(0, size)
         if place in places:
             account.remove(0, document.id, "another one is kept", document.text)
         else:
@@ -141,15 +139,13 @@ def pass_steps(documents: Iterator[Document], steps: tuple[DocumentStep, ...], a
 
 def _passing(documents: Iterator[Document], step: DocumentStep, number: int, account: Account) -> Iterator[Document]:
     """Yields the documents that a step keeps, in their order."""
-    entry = account.steps[number]
     for batch in _batches(documents, step.size if isinstance(step, BatchFilter) else 1):
         sizes = [num_bytes(document) for document in batch]
         texts = [document.text for document in batch]
-        entry.documents_in += len(batch)
-        entry.bytes_in += sum(sizes)
-        with entry.timed():
+        with account.steps[number].timed():
             reasons = _reasons(step, batch)
         for document, size, before, reason in zip(batch, sizes, texts, reasons, strict=True):
+            account.receive(number, size)
             if reason is None and not document.text.strip() and not document.media:
                 reason = "nothing is left"
             if isinstance(reason, Reason):

@@ -202,12 +202,10 @@ def _choose(curation: Curation, documents: Iterator[Document]) -> tuple[tuple[Ta
 def _records(documents: Iterator[Document], chosen: dict[str, np.ndarray], account: Account) -> Iterator[Record]:
     """The chosen documents as records."""
     places = dict.fromkeys(chosen, 0)
-    step = account.steps[0]
     for document in documents:
         name = document.metadata["collection"]
         size = num_bytes(document)
-        step.documents_in += 1
-        step.bytes_in += size
+        account.receive(0, size)
         place, places[name] = places[name], places[name] + 1
         if not chosen[name][place]:
             account.remove(0, document.id, f"beyond what is taken of {name}", document.text)
