@@ -223,6 +223,21 @@ def test_the_parts_of_a_file_hold_its_documents_once_each(
     assert bool(parts) == (part_bytes < 2**20 and reader != PlainText())
 
 
+def test_a_file_that_may_not_be_read_is_refused_however_long_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    path = tmp_path / "a.jsonl"
+    path.write_text("{}\n{}\n")
+    monkeypatch.setattr("phi4.data.curate.lines.PART_BYTES", 1)
+    monkeypatch.setattr(Path, "open", refuse)
+    for reader in (JsonLines(), PlainText(), PlainText("paragraph"), Records()):
+        assert reader.parts(path) == ()
+        assert read(reader, path) == [("1", "<cannot be read>")]
+
+
 def test_the_place_of_a_document_in_a_part_is_the_byte_that_it_begins_at(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

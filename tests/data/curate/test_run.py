@@ -1,12 +1,18 @@
 """A curation accounts for every document, gives the same bytes however it is run, and can be interrupted."""
 
+import gzip
 import json
+from collections import Counter
 from pathlib import Path
 
 import pytest
 
 from data.curate.recipes import HEAD, PROSE, removed, run, write_json_lines
+from data.samples import media_record
 from phi4.data.curate import block
+from phi4.data.curate.curation import Collection
+from phi4.data.curate.readers import JsonLines
+from phi4.data.record import write_records
 from phi4.data.shards import ShardedRecords
 from phi4.errors import ConfigError, DataError
 
@@ -129,9 +135,74 @@ def test_where_nothing_is_left_the_report_says_why(folder: Path) -> None:
     assert "| read | no licence | 4 | 100.00 % |" in (folder / "out/report.md").read_text()
 
 
+def test_bad_input_of_every_kind_is_counted_and_the_rest_kept(folder: Path) -> None:
+    raw, german = folder / "raw", "Die Brücke über den Fluß führt zum Schloß der Königin, wo die Vögel Lieder hören."
+    lines = b"".join(json.dumps({"text": f"{number}", "licence": "MIT"}).encode() + b"\n" for number in range(9000))
+    (raw / "cut.jsonl.gz").write_bytes(gzip.compress(lines)[:-100])
+    (raw / "latin.jsonl").write_bytes(f'{{"licence": "MIT", "text": "{german}"}}\n'.encode("latin-1"))
+    (raw / "none.jsonl").touch()
+    (raw / "broken.parquet").write_bytes(b"PAR1")
+    write_records(raw / "records/a.jsonl", [media_record(1), media_record(2)])
+    medium = next((raw / "records/media").rglob("*.png"))
+    (raw / "records/empty.png").touch()
+    path = raw / "records/a.jsonl"
+    path.write_text(path.read_text().replace(medium.relative_to(path.parent).as_posix(), "empty.png"))
+    result = run(
+        folder,
+        """Curation((Collection("text", "*.jsonl*", JsonLines()), Collection("rows", "*.parquet", Parquet()),
+        Collection("records", "records/*.jsonl", Records())), ())""",
+    )
+    assert Counter(reason for _, _, reason in removed(result)) == {
+        "no licence": 7,
+        "broken archive": 1,
+        "an empty file": 1,
+        "broken Parquet file": 1,
+        "a medium of zero bytes": 1,
+    }
+    report, kept = result.report.read_text(), len(ShardedRecords.open(result.shards))
+    assert kept > 5
+    assert f"| read | {kept + 11:,} | {kept:,} | 11 |" in report
+    assert "| read | broken archive | 1 |" in report
+    assert "| read | read as " in report
+
+
 def test_a_collection_without_files_is_refused(folder: Path) -> None:
     with pytest.raises(DataError, match="has no files"):
         run(folder, 'Curation((Collection("prose", "*.parquet", Parquet()),), ())')
+
+
+@pytest.mark.parametrize("pattern", ["", "/raw/*.jsonl", "../raw/*.jsonl"])
+def test_files_are_named_below_the_raw_folder(pattern: str) -> None:
+    with pytest.raises(ConfigError, match="by a pattern below the raw folder"):
+        Collection("prose", pattern, JsonLines())
+
+
+def test_the_output_does_not_become_input(folder: Path) -> None:
+    with pytest.raises(ConfigError, match="lies in the folder of the raw files"):
+        run(folder, EVERYTHING, out="raw/out")
+    assert not (folder / "raw/out").exists()
+
+
+def test_a_step_that_fails_names_its_document_and_the_run_can_go_on(folder: Path) -> None:
+    """What failed is a reader of another field; the file that it lacks is not one that a curation is made of."""
+    body = 'Filter("of its own", lambda document: None if (Path.cwd() / "there").exists() else document.nothing)'
+    (folder / "recipe.py").write_text(
+        f"from pathlib import Path\n{HEAD}    return {EVERYTHING.replace('text.repair()', body)}\n"
+    )
+    with pytest.raises(DataError, match=r"'of its own' failed on prose/0\.jsonl#1: AttributeError: .*'nothing'"):
+        run(folder, "")
+    (folder / "there").touch()
+    assert len(ShardedRecords.open(run(folder, "").shards)) == 7
+
+
+def test_what_no_file_can_hold_is_left_out(folder: Path) -> None:
+    bad = ({"text": "\ud800"}, {"text": PROSE[0], "source": "\ud800"}, {"text": PROSE[1], "licence": "\udfff"})
+    (folder / "raw/bad.jsonl").write_text("".join(json.dumps(row) + "\n" for row in bad))
+    result = run(folder, EVERYTHING.replace("*.jsonl", "[0b]*.jsonl"))
+    reason = "text that is no valid Unicode"
+    assert [(name, why) for name, step, why in removed(result) if step == "read"] == [
+        (f"prose/bad.jsonl#{line}", reason) for line in (1, 2, 3)
+    ]
 
 
 def test_a_document_stands_in_one_collection(folder: Path) -> None:

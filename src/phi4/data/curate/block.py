@@ -16,6 +16,8 @@ from phi4.data.curate.plan import CurationPlan, RawFile, phases
 from phi4.data.curate.read import Refused
 from phi4.data.curate.store import BATCH_BYTES, store_name, stored, written
 from phi4.data.curate.words import remember_words
+from phi4.data.record import to_json
+from phi4.errors import DataError, Phi4Error
 
 READ = "read"
 NO_LICENCE = "no licence"
@@ -159,15 +161,21 @@ def _passing(documents: Iterator[Document], step: DocumentStep, number: int, acc
 
 
 def _reasons(step: DocumentStep, batch: list[Document]) -> Sequence[str | Reason | None]:
-    match step:
-        case BatchFilter():
-            return step.reasons(batch)
-        case Filter():
-            return [step.reason(document) for document in batch]
-        case Edit():
-            for document in batch:
-                edit_texts(document, step.text)
-            return [None] * len(batch)
+    try:
+        match step:
+            case BatchFilter():
+                return step.reasons(batch)
+            case Filter():
+                return [step.reason(document) for document in batch]
+            case Edit():
+                for document in batch:
+                    edit_texts(document, step.text)
+                return [None] * len(batch)
+    except Phi4Error:
+        raise
+    except Exception as error:  # whatever a step of a recipe's own may raise
+        named = batch[0].id if len(batch) == 1 else f"{batch[0].id} to {batch[-1].id}"
+        raise DataError(f"the step {step.name!r} failed on {named}: {type(error).__name__}: {error}") from error
 
 
 def _batches(documents: Iterable[Document], max_documents: int) -> Iterator[list[Document]]:
@@ -190,7 +198,7 @@ def _unusable(document: Document) -> str | None:
     if not document.text.strip() and not document.media:
         return "no text"
     try:
-        document.text.encode()
+        (document.text + to_json(document.metadata)).encode()
     except UnicodeEncodeError:
         return "text that is no valid Unicode"
     return None

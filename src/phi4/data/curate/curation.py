@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePath
 
 from datatrove.data import Document
 
@@ -33,6 +33,14 @@ class Collection:
     licence: str = ""
     split: Split = "train"
     task: str = "text"
+
+    def __post_init__(self) -> None:
+        parts = PurePath(self.files).parts
+        if not parts or ".." in parts or PurePath(self.files).is_absolute():
+            raise ConfigError(
+                f"the files of the collection {self.name!r} are {self.files!r}; name them by a pattern below the raw "
+                'folder, such as "web/*.jsonl.gz"'
+            )
 
 
 @dataclass(frozen=True)

@@ -44,11 +44,15 @@ def _parts(path: Path, next_end: Callable[[IO[bytes]], int]) -> Sequence[Part]:
     if path.suffix == ".gz" or size <= PART_BYTES:
         return ()
     ends = [0]
-    with path.open("rb") as file:
-        while ends[-1] + PART_BYTES < size:
-            # One back: where a line ends exactly there, so does the part.
-            file.seek(ends[-1] + PART_BYTES - 1)
-            ends.append(next_end(file))
+    try:
+        with path.open("rb") as file:
+            while ends[-1] + PART_BYTES < size:
+                # One back: where a line ends exactly there, so does the part.
+                file.seek(ends[-1] + PART_BYTES - 1)
+                ends.append(next_end(file))
+    except OSError:
+        # Whoever reads the file as a whole says so.
+        return ()
     return [Part(start, end) for start, end in pairwise([*ends, size]) if start < end]
 
 

@@ -5,7 +5,7 @@ import json
 import shutil
 from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from time import perf_counter
 
@@ -74,17 +74,17 @@ def curate(
         tell: hears what is being done.
 
     Raises:
-        ConfigError: the recipe cannot be loaded, or another curation was begun in `out`.
-        DataError: raw files are missing, or nothing is left.
+        ConfigError: the recipe cannot be loaded, `out` lies in `raw`, or another curation was begun in it.
+        DataError: raw files are missing, a step failed, or nothing is left.
     """
     path, _, name = reference.partition(":")
-    out = out.resolve()
+    out, raw = out.resolve(), raw.resolve()
+    if out.is_relative_to(raw):
+        raise ConfigError(f"{out} lies in the folder of the raw files, {raw}, whose files are read; name one outside")
     work = out / WORK_FOLDER
-    plan = CurationPlan(f"{Path(path).resolve()}:{name}", str(Path.cwd()), str(raw.resolve()), str(work), ())
+    plan = CurationPlan(f"{Path(path).resolve()}:{name}", str(Path.cwd()), str(raw), str(work), ())
     curation = plan.load()
-    plan = CurationPlan(
-        plan.reference, plan.folder, plan.raw, plan.work, find_files(curation.collections, raw.resolve())
-    )
+    plan = replace(plan, files=find_files(curation.collections, raw))
     result = Curated(out / name, out / "report.md")
     _begin(plan, curation, out, version)
     if result.report.is_file() and not work.exists():
