@@ -70,6 +70,18 @@ def test_a_filter_says_what_is_wrong_and_keeps_what_is_right(step: media.Filter,
     assert step.reason(good) is None
 
 
+@pytest.mark.parametrize("step", [media.picture_size(), media.decodable()])
+def test_a_filter_of_pictures_leaves_out_what_it_cannot_decode(step: media.Filter) -> None:
+    assert step.reason(document("no", images=(scene(0)[:200],))) == "a picture that cannot be decoded"
+    assert step.reason(document("no", images=(b"",))) == "a picture of zero bytes"
+
+
+@pytest.mark.parametrize("step", [media.duration(), media.silence(), media.clipping(), media.speaking_rate()])
+def test_a_filter_of_sounds_leaves_out_what_it_cannot_decode(step: media.Filter) -> None:
+    assert step.reason(document("no", audios=(sound(noise(1))[:30],))) == "a sound that cannot be decoded"
+    assert step.reason(document("no", audios=(b"",))) == "a sound of zero bytes"
+
+
 def test_a_narrow_picture_is_told_by_its_sides() -> None:
     file = io.BytesIO()
     PIL.Image.new("RGB", (500, 100)).save(file, "PNG")

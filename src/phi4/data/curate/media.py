@@ -1,6 +1,10 @@
-"""Filters for pictures with captions and sounds with transcripts. Documents without such media are let through."""
+"""Filters for pictures with captions and sounds with transcripts. Documents without such media are let through.
+
+What cannot be decoded is left out by the first of them that has to, with the reason that `decodable` gives.
+"""
 
 import io
+from collections.abc import Callable
 from functools import lru_cache
 
 import numpy as np
@@ -26,15 +30,13 @@ def decodable() -> Filter:
     """Leaves out documents with a picture or sound that the processor could not read, empty files among them."""
 
     def reason(document: Document) -> str | None:
-        for kind, contents, decode in (("picture", pictures(document), _picture), ("sound", sounds(document), _sound)):
-            for content in contents:
-                try:
-                    decode(content)
-                except (InputError, CapacityError):
-                    return UNDECODABLE[kind] if content else f"a {kind} of zero bytes"
+        for content in pictures(document):
+            _picture(content)
+        for content in sounds(document):
+            _sound(content)
         return None
 
-    return Filter("decodable media", reason)
+    return _media_filter("decodable media", reason)
 
 
 def picture_size(min_side_px: int = 64, max_aspect: float = 4.0) -> Filter:
@@ -54,7 +56,7 @@ def picture_size(min_side_px: int = 64, max_aspect: float = 4.0) -> Filter:
                 return "a picture that is too narrow"
         return None
 
-    return Filter("picture size", reason)
+    return _media_filter("picture size", reason)
 
 
 def answer_length(min_words: int = 3, max_words: int = 200) -> Filter:
@@ -81,7 +83,7 @@ def duration(min_s: float = 0.5, max_s: float = 40.0) -> Filter:
                 return "a sound that is too long"
         return None
 
-    return Filter("duration", reason)
+    return _media_filter("duration", reason)
 
 
 def silence(max_share: float = 0.6, below_db: float = -50.0) -> Filter:
@@ -98,7 +100,7 @@ def silence(max_share: float = 0.6, below_db: float = -50.0) -> Filter:
                 return "a sound that is mostly silent"
         return None
 
-    return Filter("silence", reason)
+    return _media_filter("silence", reason)
 
 
 def clipping(max_share: float = 0.001) -> Filter:
@@ -111,7 +113,7 @@ def clipping(max_share: float = 0.001) -> Filter:
                 return "a sound that is clipped"
         return None
 
-    return Filter("clipping", reason)
+    return _media_filter("clipping", reason)
 
 
 def speaking_rate(min_words_per_s: float = 0.5, max_words_per_s: float = 6.0) -> Filter:
@@ -126,12 +128,32 @@ def speaking_rate(min_words_per_s: float = 0.5, max_words_per_s: float = 6.0) ->
             return "too few words for the sound"
         return "too many words for the sound" if rate > max_words_per_s else None
 
-    return Filter("speaking rate", reason)
+    return _media_filter("speaking rate", reason)
+
+
+class _UndecodableError(Exception):
+    """A medium that no filter can look at; the message is the reason to leave its document out."""
+
+    def __init__(self, kind: str, content: bytes) -> None:
+        super().__init__(UNDECODABLE[kind] if content else f"a {kind} of zero bytes")
+
+
+def _media_filter(name: str, reason: Callable[[Document], str | None]) -> Filter:
+    def reason_or_undecodable(document: Document) -> str | None:
+        try:
+            return reason(document)
+        except _UndecodableError as error:
+            return str(error)
+
+    return Filter(name, reason_or_undecodable)
 
 
 @lru_cache(maxsize=1)
 def _picture(content: bytes) -> PIL.Image.Image:
-    return load_image(content)
+    try:
+        return load_image(content)
+    except InputError as error:
+        raise _UndecodableError("picture", content) from error
 
 
 @lru_cache(maxsize=1)
@@ -139,9 +161,9 @@ def _sound(content: bytes) -> tuple[np.ndarray, int]:
     """Samples, fp32 [samples], at the rate in Hz that they were recorded with: resampling would hide clipping."""
     try:
         rate = soundfile.info(io.BytesIO(content)).samplerate
-    except soundfile.SoundFileError as error:
-        raise InputError(f"the audio cannot be read as sound: {error}") from error
-    return load_audio(content, rate), rate
+        return load_audio(content, rate), rate
+    except (InputError, CapacityError, soundfile.SoundFileError) as error:
+        raise _UndecodableError("sound", content) from error
 
 
 def _seconds(content: bytes) -> float:
