@@ -1,9 +1,12 @@
 """Steps for text find what they are for, and let the rest through."""
 
+import gzip
 import json
 from pathlib import Path
 
 import numpy as np
+import pyarrow
+import pyarrow.parquet
 import pytest
 from datatrove.data import Document
 from datatrove.utils.word_tokenizers import SpaCyTokenizer
@@ -81,6 +84,33 @@ def test_shared_runs_of_words_are_found_whatever_the_punctuation(tmp_path: Path)
     assert step.reason(Document(leak, "a")) == "shares a run of words with bridges"
     assert step.reason(Document(f"He asked: {short} Nobody knew.", "b")) == "shares a run of words with bridges"
     assert step.reason(Document("The lighthouse stood on a rock that the sea never covered. Yes.", "c")) is None
+
+
+@pytest.mark.parametrize("name", ["a.parquet", "a.json", "lines.json", "a.jsonl.gz", "a.csv"])
+def test_an_evaluation_set_is_read_in_the_layouts_that_are_evaluated(name: str, tmp_path: Path) -> None:
+    path, row = tmp_path / name, {"question": PROSE[0], "choices": {"text": ["Yes.", PROSE[1]]}}
+    if name == "a.parquet":
+        pyarrow.parquet.write_table(pyarrow.Table.from_pylist([{**row, "image": {"bytes": b"\xff"}}]), path)
+    elif name == "a.json":
+        path.write_text(json.dumps({"data": [row]}, indent=2))
+    elif name == "a.csv":
+        path.write_text(f'question,choice\n"{PROSE[0]}","{PROSE[1]}"\n')
+    else:
+        content = f"{json.dumps(row)}\n{json.dumps(row)}\n".encode()
+        path.write_bytes(gzip.compress(content) if name.endswith(".gz") else content)
+    step = decontaminate({"bridges": path})
+    assert step.reason(Document(PROSE[0], "a")) == step.reason(Document(PROSE[1], "b")) is not None
+    assert step.reason(Document(PROSE[2], "c")) is None
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [("a.json", b"[" * 100_000), ("a.jsonl", b"{"), ("a.parquet", b"PAR1"), ("a.jsonl.gz", b"no"), ("a.txt", b"\xff")],
+)
+def test_an_evaluation_set_that_is_broken_is_named(name: str, content: bytes, tmp_path: Path) -> None:
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(ConfigError, match=f"evaluation set .*{name} cannot be read"):
+        decontaminate({"broken": tmp_path / name})
 
 
 def test_an_evaluation_set_that_adds_nothing_is_an_error(tmp_path: Path) -> None:

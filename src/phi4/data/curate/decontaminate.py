@@ -8,6 +8,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import pyarrow
+import pyarrow.parquet
 import xxhash
 from datatrove.data import Document
 
@@ -25,8 +27,8 @@ def decontaminate(evaluation_sets: Mapping[str, Path], ngram: int = NGRAM, min_w
     """Leaves out documents that share a run of words with an evaluation set; case and punctuation do not matter.
 
     Args:
-        evaluation_sets: files by name: JSON lines, of which all texts are taken, whatever the fields, or plain text,
-            of which each line is one; `.gz` is unpacked.
+        evaluation_sets: files by name: JSON, JSON lines or Parquet, of which all texts are taken, whatever the fields,
+            or plain text and tables, of which each line is one; `.gz` is unpacked, but for Parquet.
         ngram: words of a run. A text with fewer is looked for as a whole.
         min_words: texts with fewer words are not looked for: they would be found anywhere.
 
@@ -71,17 +73,38 @@ def run_hashes(words: list[str], size: int) -> Iterator[int]:
 
 
 def _texts(path: Path) -> Iterator[str]:
-    packed = path.suffix == ".gz"
-    kind = path.with_suffix("").suffix if packed else path.suffix
+    kind = path.with_suffix("").suffix if path.suffix == ".gz" else path.suffix
+    readers = {".jsonl": _of_lines, ".json": _of_json, ".parquet": _of_parquet}
     try:
-        with gzip.open(path, "rt", encoding="utf-8") if packed else path.open(encoding="utf-8") as file:
-            for line in file:
-                if kind in (".jsonl", ".json"):
-                    yield from _strings(json.loads(line))
-                else:
-                    yield line
-    except (OSError, EOFError, ValueError) as error:
+        yield from readers.get(kind, _lines)(path)
+    except (OSError, EOFError, ValueError, RecursionError, pyarrow.ArrowException) as error:
         raise ConfigError(f"the evaluation set {path} cannot be read: {error}") from error
+
+
+def _lines(path: Path) -> Iterator[str]:
+    with gzip.open(path, "rt", encoding="utf-8") if path.suffix == ".gz" else path.open(encoding="utf-8") as file:
+        yield from file
+
+
+def _of_lines(path: Path) -> Iterator[str]:
+    for line in _lines(path):
+        if line.strip():
+            yield from _strings(json.loads(line))
+
+
+def _of_json(path: Path) -> Iterator[str]:
+    try:
+        value = json.loads("".join(_lines(path)))
+    except ValueError:  # some data sets call JSON lines .json
+        yield from _of_lines(path)
+    else:
+        yield from _strings(value)
+
+
+def _of_parquet(path: Path) -> Iterator[str]:
+    with pyarrow.parquet.ParquetFile(path) as file:
+        for batch in file.iter_batches():
+            yield from _strings(batch.to_pylist())
 
 
 def _strings(value: Any) -> Iterator[str]:
