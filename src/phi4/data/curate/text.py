@@ -1,6 +1,7 @@
 """Steps for text: repair, language, published heuristics, private data. The rules themselves are datatrove's."""
 
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from datatrove.data import Document
@@ -19,6 +20,12 @@ from phi4.data.curate.documents import MESSAGES, answer
 
 # Of a long text the beginning says which language it is in.
 LANGUAGE_LETTERS = 4000
+# An address has at most so many (RFC 5321, section 4.5.3.1.3).
+ADDRESS_LETTERS = 254
+# Encoded pictures and the like: what may stand before an @, so long that datatrove's pattern for addresses, whose time
+# grows with the square of the length, would not end.
+_LOCAL = r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~.-]"
+_LONG_RUN = re.compile(rf"(?<!{_LOCAL}){_LOCAL}{{1000,}}")
 
 
 def repair() -> Edit:
@@ -30,7 +37,24 @@ def mask_private() -> Edit:
     """Puts stand-ins in the place of e-mail and public IP addresses."""
     # One stand-in each: with several, a document would depend on those before it.
     formatter = PIIFormatter(email_replacement="email@example.com", ip_replacement="192.0.2.1")
-    return Edit("private data", formatter.format)
+
+    def mask(text: str) -> str:
+        pieces = (formatter.emails_replacer.replace(piece) if may_hold else piece for piece, may_hold in _pieces(text))
+        masked: str = formatter.ip_replacer.replace("".join(pieces))
+        return masked
+
+    return Edit("private data", mask)
+
+
+def _pieces(text: str) -> Iterator[tuple[str, bool]]:
+    """Cuts a text, and says of each piece whether it may hold an address: the inside of a long run holds none."""
+    end = 0
+    for run in _LONG_RUN.finditer(text):
+        inside = slice(run.start() + ADDRESS_LETTERS, run.end() - ADDRESS_LETTERS)
+        yield text[end : inside.start], True
+        yield text[inside], False
+        end = inside.stop
+    yield text[end:], True
 
 
 def language(code: str, min_confidence: float = 0.65) -> Filter:
