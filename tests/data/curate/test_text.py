@@ -161,6 +161,10 @@ def test_bad_labels_and_weights_are_refused(tmp_path: Path) -> None:
     path.write_text('{"text": "a", "good": 1}\n')
     with pytest.raises(DataError, match="true or false"):
         list(read_labelled(path))
+    for line in (b"\xff\xfe", b"[" * 100_000, b'{"text": "a"}', b"[]"):
+        path.write_bytes(b'{"text": "a", "good": true}\n' + line)
+        with pytest.raises(DataError, match="line 2 lacks text or good"):
+            list(read_labelled(path))
     with pytest.raises(DataError, match="at least 20 of each kind"):
         learn_quality([Labelled(f"text {number}", True) for number in range(100)], tmp_path / "out")
     with pytest.raises(CheckpointError, match="cannot be read"):

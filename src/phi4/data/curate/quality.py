@@ -65,12 +65,12 @@ def read_labelled(path: Path) -> Iterator[Labelled]:
     Raises:
         DataError: a line is something else.
     """
-    with path.open(encoding="utf-8") as file:
+    with path.open("rb") as file:
         for number, line in enumerate(file, start=1):
             try:
                 raw = json.loads(line)
                 text, good = raw["text"], raw["good"]
-            except (ValueError, TypeError, KeyError) as error:
+            except (ValueError, TypeError, KeyError, RecursionError) as error:
                 raise DataError(f"{path}, line {number} lacks text or good: {error!r}") from error
             if not isinstance(text, str) or not isinstance(good, bool):
                 raise DataError(f"{path}, line {number}: text must be a string and good true or false")
