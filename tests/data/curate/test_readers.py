@@ -80,6 +80,24 @@ def test_a_line_of_500_megabytes_takes_little_memory(reader: Reader, tmp_path: P
     assert peak < 100 * 2**20
 
 
+def test_long_rows_of_parquet_are_refused_one_by_one(tmp_path: Path) -> None:
+    """What is in memory is Arrow's: a row at a time."""
+    path, long = tmp_path / "a.parquet", "x" * 16 * 2**20
+    table = pa.table({"text": [*(f"{number}{long}" for number in range(8)), "short"]})
+    pa.parquet.write_table(table, path, compression="zstd", write_batch_size=1)
+    del table
+    before = pa.total_allocated_bytes()
+    reading = Parquet().read(path)
+    for _ in range(8):
+        refused = next(reading)
+        assert isinstance(refused, Refused)
+        assert refused.reason == "a text longer than 16 MiB"
+        assert pa.total_allocated_bytes() - before < 100 * 2**20
+    last = next(reading)
+    assert not isinstance(last, Refused)
+    assert (last.id, last.text) == ("9", "short")
+
+
 def test_a_paragraph_that_never_ends_takes_little_memory(tmp_path: Path) -> None:
     content = (b"x" * 2**20 + b"\n") * 17 + b"\nthe next one\n"
     assert read(PlainText("paragraph"), tmp_path / "a.txt", content) == [

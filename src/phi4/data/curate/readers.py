@@ -20,7 +20,9 @@ from phi4.data.curate.read import MAX_BYTES, PART_BYTES, SAMPLE_BYTES, Part, Rea
 from phi4.data.record import read_record
 from phi4.errors import DataError
 
+# Of a Parquet file, so many rows are in memory at most, and so much of what is packed.
 PARQUET_ROWS = 64
+PARQUET_BUFFER_BYTES = 2**20
 
 
 class Reader(Protocol):
@@ -95,11 +97,11 @@ class Parquet(Reader):
         """Yields a document for each row, by its number in the file."""
         number = 0
         try:
-            with pa.parquet.ParquetFile(path) as file:
+            with pa.parquet.ParquetFile(path, buffer_size=PARQUET_BUFFER_BYTES) as file:
                 groups = range(part.start, part.end) if part else range(file.num_row_groups)
                 number = sum(file.metadata.row_group(group).num_rows for group in range(groups.start))
                 names = [name for name in (self.text, self.licence, self.source) if name in file.schema_arrow.names]
-                for batch in file.iter_batches(batch_size=PARQUET_ROWS, row_groups=groups, columns=names):
+                for batch in _batches(file, groups, names):
                     for row in batch.to_pylist():
                         number += 1
                         yield _row_document(str(number), row, self.text, self.licence, self.source, {})
@@ -170,6 +172,14 @@ class Records(Reader):
             else:
                 document.id = f"{line.id}/{document.id}"
                 yield document
+
+
+def _batches(file: pa.parquet.ParquetFile, groups: range, names: Sequence[str]) -> Iterator[pa.RecordBatch]:
+    """Some rows at a time: fewer where they are long, as far as the mean of their group tells."""
+    for group in groups:
+        size = file.metadata.row_group(group)
+        fitting = size.num_rows * MAX_BYTES // max(size.total_byte_size, 1)
+        yield from file.iter_batches(max(1, min(fitting, PARQUET_ROWS)), row_groups=[group], columns=names)
 
 
 def _row_document(place: str, row: Any, text: str, licence: str, source: str, metadata: dict[str, Any]) -> Read:
