@@ -36,8 +36,13 @@ class Interval:
     scale: tuple[float, float]
 
 
-def bars(rows: Sequence[tuple[str, float, float]]) -> str:
-    """A bar for each row, to stand in a page: its name, how much is left, which is dark, and came, which is light."""
+def bars(rows: Sequence[tuple[str, float, float]], namespace: str = "") -> str:
+    """A bar for each row: its name, how much is left, which is dark, and came, which is light.
+
+    Args:
+        rows: name, left, came.
+        namespace: NAMESPACE for the content of a file; nothing for what stands in a page.
+    """
     largest = max((came for _, _, came in rows), default=0) or 1
     room = PLOT_WIDTH - LABEL_WIDTH - NUMBER_WIDTH
     drawn = []
@@ -47,7 +52,7 @@ def bars(rows: Sequence[tuple[str, float, float]]) -> str:
         for value, colour in ((came, LIGHT), (left, DARK)):
             drawn.append(_bar(LABEL_WIDTH, top + 3, room * value / largest, ROW_HEIGHT - 6, colour))
         drawn += [_label(name, top), _text(shown, LABEL_WIDTH + room * came / largest + 6, top)]
-    return _document(drawn, len(rows) * ROW_HEIGHT)
+    return _document(drawn, len(rows) * ROW_HEIGHT, namespace)
 
 
 def intervals(rows: Sequence[Interval]) -> str:

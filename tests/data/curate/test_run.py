@@ -4,6 +4,7 @@ import gzip
 import json
 from collections import Counter
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
 
@@ -209,6 +210,21 @@ def test_a_document_stands_in_one_collection(folder: Path) -> None:
     body = 'Curation((Collection("a", "*.jsonl", JsonLines()), Collection("b", "0*", JsonLines())), ())'
     with pytest.raises(DataError, match="two collections"):
         run(folder, body)
+
+
+def test_the_report_has_a_plot_and_says_how_long_each_step_took(folder: Path) -> None:
+    report = run(folder, EVERYTHING).report
+    lines = report.read_text().splitlines()
+    assert f"![Documents left after each step]({report.stem}.svg)" in lines
+    plot = ElementTree.parse(report.with_suffix(".svg"))
+    names = [text.text for text in plot.findall(".//{*}text")]
+    steps = ("read", "Unicode repair", "language", "exact duplicates", "Gopher quality", "near duplicates")
+    assert names[::2] == [*steps, "private data", "mixture and budget"]
+    assert names[1::2] == ["10", "10", "9", "8", "8", "7", "7", "7"]
+    assert "| step | in | out | left out | changed | MB in | MB out | s | documents/s | MB/s |" in lines
+    (language,) = (line.split(" | ") for line in lines if line.startswith("| language | 10 |"))
+    assert language[1:4] == ["10", "9", "1"]
+    assert float(language[8].replace(",", "")) > 0
 
 
 def test_the_report_stands_alone_and_shows_what_was_left_out(folder: Path) -> None:

@@ -8,9 +8,11 @@ from pathlib import Path
 
 from phi4.data.curate.account import StepAccount
 from phi4.data.curate.mixture import Taken
-from phi4.svg_plots import bars
+from phi4.svg_plots import NAMESPACE, bars
 
 Table = tuple[Sequence[str], Sequence[Sequence[str]]]
+
+_DOCUMENTS = "Documents left after each step"
 
 _STYLE = """body { font: 15px/1.5 sans-serif; max-width: 60em; margin: 2em auto; padding: 0 1em; color: #222 }
 table { border-collapse: collapse; margin: 1em 0 } th, td { padding: .2em .8em; border-bottom: 1px solid #ddd }
@@ -42,8 +44,10 @@ class Report:
 
 
 def write_report(report: Report, path: Path) -> None:
-    """Writes the report in Markdown, and as HTML beside it, which needs no other file."""
-    path.write_text(_markdown(report), encoding="utf-8", newline="\n")
+    """Writes the report in Markdown with a plot beside it (SVG), and as HTML, which needs no other file."""
+    plot = path.with_suffix(".svg")
+    path.write_text(_markdown(report, plot.name), encoding="utf-8", newline="\n")
+    plot.write_text(bars(_documents(report), NAMESPACE), encoding="utf-8", newline="\n")
     path.with_suffix(".html").write_text(_page(report), encoding="utf-8", newline="\n")
 
 
@@ -117,8 +121,8 @@ def _sections(report: Report) -> list[tuple[str, Table]]:
     ]
 
 
-def _markdown(report: Report) -> str:
-    lines = [f"# Curation of {report.name}", "", _summary(report), ""]
+def _markdown(report: Report, plot: str) -> str:
+    lines = [f"# Curation of {report.name}", "", _summary(report), "", f"![{_DOCUMENTS}]({plot})", ""]
     for title, (head, rows) in _sections(report):
         lines += [f"## {title}", "", _row(head), _row(["---"] * len(head)), *map(_row, rows), ""]
     lines += ["Seconds are those of all workers together, without reading and writing between phases.", ""]
@@ -132,8 +136,8 @@ def _markdown(report: Report) -> str:
 
 def _page(report: Report) -> str:
     parts = [f"<h1>Curation of {html.escape(report.name)}</h1>", f"<p>{html.escape(_summary(report))}</p>"]
-    documents = [(step.name, step.documents_out, step.documents_in) for step in report.steps]
-    parts += ["<h2>Documents left after each step</h2>", _plot(documents, f"{documents[0][2]:,} documents at first")]
+    documents = _documents(report)
+    parts += [f"<h2>{_DOCUMENTS}</h2>", _plot(documents, f"{documents[0][2]:,} documents at first")]
     seconds = [(step.name, step.seconds, step.seconds) for step in report.steps]
     parts += ["<h2>Seconds of each step</h2>", _plot(seconds, "all workers together")]
     for title, (head, rows) in _sections(report):
@@ -148,6 +152,10 @@ def _page(report: Report) -> str:
         f'<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8"><title>{html.escape(report.name)}</title>'
         f"<style>{_STYLE}</style></head><body>\n" + "\n".join(parts) + "\n</body></html>\n"
     )
+
+
+def _documents(report: Report) -> list[tuple[str, int, int]]:
+    return [(step.name, step.documents_out, step.documents_in) for step in report.steps]
 
 
 def _plot(rows: Sequence[tuple[str, float, float]], caption: str) -> str:
