@@ -96,6 +96,10 @@ def test_a_run_is_read_from_what_it_reported(tmp_path: Path) -> None:
         read_run(write_run(tmp_path / "c", run, finished=False))
     with pytest.raises(TrainingError, match=r"holds no metrics\.jsonl"):
         read_run(tmp_path / "none")
+    with (tmp_path / "a" / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 3, "lo')
+    with pytest.raises(TrainingError, match=r"metrics\.jsonl is damaged: .*; go on with --resume"):
+        read_run(tmp_path / "a")
 
 
 def test_the_command_reads_runs_and_says_the_rate(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

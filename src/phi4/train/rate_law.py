@@ -118,7 +118,10 @@ def read_run(run: Path, dataset: str | None = None) -> RateRun:
     path = run / METRICS_FILE
     if not path.is_file():
         raise TrainingError(f"{run} holds no {METRICS_FILE}; name the folder of a run of `phi4 train`")
-    reports = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    try:
+        reports = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    except ValueError as error:
+        raise TrainingError(f"{path} is damaged: {error}; go on with --resume, or leave the run out") from error
     steps = [report for report in reports if "tokens" in report]
     names = sorted({key for report in reports for key in report if key.startswith("valid/") and key.endswith("/loss")})
     wanted = names if dataset is None else [name for name in names if name == f"valid/{dataset}/loss"]
