@@ -1,6 +1,7 @@
 """Code of a model is judged by its tests, and can do no harm."""
 
 import json
+import sys
 import time
 from pathlib import Path
 
@@ -112,10 +113,19 @@ def test_the_first_block_counts() -> None:
         ("import os\nfor n in range(1000): os.mkdir(f'd{n}')", "PermissionError"),
         ("import os; os.mkfifo('/tmp/phi4-pipe')", "AttributeError"),
         ("import posix; posix.mknod('/tmp/phi4-pipe')", "AttributeError"),
-        ("from multiprocessing import shared_memory", "PermissionError"),
-        ("import multiprocessing; multiprocessing.Lock()", "PermissionError"),
+        ("from multiprocessing import shared_memory", "ImportError"),
+        ("import multiprocessing; multiprocessing.Lock()", "ImportError"),
         ("import os; os.kill(os.getppid(), 9)", "PermissionError"),
         ("x = [10 ** 8] * 10 ** 9", "MemoryError"),
+        ("import sqlite3; sqlite3.connect('/tmp/phi4-answer.db')", "ImportError"),
+        ("import readline; readline.write_history_file('/tmp/phi4-answer')", "ImportError"),
+        ("import dbm; dbm.open('/tmp/phi4-answer', 'n')", "PermissionError"),
+        ("class passed(Exception): pass\nraise passed", "killed"),
+        (
+            "import os\nfor n in range(3, 32):\n  try: os.write(n, b'passed')\n  except OSError: pass\nos._exit(0)",
+            "killed",
+        ),
+        ("if __name__ == '__main__': raise SystemExit", "passed"),
     ],
 )
 def test_a_program_is_bounded(program: str, outcome: str) -> None:
@@ -135,5 +145,16 @@ def test_a_program_changes_nothing_outside_its_folder(program: str, tmp_path: Pa
     assert kept.read_text() == "kept"
 
 
+def test_another_interpreter_without_a_guard_cannot_be_made() -> None:
+    name = "_interpreters" if sys.version_info >= (3, 13) else "_xxsubinterpreters"
+    assert run_program(f"import {name}; {name}.create()", SHORT) in ("PermissionError", "RuntimeError", "killed")
+
+
+def test_a_program_that_ends_before_it_was_read_is_killed() -> None:
+    assert run_program("#" * (8 << 20), Limits(timeout_s=0.01)) == "killed"
+
+
 def test_the_usual_library_is_there() -> None:
     check_sandbox()
+    tested = 'def double(x):\n    """\n    >>> double(2)\n    4\n    """\n    return 2 * x\n'
+    assert run_program(f"{tested}import doctest; doctest.run_docstring_examples(double, globals())") == "passed"

@@ -17,6 +17,8 @@ from phi4.errors import InputError
 
 CONFINED = Path(__file__).with_name("confined.py")
 REPORT_BYTES = 128
+PASSED = "passed"
+KILLED = "killed"
 
 
 @dataclass(frozen=True)
@@ -49,7 +51,7 @@ def check_sandbox() -> None:
         InputError: it does not.
     """
     outcome = run_program(NEEDED)
-    if outcome != "passed":
+    if outcome != PASSED:
         raise InputError(
             f"code cannot be run in confinement on this system: importing Python's own library ends with {outcome}"
         )
@@ -87,8 +89,10 @@ def run_program(program: str, limits: Limits = DEFAULT_LIMITS) -> str:
         ) as process:
             report = _talk(process, f"{token}\n{program}".encode("utf-8", "replace"), limits.timeout_s)
     if report == token:
-        return "passed"
-    return report if report.isidentifier() and len(report) < REPORT_BYTES else "killed"
+        return PASSED
+    # A program calls its exceptions what it likes, and may write into every descriptor.
+    is_name = report.isidentifier() and len(report) < REPORT_BYTES and report != PASSED
+    return report if is_name else KILLED
 
 
 def _talk(process: subprocess.Popen[bytes], text: bytes, timeout_s: float) -> str:
