@@ -3,11 +3,12 @@
 import json
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
 
-from phi4.errors import DataError
+from phi4.errors import DataError, InputError
 from phi4.eval.families.code import chance_of_one, extract_code
 from phi4.eval.items import RowItems
 from phi4.eval.registry import TASKS
@@ -48,7 +49,8 @@ def item_of(name: str, row: object, folder: Path) -> Item:
 
 
 def passes(name: str, item: Item, *texts: str) -> list[float]:
-    return [metric.statistics(item, Reply(texts=texts))[0] for metric in TASKS[name].metrics]
+    metrics = [metric for metric in TASKS[name].metrics if metric.name.startswith("pass@")]
+    return [metric.statistics(item, Reply(texts=texts))[0] for metric in metrics]
 
 
 def test_humaneval(tmp_path: Path) -> None:
@@ -73,6 +75,17 @@ def test_of_several_answers_one_is_enough(tmp_path: Path) -> None:
     assert passes("humaneval_sampled", item, *texts) == pytest.approx([0.1, 1.0])
     # 1 - C(3, 2) / C(5, 2)
     assert chance_of_one(5, 2, 2) == pytest.approx(0.7)
+    with pytest.raises(InputError, match="pass@10 needs at least 10 answers to a problem, not 9; ask for n=10"):
+        passes("humaneval_sampled", item, *texts[:9])
+
+
+def test_programs_that_never_end_are_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("phi4.eval.families.code.run_program", partial(run_program, limits=SHORT))
+    item = item_of("humaneval", HUMAN_EVAL, tmp_path)
+    reply = Reply(texts=("    while True: pass\n", "    return 0\n", "    return sum(numbers)\n"))
+    passed, killed = (metric.statistics(item, reply) for metric in TASKS["humaneval"].metrics)
+    assert passed == pytest.approx((1 / 3, 1.0))
+    assert killed == (1.0, 3.0)
 
 
 def test_a_row_without_its_function_is_named(tmp_path: Path) -> None:

@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from functools import lru_cache
 
 from phi4.engine.sampling import Sampling
+from phi4.errors import InputError
 from phi4.eval.rows import SourceRow
-from phi4.eval.sandbox import check_sandbox, run_program
+from phi4.eval.sandbox import KILLED, PASSED, check_sandbox, run_program
 from phi4.eval.task import Generate, Item, Metric, Reply, Rows, Task
 from phi4.processing.messages import Message
 
@@ -21,20 +22,30 @@ def pass_at(k: int) -> Metric:
     """The chance that one of k answers passes all tests, estimated without bias from the n that there are."""
 
     def statistics(item: Item, reply: Reply) -> Sequence[float]:
-        passed = sum(_passes(item, text) for text in reply.texts)
+        passed = sum(_outcome(item, text) == PASSED for text in reply.texts)
         return (chance_of_one(len(reply.texts), passed, k), 1.0)
 
     return Metric(f"pass@{k}", statistics, check=check_sandbox)
 
 
 def chance_of_one(answers: int, passed: int, k: int) -> float:
-    """The chance that k of these answers, drawn at random, hold one that passed."""
+    """The chance that k of these answers, drawn at random, hold one that passed.
+
+    Raises:
+        InputError: there are fewer than k.
+    """
+    if answers < k:
+        raise InputError(f"pass@{k} needs at least {k} answers to a problem, not {answers}; ask for n={k} of them")
     return 1 - math.comb(answers - passed, k) / math.comb(answers, k)
 
 
-def _passes(item: Item, text: str) -> bool:
+def _killed(item: Item, reply: Reply) -> Sequence[float]:
+    return (float(sum(_outcome(item, text) == KILLED for text in reply.texts)), float(len(reply.texts)))
+
+
+def _outcome(item: Item, text: str) -> str:
     program = "\n\n".join([item.details["before"], extract_code(text, item.details["stub"]), item.details["tests"]])
-    return _run(program) == "passed"
+    return _run(program)
 
 
 @lru_cache(maxsize=1024)
@@ -92,9 +103,12 @@ MBPP = Rows(
     examples="sanitized/prompt*",
 )
 
+# Share of the programs that went over a limit, such as loops without end, or ended without saying how.
+KILLED_PROGRAMS = Metric("killed", _killed, higher_is_better=False, check=check_sandbox)
+
 TASKS = (
-    Task("humaneval", GREEDY, (pass_at(1),), HUMAN_EVAL),
-    Task("humaneval_sampled", SAMPLED, (pass_at(1), pass_at(10)), HUMAN_EVAL),
-    Task("mbpp", GREEDY, (pass_at(1),), MBPP),
-    Task("mbpp_sampled", SAMPLED, (pass_at(1), pass_at(10)), MBPP),
+    Task("humaneval", GREEDY, (pass_at(1), KILLED_PROGRAMS), HUMAN_EVAL),
+    Task("humaneval_sampled", SAMPLED, (pass_at(1), pass_at(10), KILLED_PROGRAMS), HUMAN_EVAL),
+    Task("mbpp", GREEDY, (pass_at(1), KILLED_PROGRAMS), MBPP),
+    Task("mbpp_sampled", SAMPLED, (pass_at(1), pass_at(10), KILLED_PROGRAMS), MBPP),
 )
