@@ -86,6 +86,7 @@ def test_numbers_of_charts_may_be_off_by_a_twentieth() -> None:
     assert value(RELAXED_ACCURACY, ["100"], "106") == 0.0
     assert value(RELAXED_ACCURACY, ["12%"], "0.12") == 1.0
     assert value(RELAXED_ACCURACY, ["Yes"], "yes.") == 1.0
+    assert value(RELAXED_ACCURACY, ["Nan"], "nan") == 1.0
 
 
 def test_three_people_of_ten_are_enough() -> None:

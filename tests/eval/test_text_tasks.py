@@ -1,6 +1,7 @@
 """Text tasks read the layouts that their data sets have, and say what is wrong with others."""
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +9,7 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 
-from phi4.errors import DataError
+from phi4.errors import DataError, InputError
 from phi4.eval.families.instructions import CHECKS, follows
 from phi4.eval.items import RowItems
 from phi4.eval.registry import TASKS
@@ -164,6 +165,26 @@ def test_an_instruction_is_checked(instruction: str, arguments: dict[str, Any], 
     assert follows(wrong, [instruction], [arguments]) == [False]
 
 
+def test_an_answer_that_opens_brackets_without_end_is_no_json() -> None:
+    assert follows("[" * 100_000, ["detectable_format:json_format"], [{}]) == [False]
+
+
+def test_the_language_of_an_answer_is_checked() -> None:
+    pytest.importorskip("langdetect", reason="needs pip install 'phi4[eval]'")
+    instruction, german = ["language:response_language"], [{"language": "de"}]
+    assert follows("Der Leuchtturm steht auf einem Felsen im Meer.", instruction, german) == [True]
+    assert follows("The lighthouse stands on a rock in the sea.", instruction, german) == [False]
+    assert follows("123", instruction, german) == [True]
+
+
+def test_what_tells_languages_is_asked_for_before_anything_is_answered(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "langdetect", None)
+    for metric in TASKS["ifeval"].metrics:
+        assert metric.check is not None
+        with pytest.raises(InputError, match="this needs langdetect"):
+            metric.check()
+
+
 def test_all_of_the_data_sets_instructions_are_known() -> None:
     assert len(CHECKS) == 25
 
@@ -173,6 +194,10 @@ def test_all_of_the_data_sets_instructions_are_known() -> None:
     [
         ("gsm8k", {"q": "?"}, r"gsm8k.jsonl, row 1: there is no answer; it has q. A row of gsm8k has question, and"),
         ("gsm8k", {"question": "?", "answer": "5"}, "no #### before the number"),
+        ("gsm8k", {"question": "?", "answer": "5 ####"}, "the right answer, '', has no number"),
+        ("mgsm_de", {"question": "?", "answer_number": "fünf"}, "the right answer, 'fünf', has no number"),
+        ("math", {"problem": "?", "solution": "It is 5."}, r"the solution has no \\boxed{} with the answer"),
+        ("arc_easy", {**ARC, "choices": {"text": ["a"], "label": ["A", "B"]}}, "choices has 1 texts and 2 labels"),
         ("gsm8k", {"question": ["?"], "answer": "#### 5"}, "question must be text, not a list"),
         ("gsm8k", [1], "is a list, not an object"),
         ("mmlu", {**MMLU, "answer": 4}, "counted from 0, not 4"),

@@ -86,9 +86,11 @@ def _is_near(right: str, given: str) -> bool:
 def _number(text: str) -> float | None:
     cleaned = text.strip().rstrip(".").replace(",", "").removeprefix("$")
     try:
-        return float(cleaned.rstrip("%")) / (100 if cleaned.endswith("%") else 1)
+        number = float(cleaned.rstrip("%")) / (100 if cleaned.endswith("%") else 1)
     except ValueError:
         return None
+    # "Nan" is a town, too.
+    return number if math.isfinite(number) else None
 
 
 def _vote(item: Item, reply: Reply) -> Sequence[float]:

@@ -55,7 +55,7 @@ def _grade_school(row: SourceRow) -> Item:
         raise row.error("the answer has no #### before the number")
     question = Message("user", f"{row.text('question')}\n\n{ASK_FOR_NUMBER}")
     worked = CALCULATION.sub("", answer)
-    return Item(f"{row.number}", (question,), references=(answer.rpartition("####")[2],), worked=worked)
+    return Item(f"{row.number}", (question,), references=(_right(row, answer.rpartition("####")[2]),), worked=worked)
 
 
 def _multilingual(row: SourceRow) -> Item:
@@ -64,12 +64,22 @@ def _multilingual(row: SourceRow) -> Item:
     if "answer_number" in row.fields and isinstance(worked, str):
         text, worked = LEADING_WORDS.sub("", text), LEADING_WORDS.sub("", worked)
     question = Message("user", f"{text}\n\n{ASK_FOR_NUMBER}")
-    return Item(f"{row.number}", (question,), references=(row.text("answer_number", "answer"),), worked=str(worked))
+    right = _right(row, row.text("answer_number", "answer"))
+    return Item(f"{row.number}", (question,), references=(right,), worked=str(worked))
+
+
+def _right(row: SourceRow, answer: str) -> str:
+    """The right answer, which is a number: without one, answers without a number would be right."""
+    if not last_number(answer):
+        raise row.error(f"the right answer, {answer.strip()[:60]!r}, has no number")
+    return answer
 
 
 def _competition(row: SourceRow) -> Item:
     # MATH-500 has the answer beside the solution, the whole set only in its box.
     answer = row.text("answer", "solution")
+    if row.fields.get("answer") is None and "\\boxed{" not in answer:
+        raise row.error("the solution has no \\boxed{} with the answer")
     question = Message("user", f"{row.text('problem')}\n\n{ASK_FOR_BOX}")
     return Item(
         f"{row.file.parent.name} {row.number}",

@@ -34,6 +34,8 @@ def _science(row: SourceRow) -> Item:
     if not isinstance(listed, dict) or not all(isinstance(listed.get(name), list) for name in ("text", "label")):
         raise row.error("choices must be an object with the lists text and label")
     labels = list(listed["label"])
+    if len(labels) != len(listed["text"]):
+        raise row.error(f"choices has {len(listed['text'])} texts and {len(labels)} labels")
     if row.text("answerKey") not in labels:
         raise row.error(f"answerKey {row.text('answerKey')!r} is none of the labels {labels}")
     return Item(

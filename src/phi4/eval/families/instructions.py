@@ -3,6 +3,7 @@
 import json
 import re
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from phi4.engine.sampling import Sampling
@@ -69,7 +70,7 @@ def _json(text: str, _: Mapping[str, Any]) -> bool:
     bare = re.sub(r"^```(?:json)?|```$", "", text.strip(), flags=re.IGNORECASE).strip()
     try:
         json.loads(bare)
-    except ValueError:
+    except (ValueError, RecursionError):
         return False
     return True
 
@@ -186,8 +187,8 @@ TASKS = (
         name="ifeval",
         ask=Generate(Sampling(max_tokens=1024)),
         metrics=(
-            Metric("prompts followed", _all_followed),
-            Metric("instructions followed", _followed),
+            Metric("prompts followed", _all_followed, check=partial(import_library, "langdetect")),
+            Metric("instructions followed", _followed, check=partial(import_library, "langdetect")),
         ),
         rows=Rows(
             "key, prompt, instruction_id_list and kwargs",
