@@ -30,18 +30,12 @@ def ask_items(assistant: Assistant, ask: Ask, items: Sequence[Item]) -> Iterator
 
 
 def _generate(assistant: Assistant, ask: Generate, items: Sequence[Item]) -> Iterator[Reply]:
-    tokenizer = assistant.processor.tokenizer
     requests = [_request(assistant, ask, item) for item in items]
-    handles = [assistant.engine.submit(request) for request in requests]
-    # A thread for each, so that a stop string ends its answer at once and not when it is read.
-    with ThreadPoolExecutor(len(handles)) as pool:
-        try:
-            for texts in pool.map(partial(read_texts, tokenizer=tokenizer, stop=ask.stop), handles):
-                yield Reply(texts=texts)
-        finally:
-            # Whoever interrupts must not wait for the rest of the group.
-            for handle in handles:
-                handle.cancel()
+    try:
+        for texts in answer_together(assistant, [(request, ask.stop) for request in requests]):
+            yield Reply(texts=texts)
+    except (InputError, CapacityError) as error:
+        raise DataError(f"one of the items {items[0].id!r} to {items[-1].id!r} cannot be answered: {error}") from error
 
 
 def _request(assistant: Assistant, ask: Generate, item: Item) -> Request:
@@ -51,17 +45,32 @@ def _request(assistant: Assistant, ask: Generate, item: Item) -> Request:
         raise DataError(f"item {item.id!r} cannot be answered: {error}") from error
 
 
-def read_texts(handle: Handle, tokenizer: Tokenizer, stop: Sequence[str]) -> tuple[str, ...]:
-    """Waits for all answers to a request.
+def answer_together(assistant: Assistant, asked: Sequence[tuple[Request, Sequence[str]]]) -> Iterator[tuple[str, ...]]:
+    """Answers requests together and yields the texts of each, in their order, without end token and stop string.
 
     Args:
-        handle: of the request.
-        tokenizer: the model's.
-        stop: strings that end an answer and are no part of it.
+        assistant: the model.
+        asked: requests, at least one, each with the strings that end an answer to it and are no part of it.
 
-    Returns:
-        The texts, without end token and stop string.
+    Raises:
+        InputError, CapacityError: as `Engine.submit` does.
     """
+    handles: list[Handle] = []
+    # A thread for each, so that a stop string ends its answer at once and not when it is read.
+    with ThreadPoolExecutor(len(asked)) as pool:
+        try:
+            for request, _ in asked:
+                handles.append(assistant.engine.submit(request))
+            read = partial(_read_texts, tokenizer=assistant.processor.tokenizer)
+            yield from pool.map(read, handles, (stop for _, stop in asked))
+        finally:
+            # Whoever interrupts must not wait for the rest of the group.
+            for handle in handles:
+                handle.cancel()
+
+
+def _read_texts(handle: Handle, stop: Sequence[str], tokenizer: Tokenizer) -> tuple[str, ...]:
+    """Waits for all answers to a request."""
     choices = range(handle.request.sampling.n)
     streams, scanners = [TextStream(tokenizer) for _ in choices], [StopScanner(stop) for _ in choices]
     texts, stopped = ["" for _ in choices], set[int]()

@@ -3,7 +3,7 @@
 lm-eval finds models by name only among its own, so that the command imports this module and then is lm-eval's.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 # Its own models stay known only if they are registered first: it does so by itself only where there are none yet.
@@ -14,41 +14,18 @@ from lm_eval.api.registry import register_model
 from tqdm import tqdm
 
 from phi4.engine.request import Request
-from phi4.eval.ask import ITEMS_AT_ONCE, max_scored_tokens, read_texts
-from phi4.eval.harness_options import load_named, read_settings
+from phi4.eval.ask import ITEMS_AT_ONCE, answer_together, max_scored_tokens
+from phi4.eval.harness_options import HarnessModel, read_settings
 from phi4.eval.likelihood import Continuation, Likelihood, encode_windows, score_continuations
 from phi4.inputs import ModelInputs
 
 
 @register_model("phi4")
-class Phi4LM(TemplateLM):  # type: ignore[misc]
-    """One of our models as the harness uses it; batching is the engine's.
+class Phi4LM(HarnessModel, TemplateLM):  # type: ignore[misc]
+    """The class for all of its tasks.
 
     Benchmarks are trusted text: control tokens that they or a chat template write count as such.
     """
-
-    def __init__(
-        self,
-        model: str = "nano",
-        packs: str | None = None,
-        device: str | None = None,
-        dtype: str | None = None,
-        batch_size: int | str | None = None,
-        max_batch_size: int | None = None,
-    ) -> None:
-        """Loads a model.
-
-        Args:
-            model: with packs, device and dtype, as for `load_named`.
-            packs: see there.
-            device: see there.
-            dtype: see there.
-            batch_size: the harness gives it; the engine decides by itself.
-            max_batch_size: likewise.
-        """
-        super().__init__()
-        self.assistant = load_named(model, packs, device, dtype)
-        self._name = model
 
     @property
     def eot_token_id(self) -> int:
@@ -85,19 +62,17 @@ class Phi4LM(TemplateLM):  # type: ignore[misc]
     def generate_until(self, requests: Sequence[Any], disable_tqdm: bool = False) -> list[str]:
         """Answers to prompts, each up to its stop strings."""
         answers: list[str] = []
-        tokenizer = self.assistant.processor.tokenizer
         with tqdm(total=len(requests), desc="answers", disable=disable_tqdm) as bar:
             for start in range(0, len(requests), ITEMS_AT_ONCE):
-                group = [request.args for request in requests[start : start + ITEMS_AT_ONCE]]
-                asked = [(self.tok_encode(context), *read_settings(settings)) for context, settings in group]
-                handles = [
-                    self.assistant.engine.submit(Request(ModelInputs(tuple(token_ids)), sampling))
-                    for token_ids, sampling, _ in asked
-                ]
-                for handle, (_, _, stop) in zip(handles, asked, strict=True):
-                    answers += read_texts(handle, tokenizer, stop)
+                group = [self._asked(*request.args) for request in requests[start : start + ITEMS_AT_ONCE]]
+                for texts in answer_together(self.assistant, group):
+                    answers += texts
                     bar.update(1)
         return answers
+
+    def _asked(self, context: str, settings: Mapping[str, Any]) -> tuple[Request, Sequence[str]]:
+        sampling, stop = read_settings(settings)
+        return Request(ModelInputs(tuple(self.tok_encode(context))), sampling), stop
 
     def apply_chat_template(self, chat_history: list[dict[str, str]], add_generation_prompt: bool = True) -> str:
         """A conversation in the model's layout."""
@@ -112,7 +87,7 @@ class Phi4LM(TemplateLM):  # type: ignore[misc]
     @property
     def tokenizer_name(self) -> str:
         """Names the layout in the harness's caches."""
-        return self._name.replace("/", "__")
+        return self.named.replace("/", "__")
 
 
 def main() -> None:

@@ -43,6 +43,38 @@ def load_named(model: str, packs: str | None, device: str | None, dtype: str | N
     return Assistant.load(model, packs=named, device=chosen, dtype=getattr(torch, dtype) if dtype else None)
 
 
+class HarnessModel:
+    """One of our models as a harness uses it; batching is the engine's. Stands before the harness's own class.
+
+    Attributes:
+        assistant: the model.
+        named: as it was asked for.
+    """
+
+    def __init__(
+        self,
+        model: str = "nano",
+        packs: str | None = None,
+        device: str | None = None,
+        dtype: str | None = None,
+        batch_size: int | str | None = None,
+        max_batch_size: int | None = None,
+    ) -> None:
+        """Loads a model.
+
+        Args:
+            model: with packs, device and dtype, as for `load_named`.
+            packs: see there.
+            device: see there.
+            dtype: see there.
+            batch_size: the harness gives it; the engine decides by itself.
+            max_batch_size: likewise.
+        """
+        super().__init__()
+        self.assistant = load_named(model, packs, device, dtype)
+        self.named = model
+
+
 def read_settings(settings: Mapping[str, Any]) -> tuple[Sampling, tuple[str, ...]]:
     """A task's settings of generation as ours, and the stop strings. Settings that are None count as not given.
 

@@ -13,8 +13,8 @@ from tqdm import tqdm
 
 from phi4.engine.request import Request
 from phi4.errors import InputError
-from phi4.eval.ask import ITEMS_AT_ONCE, read_texts
-from phi4.eval.harness_options import load_named, read_settings
+from phi4.eval.ask import ITEMS_AT_ONCE, answer_together
+from phi4.eval.harness_options import HarnessModel, read_settings
 from phi4.eval.likelihood import score_requests, scored_request
 from phi4.processing.messages import Image, Message, Part, Sound
 
@@ -24,39 +24,19 @@ PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tiff", ".webp")
 Asked = tuple[Sequence[Message], Mapping[str, Any]]
 
 
-class _Phi4(lmms):  # type: ignore[misc]
-    """One of our models as the harness uses it; batching is the engine's."""
-
-    def __init__(
-        self,
-        model: str = "nano",
-        packs: str | None = None,
-        device: str | None = None,
-        dtype: str | None = None,
-        batch_size: int | str | None = None,
-        max_batch_size: int | None = None,
-    ) -> None:
-        """Loads a model.
-
-        Args:
-            model: with packs, device and dtype, as for `load_named`.
-            packs: see there.
-            device: see there.
-            dtype: see there.
-            batch_size: the harness gives it; the engine decides by itself.
-            max_batch_size: likewise.
-        """
-        super().__init__()
-        self.assistant = load_named(model, packs, device, dtype)
+class _Phi4(HarnessModel, lmms):  # type: ignore[misc]
+    """What both classes do."""
 
     def _answer(self, asked: Iterable[Asked]) -> Iterator[str]:
         """Answers to conversations, as many together as have their media in memory at once."""
-        tokenizer, prepare = self.assistant.processor.tokenizer, self.assistant.processor.prepare
         waiting = iter(asked)
-        while group := [(prepare(turns), *read_settings(given)) for turns, given in islice(waiting, ITEMS_AT_ONCE)]:
-            handles = [self.assistant.engine.submit(Request(inputs, sampling)) for inputs, sampling, _ in group]
-            for handle, (_, _, stop) in zip(handles, group, strict=True):
-                yield from read_texts(handle, tokenizer, stop)
+        while group := [self._request(*one) for one in islice(waiting, ITEMS_AT_ONCE)]:
+            for texts in answer_together(self.assistant, group):
+                yield from texts
+
+    def _request(self, turns: Sequence[Message], settings: Mapping[str, Any]) -> tuple[Request, Sequence[str]]:
+        sampling, stop = read_settings(settings)
+        return Request(self.assistant.processor.prepare(turns), sampling), stop
 
     def _document(self, number: int, task: str, split: str) -> Any:
         return self.task_dict[task][split][number]
