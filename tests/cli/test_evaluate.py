@@ -37,6 +37,11 @@ def test_the_commands_evaluate_compare_and_show_that_packs_do_not_interfere(phi4
     assert list(report["mixed.look.vision"]["values"]) == ["base+vision", "base+vision+speech"]
     assert "| mixed.chat.text | 3 | exact match |" in (packed / "packs" / "interference.md").read_text()
     assert "mixed.look.vision, base+vision" in (packed / "packs" / "interference.svg").read_text()
+    base, seeing = (json.loads((packed / f"packs/{name}/results.json").read_text()) for name in sets[:2])
+    assert (base["model"]["packs"], list(seeing["model"]["packs"])) == ({}, ["vision.safetensors"])
+    assert base["model"]["base_digest"] == seeing["model"]["base_digest"]
+    told = {"command", "phi4", "python", "libraries", "kernels", "device", "threads", "machine"}
+    assert base["environment"].keys() == seeing["environment"].keys() == told
     folders = [str(packed / "packs" / "base"), str(packed / "packs" / "base+vision")]
     compared = phi4("compare", *folders, "--out", str(packed / "moved"), "--json")
     assert (packed / "moved" / "comparison.svg").read_text().startswith("<svg")

@@ -11,19 +11,22 @@ import torch
 from data.samples import png, record
 from phi4.assistant import Assistant
 from phi4.data.shards import write_shards
+from phi4.engine.engine import Engine
+from phi4.engine.request import Request
 from phi4.engine.sampling import Sampling
 from phi4.errors import DataError, InputError
 from phi4.eval.ask import ask_items
-from phi4.eval.items import RowItems, choose_indices
+from phi4.eval.items import RowItems, choose_indices, question_digest
 from phi4.eval.language_metrics import import_library
 from phi4.eval.likelihood import encode_continuation, encode_windows, score_continuations
 from phi4.eval.metrics import exact_match
 from phi4.eval.registry import TASKS, open_tasks
 from phi4.eval.results import Results, read_results
 from phi4.eval.rows import SourceRow
-from phi4.eval.run import Settings, evaluate
+from phi4.eval.run import Progress, Settings, evaluate
 from phi4.eval.task import Generate, Item, Rows, Task
-from phi4.processing.messages import Message, user_message
+from phi4.files import file_digest
+from phi4.processing.messages import Image, Message, user_message
 
 ENVIRONMENT = {"phi4": "x", "libraries": {"torch": "y"}, "kernels": None, "device": "cpu", "command": "phi4 eval"}
 
@@ -42,10 +45,18 @@ def write_rows(folder: Path, count: int) -> Path:
     return folder
 
 
-def run(assistant: Assistant, data: Path, out: Path, limit: int | None = None, name: str = "tiny") -> Results:
+def run(
+    assistant: Assistant,
+    data: Path,
+    out: Path,
+    limit: int | None = None,
+    name: str = "tiny",
+    progress: Progress | None = None,
+) -> Results:
     model = {"name": name, "packs": {}, "base_digest": "0" * 64, "dtype": "float32"}
     tasks = [(ECHO, RowItems.open(ECHO, data))]
-    return evaluate(assistant, tasks, out, Settings(limit), model=model, environment=ENVIRONMENT)
+    settings = Settings(limit)
+    return evaluate(assistant, tasks, out, settings, model=model, environment=ENVIRONMENT, progress=progress)
 
 
 def test_an_interrupted_evaluation_goes_on(assistant: Assistant, tmp_path: Path) -> None:
@@ -63,6 +74,49 @@ def test_an_interrupted_evaluation_goes_on(assistant: Assistant, tmp_path: Path)
     assert found[2:] == lines[2:]
     assert resumed.tasks["echo"].records == whole.tasks["echo"].records == 5
     assert read_results(tmp_path / "cut") == resumed
+
+
+def test_progress_counts_what_is_answered_and_what_was_before(assistant: Assistant, tmp_path: Path) -> None:
+    data, told = write_rows(tmp_path / "data", 3), list[tuple[int, int]]()
+    for _ in range(2):
+        run(assistant, data, tmp_path / "out", progress=lambda *numbers: told.append(numbers))
+    assert told == [(1, 3), (2, 3), (3, 3)] * 2
+
+
+def test_items_are_in_the_engine_together(assistant: Assistant, monkeypatch: pytest.MonkeyPatch) -> None:
+    submitted: list[Request] = []
+    submit = Engine.submit
+    monkeypatch.setattr(Engine, "submit", lambda engine, one: submitted.append(one) or submit(engine, one))
+    items = [Item(f"{number}", (Message("user", f"Say {number}."),)) for number in range(3)]
+    replies = ask_items(assistant, ECHO.ask, items)
+    next(replies)
+    assert len(submitted) == 3
+    assert len(list(replies)) == 2
+
+
+def test_an_item_that_does_not_fit_the_cache_is_named(tiny_directory: Path) -> None:
+    assistant = Assistant.load(tiny_directory, dtype=torch.float32, device="cpu")
+    assistant.__dict__["engine"] = Engine(assistant.loaded.model, (), cache_tokens=64)
+    items = [Item(name, (Message("user", text),)) for name, text in (("short", "Hi."), ("long", "word " * 200))]
+    with pytest.raises(DataError, match=r"items 'short' to 'long' cannot be answered: the conversation has"):
+        list(ask_items(assistant, ECHO.ask, items))
+    assert len(list(ask_items(assistant, ECHO.ask, items[:1]))) == 1
+
+
+def test_results_hold_what_an_evaluation_is_repeated_with(assistant: Assistant, tmp_path: Path) -> None:
+    data = write_rows(tmp_path / "data", 2)
+    result = run(assistant, data, tmp_path / "out", limit=1)
+    task = json.loads((tmp_path / "out" / "results.json").read_text())["tasks"]["echo"]
+    assert task["ask"]["kind"] == "Generate"
+    assert (task["ask"]["sampling"]["max_tokens"], task["ask"]["sampling"]["temperature"]) == (4, 0.0)
+    assert task["data"] == {"echo.jsonl": file_digest(data / "echo.jsonl")}
+    assert (task["records"], task["all_records"]) == (1, 2)
+    assert result.settings == {"limit": 1, "seed": 0}
+
+
+def test_media_of_an_item_are_contents_of_files() -> None:
+    with pytest.raises(DataError, match=r"a medium for vision as str; give the content of its file, as `row\.medium`"):
+        question_digest(Item("i", (Message("user", (Image("a.png"), "What?")),)))
 
 
 def test_answers_are_those_of_the_assistant_alone(assistant: Assistant, tmp_path: Path) -> None:
@@ -192,6 +246,8 @@ def test_held_out_records_become_tasks(assistant: Assistant, tmp_path: Path) -> 
     model = {"name": "tiny", "packs": {}, "base_digest": "0" * 64, "dtype": "float32"}
     results = evaluate(assistant, opened, tmp_path / "out", Settings(), model=model, environment=ENVIRONMENT)
     assert [result.records for result in results.tasks.values()] == [1, 1]
+    manifest = file_digest(tmp_path / "data" / "mixed" / "manifest.json")
+    assert [result.data["manifest"] for result in results.tasks.values()] == [manifest] * 2
 
 
 def test_tasks_that_do_not_exist_are_named() -> None:

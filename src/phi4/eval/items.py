@@ -150,7 +150,11 @@ def choose_indices(count: int, limit: int | None, seed: int) -> list[int]:
 
 
 def question_digest(item: Item) -> str:
-    """What was asked, in 16 hexadecimal digits: texts, media, tools, choices, references, details."""
+    """What was asked, in 16 hexadecimal digits: texts, media, tools, choices, references, details.
+
+    Raises:
+        DataError: a medium is not the content of a file.
+    """
     messages = [[message.role, [_part_digest(part) for part in message.parts]] for message in item.messages]
     parts = [
         messages,
@@ -173,5 +177,9 @@ def _part_digest(part: Part) -> str:
     """Text as it is; of a medium, which is the content of a file here, the SHA-256."""
     if isinstance(part, str):
         return part
-    assert isinstance(part.source, bytes)
+    if not isinstance(part.source, bytes):
+        raise DataError(
+            f"an item has a medium for {part.modality} as {type(part.source).__name__}; give the content of its file, "
+            "as `row.medium` does"
+        )
     return f"{part.modality} {hashlib.sha256(part.source).hexdigest()}"

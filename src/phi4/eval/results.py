@@ -2,13 +2,13 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from phi4.errors import ConfigError, DataError
 from phi4.eval.resample import Estimate
-from phi4.eval.task import Total
+from phi4.eval.task import Ask, Total
 from phi4.json_file import read_json
 from phi4.svg_plots import Interval, intervals
 
@@ -46,6 +46,7 @@ class TaskResult:
         modalities: of the task's media.
         data: files and digests.
         shots: examples before each question.
+        ask: what the model did with each item, and how: `ask_to_json` of the task's.
     """
 
     name: str
@@ -55,6 +56,7 @@ class TaskResult:
     modalities: list[str]
     data: Mapping[str, Any]
     shots: int = 0
+    ask: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def title(self) -> str:
@@ -87,6 +89,12 @@ class Results:
         """The model and its packs, in a few words."""
         packs = " + ".join(name.removesuffix(".safetensors") for name in self.model["packs"])
         return f"{self.model['name']} + {packs}" if packs else str(self.model["name"])
+
+
+def ask_to_json(ask: Ask) -> dict[str, Any]:
+    """How a task asks, with all settings of sampling, as a file of JSON gives it back."""
+    described: dict[str, Any] = json.loads(json.dumps({"kind": type(ask).__name__, **asdict(ask)}))
+    return described
 
 
 def write_results(results: Results, folder: Path) -> None:

@@ -12,7 +12,15 @@ from phi4.eval.answers import Answered, AnswerFile, statistics_of
 from phi4.eval.ask import ITEMS_AT_ONCE, ask_items
 from phi4.eval.items import UNREADABLE, Items, choose_indices, question_digest
 from phi4.eval.resample import Estimate, estimate
-from phi4.eval.results import RESULTS_FILE, MetricResult, Results, TaskResult, read_results, write_results
+from phi4.eval.results import (
+    RESULTS_FILE,
+    MetricResult,
+    Results,
+    TaskResult,
+    ask_to_json,
+    read_results,
+    write_results,
+)
 from phi4.eval.task import Item, Metric, Reply, Task
 
 # Called with the number of items answered so far and in all.
@@ -142,5 +150,12 @@ def _result(task: Task, items: Items, num_items: int, answers: Sequence[Answered
         estimated: Estimate = estimate(metric.total, statistics_of(answers, metric.name), seed)
         metrics.append(MetricResult(metric.name, metric.total, metric.higher_is_better, estimated))
     return TaskResult(
-        task.name, num_items, len(items), tuple(metrics), sorted(task.modalities), items.describe(), task.shots
+        name=task.name,
+        records=num_items,
+        all_records=len(items),
+        metrics=tuple(metrics),
+        modalities=sorted(task.modalities),
+        data=items.describe(),
+        shots=task.shots,
+        ask=ask_to_json(task.ask),
     )

@@ -30,8 +30,8 @@ class HeldOutItems:
             yield Item(record.id, record.messages[:-1], references=(record.answer,))
 
     def describe(self) -> dict[str, Any]:
-        """The data set's name; the questions' own digests say the rest."""
-        return {"dataset": self.held_out.dataset}
+        """The data set's name, and the SHA-256 of its manifest, which holds those of all shards."""
+        return {"dataset": self.held_out.dataset, "manifest": self.held_out.records.records.digest}
 
 
 def read_held_out_tasks(data: Path) -> list[tuple[Task, HeldOutItems]]:
