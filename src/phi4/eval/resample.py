@@ -1,5 +1,6 @@
 """How sure a number is: bootstrap intervals, and paired comparison of two models on the same records."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -71,9 +72,10 @@ def compare(kind: Total, first: Statistics, second: Statistics, seed: int) -> Di
     return Difference(moved, low, high, _p_value(kind, first, second, moved, seed))
 
 
-def _draws(records: int, seed: int) -> npt.NDArray[np.int64]:
-    """How often each record is in each resample, [resamples, records]; a resample without anything cannot come."""
-    return np.random.default_rng(seed).multinomial(records, np.full(records, 1 / records), size=RESAMPLES)
+def _draws(records: int, seed: int) -> Iterator[npt.NDArray[np.int64]]:
+    """For each resample, how often each record is in it, [records]; a resample without anything cannot come."""
+    generator, shares = np.random.default_rng(seed), np.full(records, 1 / records)
+    return (generator.multinomial(records, shares) for _ in range(RESAMPLES))
 
 
 def _weighted(statistics: Statistics, drawn: npt.NDArray[np.int64]) -> Statistics:
@@ -91,11 +93,10 @@ def _p_value(kind: Total, first: Statistics, second: Statistics, moved: float, s
     differ = (first != second).any(axis=1)
     if not differ.any():
         return 1.0
-    exchanges = np.random.default_rng([seed, 1]).integers(0, 2, size=(RESAMPLES, int(differ.sum())))
-    change = second[differ] - first[differ]
+    generator, change = np.random.default_rng([seed, 1]), second[differ] - first[differ]
     as_extreme = 0
-    for exchange in exchanges:
-        carried = exchange @ change
+    for _ in range(RESAMPLES):
+        carried = generator.integers(0, 2, size=len(change)) @ change
         exchanged = total(kind, second.sum(0) - carried) - total(kind, first.sum(0) + carried)
         as_extreme += abs(exchanged) >= abs(moved) - 1e-12
     return (as_extreme + 1) / (RESAMPLES + 1)
