@@ -183,6 +183,17 @@ def test_words_that_are_remembered_are_datatroves_words(monkeypatch: pytest.Monk
             assert [remembering.word_tokenize(text) for text in (*PROSE, *special)] == expected
 
 
+@pytest.mark.parametrize("sign", ["[", "=", "'", "a(b"])
+def test_a_long_row_of_signs_takes_no_longer_than_other_text(sign: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """spaCy alone would take minutes for the brackets."""
+    monkeypatch.setattr(SpaCyTokenizer, "word_tokenize", SpaCyTokenizer.word_tokenize)
+    words.remember_words()
+    row = sign * (50_000 // len(sign))
+    assert "".join(SpaCyTokenizer("en").word_tokenize(f"{row} and more")) == f"{row}andmore"
+    url = f"See https://example.org/{'path/' * 40}?a=b."
+    assert SpaCyTokenizer("en").word_tokenize(url)[1] == url.removeprefix("See ").removesuffix(".")
+
+
 def test_what_edits_texts_edits_the_rejected_answer_too() -> None:
     document = record_document(record("a", rejected="ask A@B.org"))
     assert edit_texts(document, lambda text: text.replace("A@B.org", "x@y.org"))
