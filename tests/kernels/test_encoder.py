@@ -67,7 +67,9 @@ def heads(sequences: int, length: int, num_heads: int, head_dim: int) -> list[to
 
 @pytest.mark.parametrize("head_dim", [2, 16, 64, 72, 128])
 @pytest.mark.parametrize(("sequences", "length"), [(1, 1), (2, 65), (1, 130)])
-@pytest.mark.parametrize("bias_shape", [None, (1, 3, -1, -1), (-1, 1, 1, -1), (-1, 3, -1, -1)])
+@pytest.mark.parametrize(
+    "bias_shape", [None, (1, 3, -1, -1), (-1, 1, 1, -1), (-1, 3, -1, -1), (1, 3, -1, 1), (1, 1, 1, 1)]
+)
 def test_attention_agrees_with_torch(
     head_dim: int, sequences: int, length: int, bias_shape: tuple[int, ...] | None
 ) -> None:

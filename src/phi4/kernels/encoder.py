@@ -102,6 +102,9 @@ def attend(queries: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, bias
         scores = (sequences, heads, length, length)
         if not (can_encode(queries, bias) and _broadcasts(bias, scores)):
             raise ValueError(f"no kernel adds {describe(bias)} to the scores of {describe(queries)}")
+        if bias.shape[-1] != length:
+            # The kernel finds the numbers of all keys beside each other.
+            bias = bias.expand(*bias.shape[:-1], length).contiguous()
         bias = bias.expand(scores)
         strides = bias.stride()[:3]
     results = torch.empty(sequences, length, heads, head_dim, dtype=queries.dtype)
