@@ -6,6 +6,11 @@ import pytest
 import torch
 
 
+def not_aligned(count: int) -> torch.Tensor:
+    """Float32 zeros that no kernel takes: they begin one byte behind where the processor expects them."""
+    return torch.frombuffer(bytearray(4 * count + 1), dtype=torch.float32, offset=1, count=count)
+
+
 @pytest.fixture(autouse=True)
 def _inference() -> Iterator[None]:
     with torch.inference_mode():

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import pytest
 import torch
 
+from kernels.conftest import not_aligned
 from phi4.kernels.cached_bytes import key_group, restore_heads, round_heads, scale_counts
 from phi4.kernels.instructions import LEVELS, NATIVE
 from phi4.kernels.paged_attention import PagedAttention, can_attend
@@ -140,6 +141,9 @@ def test_tensors_that_do_not_fit_are_refused() -> None:
     storage = Storage(64)
     storage.scales = (storage.scales[0], storage.scales[1][:, :100])
     with pytest.raises(ValueError, match=r"9 tokens do not fit.*\(2, 100, 1\)"):
+        storage.attend([(1, 0, one)])
+    storage.scales = (Storage(64).scales[0], not_aligned(KV_HEADS * SLOTS).view(KV_HEADS, SLOTS, 1))
+    with pytest.raises(ValueError, match=r"9 tokens do not fit.* not aligned"):
         storage.attend([(1, 0, one)])
     paged = PagedAttention.of([(9, 0, RUNS[1])], [storage.keys], [storage.values])
     with pytest.raises(ValueError, match="int8"):

@@ -70,6 +70,8 @@ def test_tensors_that_do_not_fit_are_refused() -> None:
         multiply(torch.ones(2, 3), torch.ones(4, 5))
     with pytest.raises(ValueError, match="multiplies"):
         multiply(torch.ones(2, 3), torch.ones(4, 3), add_to=torch.ones(2, 5))
+    with pytest.raises(ValueError, match=r"multiplies .*\(2, 4\) torch.float32 with strides \(0, 1\)"):
+        multiply(torch.ones(2, 3), torch.ones(4, 3), add_to=torch.ones(4).expand(2, 4))
     with pytest.raises(ValueError, match="multiplies"):
         multiply(torch.ones(2, 3), torch.ones(4, 3).bfloat16())
     for rows, weight in (((2, 0), (4, 0)), ((3,), (4, 3)), ((2, 3), (3,)), ((1, 2, 3), (4, 3))):

@@ -5,6 +5,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from kernels.conftest import not_aligned
 from phi4.checkpoint.rounding import round_weight
 from phi4.kernels.instructions import LEVELS, NATIVE
 from phi4.kernels.quantised import PackedWeight, largest_value, multiply_in_torch, multiply_packed, round_rows
@@ -130,6 +131,7 @@ def test_tensors_that_do_not_fit_are_refused() -> None:
         (rows, replace(weight, scales=weight.scales[1:])),
         (rows, replace(weight, scales=weight.scales.bfloat16())),
         (rows, replace(weight, scales=numbers(96)[::2])),
+        (rows, replace(weight, scales=not_aligned(48))),
         (rows, replace(weight, codes=weight.codes.flatten())),
         (numbers(2, 0), replace(weight, codes=weight.codes[:, :0], steps=weight.steps[:, :0])),
         (rows.to("meta"), weight),

@@ -4,6 +4,7 @@ from typing import Any
 import pytest
 import torch
 
+from kernels.conftest import not_aligned
 from phi4.checkpoint.rounding import round_weight
 from phi4.kernels.encoder import ACTIVATIONS, Activation
 from phi4.kernels.instructions import LEVELS
@@ -82,6 +83,8 @@ def test_tensors_that_do_not_fit_are_refused() -> None:
         (rows, replace(weight, codes=weight.codes[:2]), bias, None),
         (rows, weight, bias, numbers(3, 48)),
         (rows, weight, bias, numbers(48, 2).T),
+        (rows, weight, bias, not_aligned(2 * 48).view(2, 48)),
+        (rows, replace(weight, scales=not_aligned(48)), bias, None),
         (narrow, weight, bias, numbers(2, 48)),
     ]
     for wrong_rows, wrong_weight, wrong_bias, residual in misfits:
@@ -91,6 +94,26 @@ def test_tensors_that_do_not_fit_are_refused() -> None:
         round_once(numbers(80))
     with pytest.raises(ValueError, match="sse9"):
         round_once(numbers(2, 80), "sse9")
+    with pytest.raises(ValueError, match=r"no kernel of level plain rounds .* torch.float64"):
+        round_once(numbers(2, 80).double(), "plain")
+
+
+@pytest.mark.parametrize("level", [None, *LEVELS])
+def test_rounded_rows_whose_parts_do_not_fit_are_refused(level: str | None) -> None:
+    """Nothing makes such rows; whoever puts them together by hand gets an error and no crash."""
+    rows, weight, bias = round_once(numbers(2, 80), level), packed(48, 80), numbers(48)
+    wrong: list[dict[str, Any]] = [
+        {"values": rows.values[:1]},
+        {"values": rows.values.short()},
+        {"values": rows.values.to("meta")},
+        {"scales": rows.scales.double()},
+        {"scales": not_aligned(2 * 3).view(2, 3)},
+    ]
+    if rows.level is not None:
+        wrong += [{"offsets": rows.offsets[:1]}, {"offsets": rows.offsets.long()}, {"dtype": torch.float64}]
+    for parts in wrong:
+        with pytest.raises(ValueError, match="no kernel projects"):
+            project_rounded(replace(rows, **parts), weight, bias)
 
 
 def test_rows_may_have_gaps() -> None:

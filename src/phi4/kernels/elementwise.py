@@ -2,7 +2,7 @@
 
 import torch
 
-from phi4.kernels.instructions import LEVELS, NATIVE, can_run, describe
+from phi4.kernels.instructions import LEVELS, NATIVE, can_be_written, can_run, describe
 
 
 def rms_norm(hidden: torch.Tensor, weight: torch.Tensor, eps: float, level: str | None = None) -> torch.Tensor:
@@ -68,6 +68,7 @@ def rotate(heads: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor, level: str
         and cos.shape == sin.shape
         and cos.shape[:2] == (heads.shape[0], 1)
         and 2 * cos.shape[2] <= heads.shape[2] == heads.stride(1)
+        and can_be_written(heads)
     )
     if not (fits and can_run(heads, cos, sin) and cos.is_contiguous() and sin.is_contiguous()):
         raise ValueError(f"no kernel rotates {describe(heads, cos, sin)}")

@@ -45,6 +45,11 @@ def is_aligned(tensor: torch.Tensor) -> bool:
     return tensor.data_ptr() % tensor.itemsize == 0
 
 
+def can_be_written(tensor: torch.Tensor) -> bool:
+    """Whether no row of [rows, ...] reaches into the next, as expanded ones do: threads write rows in any order."""
+    return tensor.shape[0] < 2 or tensor.stride(0) >= tensor.shape[1:].numel()
+
+
 def describe(*tensors: torch.Tensor) -> str:
     """What tensors are, for errors. Native code believes what it is told, so nothing may reach it that misfits."""
     kept = " while gradients are kept" if torch.is_grad_enabled() else ""

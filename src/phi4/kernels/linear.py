@@ -2,7 +2,7 @@
 
 import torch
 
-from phi4.kernels.instructions import LEVELS, NATIVE, can_run, describe
+from phi4.kernels.instructions import LEVELS, NATIVE, can_be_written, can_run, describe
 
 
 def multiply(
@@ -25,7 +25,7 @@ def multiply(
     given = (rows, weight) if add_to is None else (rows, weight, add_to)
     fits = rows.dim() == weight.dim() == 2 and rows.shape[1] == weight.shape[1] > 0 and can_multiply(rows, weight)
     shape = (*rows.shape[:1], *weight.shape[:1])
-    if not (fits and can_run(*given) and (add_to is None or add_to.shape == shape)):
+    if not (fits and can_run(*given) and (add_to is None or (add_to.shape == shape and can_be_written(add_to)))):
         raise ValueError(f"no kernel multiplies {describe(*given)}")
     results = torch.empty(shape, dtype=rows.dtype) if add_to is None else add_to
     NATIVE.multiply(

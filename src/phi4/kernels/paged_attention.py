@@ -118,7 +118,7 @@ class PagedAttention:
             and all(new.stride()[1:] == (head_dim, 1) for new in news)
             and all(part.shape == (kv_heads, slots, n) for part, n in zip(scales or (), counts, strict=False))
             and all(part.dtype == torch.float32 for part in scales or ())
-            and all(part.is_contiguous() and part.device.type == "cpu" for part in scales or ())
+            and all(part.is_contiguous() and part.device.type == "cpu" and is_aligned(part) for part in scales or ())
             and all(cache.dtype == dtype and can_attend(cache, news[0].dtype) for cache in caches)
             and can_run(*news)
         )

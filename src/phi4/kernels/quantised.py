@@ -45,19 +45,19 @@ class PackedWeight:
 
     @property
     def fits(self) -> bool:
-        """Whether the tensors are of the kinds and shapes that they must have, without gaps, on one device."""
+        """Whether the tensors are of the kinds and shapes that they must have, aligned, without gaps, on one device."""
         codes, steps, scales = self.codes, self.steps, self.scales
         if codes.dim() != 5 or not codes.numel():
             return False
         blocks, groups = codes.shape[:2]
         return (
             codes.shape == (blocks, groups, 8 if steps is None else 4, BLOCK_OUTPUTS, 4)
-            and _is_whole(codes, torch.uint8, codes.device)
+            and is_whole(codes, torch.uint8, codes.device)
             and scales.shape == (blocks * BLOCK_OUTPUTS,)
-            and _is_whole(scales, torch.float32, codes.device)
+            and is_whole(scales, torch.float32, codes.device)
             and (
                 steps is None
-                or (steps.shape == (blocks, groups, 2, BLOCK_OUTPUTS) and _is_whole(steps, torch.uint8, codes.device))
+                or (steps.shape == (blocks, groups, 2, BLOCK_OUTPUTS) and is_whole(steps, torch.uint8, codes.device))
             )
         )
 
@@ -91,9 +91,9 @@ class PackedWeight:
         return numbers.flatten(1) * self.scales[outputs, None]
 
 
-def _is_whole(part: torch.Tensor, dtype: torch.dtype, device: torch.device) -> bool:
-    """Whether a tensor is of a type, on a device, without gaps."""
-    return part.dtype == dtype and part.device == device and part.is_contiguous()
+def is_whole(part: torch.Tensor, dtype: torch.dtype, device: torch.device) -> bool:
+    """Whether a tensor is of a type, on a device, aligned, without gaps."""
+    return part.dtype == dtype and part.device == device and part.is_contiguous() and is_aligned(part)
 
 
 def unpack_nibbles(codes: torch.Tensor) -> torch.Tensor:
@@ -117,7 +117,7 @@ def multiply_packed(rows: torch.Tensor, weight: PackedWeight, level: str | None 
     """
     outputs, inputs = weight.shape
     fits = rows.dim() == 2 and rows.shape[1] == inputs and rows.is_floating_point()
-    if not (fits and rows.device == weight.codes.device and weight.fits and is_aligned(weight.scales)):
+    if not (fits and rows.device == weight.codes.device and weight.fits):
         parts = [part for part in (rows, weight.codes, weight.steps, weight.scales) if part is not None]
         raise ValueError(f"no kernel multiplies {describe(*parts)}")
     if rows.requires_grad and torch.is_grad_enabled():

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import torch
 
 from phi4.kernels.encoder import ACTIVATIONS, Activation
-from phi4.kernels.instructions import LEVELS, NATIVE, can_run, describe
-from phi4.kernels.quantised import GROUP_INPUTS, PackedWeight, multiply_numbers, round_groups
+from phi4.kernels.instructions import DTYPES, LEVELS, NATIVE, can_run, describe
+from phi4.kernels.quantised import GROUP_INPUTS, PackedWeight, is_whole, multiply_numbers, round_groups
 
 
 @dataclass(frozen=True)
@@ -31,6 +31,22 @@ class RoundedRows:
     dtype: torch.dtype
     level: str | None
 
+    @property
+    def fits(self) -> bool:
+        """Whether the tensors are of the kinds and shapes that they must have, aligned, without gaps, on one device."""
+        values, scales, device = self.values, self.scales, self.values.device
+        if values.shape != (*scales.shape, GROUP_INPUTS) or not is_whole(scales, torch.float32, device):
+            return False
+        if self.level is None:
+            return is_whole(values, torch.float32, device)
+        return (
+            values.is_cpu
+            and self.dtype in DTYPES
+            and self.offsets.shape == scales.shape
+            and is_whole(values, torch.int8, device)
+            and is_whole(self.offsets, torch.int32, device)
+        )
+
 
 def padded(inputs: int) -> int:
     """How many inputs a weight must have for rows of so many."""
@@ -45,7 +61,7 @@ def round_once(rows: torch.Tensor, level: str | None = None) -> RoundedRows:
         level: instructions to use, of `LEVELS`; None for the best, or for plain torch where there is no kernel.
 
     Raises:
-        ValueError: the rows are of another type, or have gradients.
+        ValueError: the rows are of another type, or have gradients, or there is no kernel of this level for them.
     """
     if rows.dim() != 2 or not rows.is_floating_point():
         raise ValueError(f"no kernel rounds {describe(rows)}")
@@ -53,6 +69,8 @@ def round_once(rows: torch.Tensor, level: str | None = None) -> RoundedRows:
         raise ValueError("quantised weights have no gradients: train on the model that was quantised")
     rows = rows if rows.stride(1) == 1 else rows.contiguous()
     if not can_run(rows):
+        if level is not None:
+            raise ValueError(f"no kernel of level {level} rounds {describe(rows)} on {rows.device.type}")
         return round_in_torch(rows)
     tokens, inputs = rows.shape
     groups = padded(inputs) // GROUP_INPUTS
@@ -108,11 +126,12 @@ def project_rounded(
     others = [other for other in (factors, residual, out) if other is not None]
     parts = others if bias is None else [bias, *others]
     fits = (
-        weight.fits
+        rows.fits
+        and weight.fits
         and inputs == groups * GROUP_INPUTS
         and (bias is None or bias.shape == (outputs,))
         and all(
-            other.shape == (tokens, outputs) and other.dtype == rows.dtype and other.is_contiguous() for other in others
+            other.shape == (tokens, outputs) and is_whole(other, rows.dtype, rows.values.device) for other in others
         )
         and all(part.device == rows.values.device for part in (weight.codes, *parts))
     )
