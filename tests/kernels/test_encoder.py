@@ -5,7 +5,8 @@ import pytest
 import torch
 from torch.nn import functional
 
-from phi4.kernels.encoder import Activation, attend, can_encode, convolve, downsample, layer_norm, project
+from kernels.conftest import not_aligned
+from phi4.kernels.encoder import Activation, Ending, attend, can_encode, convolve, downsample, layer_norm, project
 from phi4.kernels.instructions import LEVELS
 
 pytestmark = pytest.mark.skipif("avx512_bf16" not in LEVELS, reason="this processor multiplies no bf16")
@@ -41,20 +42,21 @@ def test_a_projection_agrees_with_exact_sums(
     else:
         exact = ACTIVATIONS[activation](sums)
     exact = 0.5 * exact + (0 if start is None else start.double())
-    found = project(rows, weight, bias, activation=activation, gated=gated, scale=0.5, residual=start)
+    found = project(rows, weight, Ending(bias, activation, gated, 0.5, start))
     torch.testing.assert_close(found.double(), exact, rtol=ERROR, atol=ERROR)
 
 
 def test_rows_of_a_wider_matrix_are_projected_where_they_are() -> None:
     wide, weight, bias = numbers(9, 96), numbers(20, 32), numbers(20)
-    assert torch.equal(project(wide[:, 32:64], weight, bias), project(wide[:, 32:64].clone(), weight, bias))
+    ending = Ending(bias)
+    assert torch.equal(project(wide[:, 32:64], weight, ending), project(wide[:, 32:64].clone(), weight, ending))
 
 
 @pytest.mark.parametrize("extreme", [0.0, 100.0, -100.0, 3e38, -3e38, torch.inf, torch.nan])
 @pytest.mark.parametrize("activation", ["gelu", "silu", "relu"])
 def test_extreme_sums_give_what_torch_gives(activation: Activation, extreme: float) -> None:
     bias = torch.tensor([extreme]).bfloat16()
-    found = project(torch.zeros(1, 2).bfloat16(), torch.zeros(1, 2).bfloat16(), bias, activation=activation)
+    found = project(torch.zeros(1, 2).bfloat16(), torch.zeros(1, 2).bfloat16(), Ending(bias, activation))
     expected = ACTIVATIONS[activation](bias[None].double()).bfloat16()
     torch.testing.assert_close(found, expected, equal_nan=True, rtol=ERROR, atol=1e-30)
 
@@ -96,10 +98,10 @@ def test_company_and_hidden_keys_change_no_bit() -> None:
 
 
 def test_neighbours_change_no_bit() -> None:
-    rows, weight, bias = numbers(40, 64), numbers(90, 64), numbers(90)
-    whole = project(rows, weight, bias, activation="gelu")
+    rows, weight, ending = numbers(40, 64), numbers(90, 64), Ending(numbers(90), "gelu")
+    whole = project(rows, weight, ending)
     for first, last in ((0, 1), (3, 17), (39, 40)):
-        assert torch.equal(project(rows[first:last], weight, bias, activation="gelu"), whole[first:last])
+        assert torch.equal(project(rows[first:last], weight, ending), whole[first:last])
 
 
 def test_threads_change_no_bit() -> None:
@@ -108,7 +110,7 @@ def test_threads_change_no_bit() -> None:
     found = []
     for number in (1, 2, 3):
         torch.set_num_threads(number)
-        found.append((project(rows, weight, bias), attend(*parts, None)))
+        found.append((project(rows, weight, Ending(bias)), attend(*parts, None)))
     torch.set_num_threads(threads)
     assert all(torch.equal(one, other) for some in found[1:] for one, other in zip(found[0], some, strict=True))
 
@@ -143,16 +145,11 @@ def test_downsampling_agrees_with_torch(channels: int, relu: bool, frames: int, 
 @pytest.mark.parametrize(
     ("function", "arguments", "message"),
     [
-        (project, [(2, 4), (3, 6), (3,)], "projects"),
-        (project, [(2, 3), (4, 3), (4,)], "projects"),
-        (project, [(2, 4), (3, 4), (4,)], "projects"),
         (layer_norm, [(2, 4), (3,), (3,)], "normalises"),
         (convolve, [(1, 2, 4), (4, 2, 3), (4,)], "convolves"),
         (downsample, [(1, 2, 4, 3), (4, 1, 3, 3), (4,)], "downsamples"),
         (attend, [(1, 2, 3, 4), (1, 2, 3, 4), (1, 3, 3, 4)], "attends"),
         (attend, [(1, 2, 3, 5), (1, 2, 3, 5), (1, 2, 3, 5)], "attends"),
-        (project, [(4,), (3, 4), (3,)], "projects"),
-        (project, [(2, 4), (4,), (4,)], "projects"),
         (layer_norm, [(2, 0), (0,), (0,)], "normalises"),
         (layer_norm, [(), (), ()], "normalises"),
         (convolve, [(2, 4), (4, 1, 3), (4,)], "convolves"),
@@ -166,11 +163,20 @@ def test_tensors_that_do_not_fit_are_refused(function: Any, arguments: list[tupl
         function(*(numbers(*shape) for shape in arguments), *last)
 
 
+@pytest.mark.parametrize(
+    ("rows", "weight", "outputs"),
+    [((2, 4), (3, 6), 3), ((2, 3), (4, 3), 4), ((2, 4), (3, 4), 4), ((4,), (3, 4), 3), ((2, 4), (4,), 4)],
+)
+def test_a_projection_of_other_shapes_is_refused(rows: tuple[int, ...], weight: tuple[int, ...], outputs: int) -> None:
+    with pytest.raises(ValueError, match="projects"):
+        project(numbers(*rows), numbers(*weight), Ending(numbers(outputs)))
+
+
 def test_a_bias_that_does_not_fit_is_refused() -> None:
     rows, weight = numbers(2, 4), numbers(6, 4)
-    for bias in (numbers(3), torch.ones(6, device="meta")):
+    for bias in (numbers(3), torch.ones(6, device="meta"), torch.ones(6, dtype=torch.complex64), not_aligned(6)):
         with pytest.raises(ValueError, match="projects"):
-            project(rows, weight, bias)
+            project(rows, weight, Ending(bias))
     parts = heads(2, 5, 3, 16)
     for shape in ((5, 4), (3, 1, 1, 5), (1, 1, 1, 1, 5)):
         with pytest.raises(ValueError, match=r"adds .* to the scores of \(2, 5, 3, 16\)"):
@@ -181,15 +187,15 @@ def test_residuals_gates_and_activations_that_do_not_fit_are_refused() -> None:
     rows, weight, bias = numbers(2, 4), numbers(6, 4), numbers(6)
     for residual in (numbers(2, 5), numbers(1, 6), numbers(6, 2).T.contiguous().T):
         with pytest.raises(ValueError, match="no kernel"):
-            project(rows, weight, bias, residual=residual)
+            project(rows, weight, Ending(bias, residual=residual))
     with pytest.raises(ValueError, match="gates: True"):
-        project(rows, numbers(5, 4), numbers(5), gated=True)
+        project(rows, numbers(5, 4), Ending(numbers(5), gated=True))
     with pytest.raises(ValueError, match="tanh"):
-        project(rows, weight, bias, activation="tanh")  # type: ignore[arg-type]
+        project(rows, weight, Ending(bias, "tanh"))  # type: ignore[arg-type]
 
 
 def test_rows_and_sequences_may_be_none() -> None:
-    assert project(numbers(0, 4), numbers(6, 4), numbers(6)).shape == (0, 6)
+    assert project(numbers(0, 4), numbers(6, 4), Ending(numbers(6))).shape == (0, 6)
     assert convolve(numbers(0, 3, 4), numbers(4, 1, 3), numbers(4)).shape == (0, 3, 4)
     assert downsample(numbers(1, 0, 4, 1), numbers(4, 1, 3, 3), numbers(4), relu=True).shape == (1, 0, 2, 4)
 

@@ -3,15 +3,37 @@
 Sums are fp32 and rounded once. What a sequence becomes depends on itself alone, not on the others in a pass.
 """
 
+from dataclasses import dataclass
 from typing import Literal
 
 import torch
 
-from phi4.kernels.instructions import LEVELS, NATIVE, can_run, describe
+from phi4.kernels.instructions import DTYPES, LEVELS, NATIVE, can_run, describe, is_aligned
 
 Activation = Literal["none", "gelu", "silu", "relu"]
 # In the order of activation.h.
 ACTIVATIONS: tuple[Activation, ...] = ("none", "gelu", "silu", "relu")
+
+
+@dataclass(frozen=True)
+class Ending:
+    """What follows the product of a linear layer: scale * activation(product + bias) + residual.
+
+    Where gated, the first half of the outputs are values and the second half their gates: values * activation(gates).
+
+    Attributes:
+        bias: as many as rows of the weight.
+        activation: "gelu" is the one with tanh.
+        gated: whether there are gates; the weight has twice the outputs then.
+        scale: of what is added to the residual.
+        residual: [..., out_features], or None.
+    """
+
+    bias: torch.Tensor
+    activation: Activation = "none"
+    gated: bool = False
+    scale: float = 1.0
+    residual: torch.Tensor | None = None
 
 
 def can_encode(*tensors: torch.Tensor) -> bool:
@@ -19,28 +41,13 @@ def can_encode(*tensors: torch.Tensor) -> bool:
     return "avx512_bf16" in LEVELS and tensors[0].dtype == torch.bfloat16 and can_run(*tensors)
 
 
-def project(
-    rows: torch.Tensor,
-    weight: torch.Tensor,
-    bias: torch.Tensor,
-    *,
-    activation: Activation = "none",
-    gated: bool = False,
-    scale: float = 1.0,
-    residual: torch.Tensor | None = None,
-) -> torch.Tensor:
-    """A linear layer and what follows it: scale * activation(rows @ weight.T + bias) + residual.
-
-    Where gated, the first half of the outputs are values and the second half their gates: values * activation(gates).
+def project(rows: torch.Tensor, weight: torch.Tensor, ending: Ending) -> torch.Tensor:
+    """A linear layer and what follows it.
 
     Args:
         rows: [tokens, in_features].
         weight: [out_features, in_features], gated [2 * out_features, in_features].
-        bias: in bf16 or fp32, as many as rows of the weight.
-        activation: "gelu" is the one with tanh.
-        gated: whether there are gates.
-        scale: of what is added to the residual.
-        residual: [tokens, out_features], or None.
+        ending: with a bias in bf16 or fp32, and a contiguous residual of [tokens, out_features], or none.
 
     Returns:
         [tokens, out_features].
@@ -48,6 +55,7 @@ def project(
     Raises:
         ValueError: the tensors do not fit each other, or no kernel takes them.
     """
+    bias, residual, gated = ending.bias, ending.residual, ending.gated
     given = (rows, weight) if residual is None else (rows, weight, residual)
     fits = (
         rows.dim() == weight.dim() == 2
@@ -56,11 +64,15 @@ def project(
         and not (gated and weight.shape[0] % 2)
         and bias.shape == weight.shape[:1]
         and bias.device == rows.device
+        and bias.dtype in DTYPES
+        and is_aligned(bias)
         and weight.is_contiguous()
         and can_encode(*given)
     )
-    if not (fits and activation in ACTIVATIONS):
-        raise ValueError(f"no kernel projects {describe(*given, bias)} with gates: {gated}, activation: {activation}")
+    if not (fits and ending.activation in ACTIVATIONS):
+        raise ValueError(
+            f"no kernel projects {describe(*given, bias)} with gates: {gated}, activation: {ending.activation}"
+        )
     (tokens, inputs), outputs = rows.shape, weight.shape[0] // (2 if gated else 1)
     if residual is not None and not (residual.shape == (tokens, outputs) and residual.is_contiguous()):
         raise ValueError(f"no kernel adds {describe(residual)} to {tokens} x {outputs} results")
@@ -71,8 +83,8 @@ def project(
         (rows.data_ptr(), weight.data_ptr(), wide_bias.data_ptr(), _address(residual), results.data_ptr()),
         rows.stride(0),
         (tokens, outputs, inputs),
-        scale,
-        ACTIVATIONS.index(activation),
+        ending.scale,
+        ACTIVATIONS.index(ending.activation),
         gated,
     )
     return results

@@ -5,6 +5,7 @@ from torch import nn
 from torch.nn import functional
 
 from phi4.kernels import encoder as kernels
+from phi4.kernels.encoder import Ending
 from phi4.model.encoder_steps import project, project_through
 from phi4.model.quantised import new_linear
 
@@ -40,7 +41,7 @@ class EncoderAttention(nn.Module):
             for rows in project_through(hidden, (self.q_proj, self.k_proj, self.v_proj))
         )
         attended = attend(queries, keys, values, bias).flatten(2)
-        return project(attended, self.out_proj.weight, self.out_proj.bias, residual=residual)
+        return project(attended, self.out_proj.weight, Ending(self.out_proj.bias, residual=residual))
 
 
 def attend(queries: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:

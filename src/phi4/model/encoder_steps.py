@@ -5,63 +5,36 @@ machines without compiled kernels take the stock operations. Quantised weights h
 """
 
 from collections.abc import Iterable
+from dataclasses import replace
 
 import torch
 from torch import nn
 from torch.nn import functional
 
 from phi4.kernels import encoder as kernels
-from phi4.kernels.encoder import Activation
+from phi4.kernels.encoder import Activation, Ending
 from phi4.kernels.quantised_projection import RoundedRows, project_rounded, round_once
 from phi4.model.quantised import QuantisedLinear, QuantisedWeight
 
 
-def project(
-    hidden: torch.Tensor,
-    weight: torch.Tensor | QuantisedWeight,
-    bias: torch.Tensor,
-    *,
-    activation: Activation = "none",
-    gated: bool = False,
-    scale: float = 1.0,
-    residual: torch.Tensor | None = None,
-) -> torch.Tensor:
-    """scale * activation(hidden @ weight.T + bias) + residual.
+def project(hidden: torch.Tensor, weight: torch.Tensor | QuantisedWeight, ending: Ending) -> torch.Tensor:
+    """A linear layer and what follows it.
 
     Args:
         hidden: [..., in_features].
         weight: [out_features, in_features], gated [2 * out_features, in_features].
-        bias: as many as rows of the weight.
-        activation: "gelu" is the one with tanh.
-        gated: the first half of the outputs are values, the second half their gates: values * activation(gates).
-        scale: of what is added to the residual.
-        residual: [..., out_features], or None.
+        ending: with a residual of [..., out_features], or none.
 
     Returns:
         [..., out_features].
     """
     if isinstance(weight, QuantisedWeight):
-        rows = _project_quantised(_round(hidden), weight, bias, activation, gated, scale, residual)
-        return rows.view(*hidden.shape[:-1], -1)
-    if kernels.can_encode(hidden, weight) and weight.shape[1] % 2 == 0:
-        rows = kernels.project(
-            hidden.reshape(-1, hidden.shape[-1]),
-            weight,
-            bias,
-            activation=activation,
-            gated=gated,
-            scale=scale,
-            residual=None if residual is None else residual.reshape(-1, residual.shape[-1]).contiguous(),
-        )
-        return rows.view(*hidden.shape[:-1], -1)
-    result = functional.linear(hidden, weight, bias)
-    if gated:
-        values, gates = result.chunk(2, dim=-1)
-        result = values * _activate(gates, activation)
+        rows = _project_quantised(_round(hidden), weight, _of_rows(ending))
+    elif kernels.can_encode(hidden, weight) and weight.shape[1] % 2 == 0:
+        rows = kernels.project(hidden.reshape(-1, hidden.shape[-1]), weight, _of_rows(ending))
     else:
-        result = _activate(result, activation)
-    result = result if scale == 1 else scale * result
-    return result if residual is None else residual + result
+        return _project_in_torch(hidden, weight, ending)
+    return rows.view(*hidden.shape[:-1], rows.shape[-1])
 
 
 def project_through(hidden: torch.Tensor, layers: Iterable[nn.Linear | QuantisedLinear]) -> list[torch.Tensor]:
@@ -74,7 +47,7 @@ def project_through(hidden: torch.Tensor, layers: Iterable[nn.Linear | Quantised
             own = project_rounded(rows, layer.weight.packed, layer.bias)
             projected.append(own.view(*hidden.shape[:-1], -1))
         else:
-            projected.append(project(hidden, layer.weight, layer.bias))
+            projected.append(project(hidden, layer.weight, Ending(layer.bias)))
     return projected
 
 
@@ -82,24 +55,36 @@ def _round(hidden: torch.Tensor) -> RoundedRows:
     return round_once(hidden.reshape(-1, hidden.shape[-1]))
 
 
-def _project_quantised(
-    rows: RoundedRows,
-    weight: QuantisedWeight,
-    bias: torch.Tensor,
-    activation: Activation,
-    gated: bool,
-    scale: float,
-    residual: torch.Tensor | None,
-) -> torch.Tensor:
+def _of_rows(ending: Ending) -> Ending:
+    """The same for rows that have been laid end to end."""
+    if ending.residual is None:
+        return ending
+    return replace(ending, residual=ending.residual.reshape(-1, ending.residual.shape[-1]).contiguous())
+
+
+def _project_quantised(rows: RoundedRows, weight: QuantisedWeight, ending: Ending) -> torch.Tensor:
     """What `project` computes, as [tokens, out_features]."""
-    packed, factors = weight.packed, None
-    if residual is not None:
-        residual = residual.reshape(-1, residual.shape[-1]).contiguous()
-    if gated:
+    packed, bias, activation, factors = weight.packed, ending.bias, ending.activation, None
+    if ending.gated:
         half = packed.codes.shape[0] // 2
-        factors = project_rounded(rows, packed.blocks(half, 2 * half), bias[len(bias) // 2 :], activation=activation)
-        packed, bias, activation = packed.blocks(0, half), bias[: len(bias) // 2], "none"
-    return project_rounded(rows, packed, bias, activation=activation, scale=scale, factors=factors, residual=residual)
+        bias, gate_bias = bias.chunk(2)
+        factors = project_rounded(rows, packed.blocks(half, 2 * half), gate_bias, activation=activation)
+        packed, activation = packed.blocks(0, half), "none"
+    return project_rounded(
+        rows, packed, bias, activation=activation, scale=ending.scale, factors=factors, residual=ending.residual
+    )
+
+
+def _project_in_torch(hidden: torch.Tensor, weight: torch.Tensor, ending: Ending) -> torch.Tensor:
+    """What `project` computes, with the stock operations."""
+    result = functional.linear(hidden, weight, ending.bias)
+    if ending.gated:
+        values, gates = result.chunk(2, dim=-1)
+        result = values * _activate(gates, ending.activation)
+    else:
+        result = _activate(result, ending.activation)
+    result = result if ending.scale == 1 else ending.scale * result
+    return result if ending.residual is None else ending.residual + result
 
 
 def _activate(values: torch.Tensor, activation: Activation) -> torch.Tensor:
@@ -147,6 +132,6 @@ def downsample(hidden: torch.Tensor, convolution: nn.Conv2d, pointwise: nn.Conv2
         if pointwise is None:
             return mixed
         assert pointwise.bias is not None
-        return project(mixed, pointwise.weight.flatten(1), pointwise.bias, activation="relu")
+        return project(mixed, pointwise.weight.flatten(1), Ending(pointwise.bias, "relu"))
     planes = convolution(hidden.permute(0, 3, 1, 2))
     return functional.relu(planes if pointwise is None else pointwise(planes)).permute(0, 2, 3, 1)

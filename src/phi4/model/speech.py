@@ -9,6 +9,7 @@ from torch.nn import functional
 
 from phi4.config import SpeechConfig
 from phi4.inputs import AudioFrames
+from phi4.kernels.encoder import Ending
 from phi4.model.encoder_attention import EncoderAttention
 from phi4.model.encoder_batches import split_batches
 from phi4.model.encoder_steps import convolve, downsample, layer_norm, project
@@ -187,7 +188,7 @@ class Subsampling(nn.Module):
 
     def _project(self, hidden: torch.Tensor) -> torch.Tensor:
         """[..., mels / 8, channels] -> [..., width]; the layer wants all mels of a channel side by side."""
-        return project(hidden.transpose(-1, -2).flatten(-2), self.out.weight, self.out.bias)
+        return project(hidden.transpose(-1, -2).flatten(-2), self.out.weight, Ending(self.out.bias))
 
 
 class RelativeAttentionBias(nn.Module):
@@ -238,8 +239,8 @@ class ConformerFeedForward(nn.Module):
     def forward(self, hidden: torch.Tensor) -> torch.Tensor:
         """[chunks, tokens, width] -> [chunks, tokens, width]; half of the result is added to what came in."""
         up, down = self.value_gate_proj, self.down_proj
-        inner = project(layer_norm(hidden, self.layer_norm), up.weight, up.bias, activation="silu", gated=True)
-        return project(inner, down.weight, down.bias, scale=0.5, residual=hidden)
+        inner = project(layer_norm(hidden, self.layer_norm), up.weight, Ending(up.bias, "silu", gated=True))
+        return project(inner, down.weight, Ending(down.bias, scale=0.5, residual=hidden))
 
 
 class PointwiseConvolution(nn.Conv1d):
@@ -279,8 +280,8 @@ class ConformerConvolution(nn.Module):
         Token t sees t and the kernel_size - 1 before it.
         """
         mixed = convolve(self.glu(layer_norm(hidden, self.layer_norm)), self.depthwise)
-        inner = project(mixed, self.pointwise.matrix, self.pointwise.bias, activation="silu")
-        return project(inner, self.output.matrix, self.output.bias, residual=hidden)
+        inner = project(mixed, self.pointwise.matrix, Ending(self.pointwise.bias, "silu"))
+        return project(inner, self.output.matrix, Ending(self.output.bias, residual=hidden))
 
 
 class GatedPointwise(nn.Module):
@@ -295,4 +296,4 @@ class GatedPointwise(nn.Module):
     def forward(self, hidden: torch.Tensor) -> torch.Tensor:
         """[chunks, tokens, width] -> [chunks, tokens, width]."""
         bias = self.pointwise.bias + torch.cat((self.b1, self.b2), dim=1).flatten()
-        return project(hidden, self.pointwise.matrix, bias, activation="silu", gated=True)
+        return project(hidden, self.pointwise.matrix, Ending(bias, "silu", gated=True))

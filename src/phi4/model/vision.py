@@ -9,6 +9,7 @@ from torch.nn import functional
 
 from phi4.config import VisionConfig
 from phi4.inputs import ImageCrops
+from phi4.kernels.encoder import Ending
 from phi4.model.encoder_attention import EncoderAttention
 from phi4.model.encoder_batches import split_batches
 from phi4.model.encoder_steps import layer_norm, project
@@ -214,8 +215,8 @@ class SiglipMLP(nn.Module):
 
     def forward(self, hidden: torch.Tensor, residual: torch.Tensor) -> torch.Tensor:
         """[..., width] -> [..., width], added to the residual."""
-        inner = project(hidden, self.fc1.weight, self.fc1.bias, activation="gelu")
-        return project(inner, self.fc2.weight, self.fc2.bias, residual=residual)
+        inner = project(hidden, self.fc1.weight, Ending(self.fc1.bias, "gelu"))
+        return project(inner, self.fc2.weight, Ending(self.fc2.bias, residual=residual))
 
 
 class PoolingHead(nn.Module):
