@@ -24,6 +24,7 @@ def new_directory(destination: Path, error: type[Phi4Error] = CheckpointError) -
     Args:
         destination: the final name.
         error: what is raised if `destination` exists and is not an empty directory, or is one that cannot be replaced.
+            An OSError that a write ends with names the directory.
     """
     destination = destination.resolve()
     if destination.exists() and (not destination.is_dir() or any(destination.iterdir())):
@@ -38,5 +39,9 @@ def new_directory(destination: Path, error: type[Phi4Error] = CheckpointError) -
         if destination.exists():
             destination.rmdir()
         os.rename(partial, destination)
+    except OSError as failed:
+        if failed.errno is not None and failed.filename is None:  # a full disk names no file
+            failed.filename = str(destination)
+        raise
     finally:
         shutil.rmtree(partial, ignore_errors=True)

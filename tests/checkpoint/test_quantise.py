@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from conversations import MODES, conversation
+from full_disk import no_file_above
 from phi4.checkpoint.convert import convert
 from phi4.checkpoint.initialise import initialise
 from phi4.checkpoint.inspect import inspect_checkpoint
@@ -193,6 +194,53 @@ def test_progress_ends_at_the_whole(tiny_directory: Path, tmp_path: Path) -> Non
     quantise(tiny_directory, tmp_path / "out", SCHEMES["4bit"], lambda done, total: reports.append((done, total)))
     assert reports == sorted(reports)
     assert reports[-1][0] == reports[-1][1]
+
+
+def test_what_is_interrupted_leaves_nothing(tiny_directory: Path, tmp_path: Path) -> None:
+    def interrupt(done: int, total: int) -> None:
+        if done > total / 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        quantise(tiny_directory, tmp_path / "out", SCHEMES["4bit"], interrupt)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_full_disk_leaves_nothing_and_the_error_names_the_directory(tiny_directory: Path, tmp_path: Path) -> None:
+    with no_file_above(100_000), pytest.raises(OSError, match=r"File too large: .*/out"):
+        quantise(tiny_directory, tmp_path / "out", SCHEMES["4bit"])
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_directory_with_files_is_left_alone(tiny_directory: Path, tmp_path: Path) -> None:
+    (tmp_path / "precious").write_text("mine")
+    with pytest.raises(CheckpointError, match="exists and is not empty"):
+        quantise(tiny_directory, tmp_path, SCHEMES["4bit"])
+    assert [path.name for path in tmp_path.iterdir()] == ["precious"]
+
+
+def test_modalities_of_8_bits_stay_as_they_are_when_the_rest_is_quantised(
+    packed_directory: Path, all_quantised: Path, tmp_path: Path
+) -> None:
+    """An exact base with packs of 8 bits inside becomes what the exact model becomes when all of it is quantised."""
+    convert(all_quantised, tmp_path / "split", "packs")
+    packs = [tmp_path / "split" / f"{name}.safetensors" for name in ("vision", "speech")]
+    convert(packed_directory / "base", tmp_path / "joined", "released", packs)
+    expected = load_model(all_quantised).model.state_dict()
+    for adapters in (False, True):
+        quantise(tmp_path / "joined", tmp_path / f"out-{adapters}", SCHEMES["4bit"], adapters=adapters)
+        found = load_model(tmp_path / f"out-{adapters}").model.state_dict()
+        assert found.keys() == expected.keys()
+        assert all(torch.equal(tensor, expected[name]) for name, tensor in found.items())
+
+
+@pytest.mark.parametrize("part", ["encoders", "adapters"])
+def test_parts_that_a_language_model_lacks_are_not_quantised_in_silence(
+    packed_directory: Path, tmp_path: Path, part: str
+) -> None:
+    with pytest.raises(CheckpointError, match="without encoders and adapters"):
+        quantise(packed_directory / "base", tmp_path / "out", SCHEMES["4bit"], **{part: True})
+    assert not (tmp_path / "out").exists()
 
 
 def test_what_is_quantised_is_not_quantised_again(quantised: Path, tmp_path: Path) -> None:

@@ -1,9 +1,6 @@
 """What goes wrong ends with an error that says what, and never with a checkpoint or pack that is of no use."""
 
-import resource
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,6 +9,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
+from full_disk import no_file_above
 from phi4.checkpoint.training import list_checkpoints, load_training
 from phi4.data.order import Order
 from phi4.data.record import Record
@@ -21,17 +19,6 @@ from phi4.processing.messages import Message, user_message
 from train.conftest import Setting, read_metrics
 from train.stages import align, contrast
 from train.toys import colours, record
-
-
-@contextmanager
-def no_file_above(num_bytes: int) -> Iterator[None]:
-    """Makes every write behind this size fail, as on a full disk; Python ignores the signal that comes with it."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (num_bytes, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 def with_records(setting: Setting, folder: Path, records: list[Record]) -> Setting:

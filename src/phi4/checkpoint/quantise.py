@@ -13,7 +13,7 @@ from phi4.checkpoint.config_json import write_adapter_bits, write_encoder_bits, 
 from phi4.checkpoint.digest import base_digest
 from phi4.checkpoint.directories import COMPANION_FILES, copy_companions
 from phi4.checkpoint.feedback import round_with_feedback
-from phi4.checkpoint.keymap import fixed_dtypes, modality_of, parameter_shapes
+from phi4.checkpoint.keymap import fixed_dtypes, is_multimodal, modality_of, parameter_shapes
 from phi4.checkpoint.layouts import Checkpoint, open_checkpoint, write_checkpoint
 from phi4.checkpoint.moments import layer_moments
 from phi4.checkpoint.rounding import round_weight
@@ -104,20 +104,25 @@ def quantise(
         progress: told the bytes read so far and in all, of weights that are quantised.
         windows: token ids of pieces of a text. With some, linears of 4 bits are rounded for the inputs that the text
             gives them, which takes several times as long.
-        encoders: whether the linears of both encoders' layers get 8 bits.
-        adapters: whether the adapters get 8 bits.
+        encoders: whether the linears of both encoders' layers get 8 bits; those that have them keep them.
+        adapters: whether the adapters get 8 bits, likewise.
 
     Raises:
         ConfigError: a configuration file is missing, broken or not supported, or sizes do not fit groups of weights.
-        CheckpointError: the source is broken or quantised already.
+        CheckpointError: the source is broken or quantised already, or has no encoders and adapters.
     """
     checkpoint = open_checkpoint(source)
     if checkpoint.config.decoder.quantisation is not None:
         raise CheckpointError(f"{source} is quantised already; name the model that it was made from")
+    if (encoders or adapters) and not is_multimodal(checkpoint.config):
+        raise CheckpointError(
+            f"{source} is a language model without encoders and adapters; leave them out, or first put packs into it "
+            "with `phi4 convert MODEL DIRECTORY --pack PACK`"
+        )
     config = _quantised(checkpoint, scheme, encoders, adapters)
     fixed, shapes = fixed_dtypes(config), parameter_shapes(config)
     with new_directory(destination) as partial:
-        names = sorted({name.rpartition(".")[0] for name in fixed}, key=_in_order)
+        names = sorted({name.rpartition(".")[0] for name in fixed if name not in checkpoint.tensors}, key=_in_order)
         packed = _round_all(checkpoint, config, names, _moments(checkpoint, windows), progress)
         specs = {
             name: TensorSpec(fixed[name] if name in fixed else checkpoint.tensors[name].dtype, shape)
@@ -148,9 +153,9 @@ def _quantised(checkpoint: Checkpoint, scheme: Scheme, encoders: bool, adapters:
     return replace(
         config,
         decoder=replace(config.decoder, quantisation=quantisation),
-        vision=config.vision and replace(config.vision, linear_bits=bits),
-        speech=config.speech and replace(config.speech, linear_bits=bits),
-        adapters={name: replace(adapter, bits=lora_bits) for name, adapter in config.adapters.items()},
+        vision=config.vision and replace(config.vision, linear_bits=bits or config.vision.linear_bits),
+        speech=config.speech and replace(config.speech, linear_bits=bits or config.speech.linear_bits),
+        adapters={name: replace(adapter, bits=lora_bits or adapter.bits) for name, adapter in config.adapters.items()},
         raw={**raw, **write_quantisation(quantisation)},
     )
 
