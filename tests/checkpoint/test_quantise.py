@@ -25,6 +25,7 @@ from phi4.model.quantised import QuantisedWeight
 EditTensors = Callable[[Path, Callable[[dict[str, torch.Tensor]], object]], None]
 EditJson = Callable[[Path, dict[str, Any]], None]
 
+MAPS = Path("/proc/self/maps")
 EIGHT = {**dict.fromkeys(ADAPTED_LINEARS, 8), "embed_tokens": 8}
 CODES = "model.layers.0.mlp.down_proj.base_layer.weight.codes"
 
@@ -181,12 +182,47 @@ def test_saved_and_split_again_it_is_the_same(quantised: Path, tmp_path: Path) -
         convert(quantised, tmp_path / "native", "converted")
 
 
+@pytest.mark.skipif(not MAPS.exists(), reason="this system does not list what is mapped")
+def test_weights_are_read_where_the_file_is_mapped(quantised: Path) -> None:
+    model = load_model(quantised).model
+    lines = [line for line in MAPS.read_text().splitlines() if line.endswith(f"{quantised}/model.safetensors")]
+    spans = [[int(address, 16) for address in line.split()[0].split("-")] for line in lines]
+    for part in model.modules():
+        if isinstance(part, QuantisedWeight):
+            assert all(any(first <= tensor.data_ptr() < last for first, last in spans) for tensor in part.buffers())
+
+
 def test_other_types_of_activations_leave_the_codes(quantised: Path) -> None:
     model = load_model(quantised).model
     scales = {name: tensor for name, tensor in model.state_dict().items() if name.endswith(".scales")}
     model.to(torch.float32)
     assert model.dtype == torch.float32
     assert all(torch.equal(model.state_dict()[name], tensor) for name, tensor in scales.items())
+
+
+def test_a_head_of_its_own_is_quantised_too(
+    model_directory: Path, edit_json: EditJson, edit_tensors: EditTensors, tmp_path: Path
+) -> None:
+    edit_json(model_directory / "config.json", {"tie_word_embeddings": False})
+    table = "model.embed_tokens.weight"
+    edit_tensors(
+        model_directory / "model.safetensors", lambda tensors: tensors.update({"lm_head.weight": -tensors[table]})
+    )
+    quantise(model_directory, tmp_path / "out", SCHEMES["8bit"])
+    exact, rounded = load_model(model_directory, dtype=torch.float32), load_model(tmp_path / "out", dtype=torch.float32)
+    assert isinstance(rounded.model.head_weight, QuantisedWeight)
+    inputs = [conversation(exact.config, "text", 12, seed=1)]
+    expected, found = (score(loaded.model, inputs)[0] for loaded in (exact, rounded))
+    assert (found - expected).norm() < 0.05 * expected.norm()
+
+
+def test_the_layout_of_transformers_is_quantised_into_the_released_one(
+    tiny_directory: Path, converted_directory: Path, tmp_path: Path
+) -> None:
+    for name, source in (("released", tiny_directory), ("converted", converted_directory)):
+        quantise(source, tmp_path / name, SCHEMES["4bit"])
+    one, other = (tmp_path / name / "model.safetensors" for name in ("released", "converted"))
+    assert one.read_bytes() == other.read_bytes()
 
 
 def test_progress_ends_at_the_whole(tiny_directory: Path, tmp_path: Path) -> None:
@@ -263,7 +299,7 @@ def test_values_that_are_no_numbers_are_refused(
     ("changes", "message"),
     [
         ({"quant_method": "awq"}, "'awq'.*phi4 quantize"),
-        ({"version": 2}, "version"),
+        ({"version": 2}, "update phi4 if its version is newer"),
         ({"bits": {}}, "bits must be 4 or 8"),
         ({"bits": {**EIGHT, "mlp.down_proj": [8, 4, 4]}}, r"its 2 layers, not {'mlp.down_proj': \[8, 4, 4\]}"),
         ({"bits": {**EIGHT, "mlp.down_proj": [8, 6]}}, r"'mlp.down_proj': \[8, 6\]"),
@@ -302,6 +338,29 @@ def test_steps_that_lead_out_of_a_byte_are_refused(broken: Path, edit_tensors: E
     edit_tensors(weights, damage)
     with pytest.raises(CheckpointError, match=r"broken/model.safetensors: .*o_proj.*steps is damaged.* 256"):
         load_model(broken)
+
+
+def test_scales_that_are_no_numbers_are_refused(broken: Path, edit_tensors: EditTensors) -> None:
+    scales = CODES.replace("codes", "scales")
+    edit_tensors(broken / "model.safetensors", lambda tensors: tensors[scales][5].fill_(torch.nan))
+    with pytest.raises(CheckpointError, match=r"broken/model.safetensors: .*down_proj.*scales is damaged.*no numbers"):
+        load_model(broken)
+
+
+def test_a_truncated_file_is_refused(broken: Path) -> None:
+    weights = broken / "model.safetensors"
+    with weights.open("rb+") as file:
+        file.truncate(weights.stat().st_size - 1)
+    with pytest.raises(CheckpointError, match="truncated"):
+        load_model(broken)
+
+
+def test_whole_numbers_may_be_written_with_a_point(tiny_directory: Path, edit_json: EditJson, tmp_path: Path) -> None:
+    quantise(tiny_directory, tmp_path / "out", SCHEMES["8bit"])
+    described = read_json(tmp_path / "out" / "config.json")["quantization_config"]
+    bits = dict.fromkeys(EIGHT, 8.0)
+    edit_json(tmp_path / "out" / "config.json", {"quantization_config": {**described, "bits": bits}})
+    load_model(tmp_path / "out")
 
 
 def test_bytes_where_numbers_belong_are_refused(model_directory: Path, edit_tensors: EditTensors) -> None:

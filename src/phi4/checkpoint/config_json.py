@@ -133,7 +133,7 @@ def read_quantisation(raw: Mapping[str, Any], num_layers: int) -> QuantisationCo
     if method != QUANTISATION_METHOD:
         raise ConfigError(
             f"{QUANTISATION_KEY} says {method}; only {QUANTISATION_METHOD} is supported: "
-            "take the original weights and quantise them with `phi4 quantize`"
+            "take the original weights and quantise them with `phi4 quantize`, or update phi4 if its version is newer"
         )
     bits = section(values, "bits")
     linear_bits = {name: _of_layers(bits.get(name), num_layers) for name in ADAPTED_LINEARS}
@@ -147,7 +147,9 @@ def read_quantisation(raw: Mapping[str, Any], num_layers: int) -> QuantisationCo
     digest = required(values, "base_digest")
     if not isinstance(digest, str) or not re.fullmatch("[0-9a-f]{64}", digest):
         raise ConfigError(f"{QUANTISATION_KEY}.base_digest must be 64 hexadecimal digits, not {digest!r}")
-    return QuantisationConfig(linear_bits, bits[TABLE], digest)
+    return QuantisationConfig(
+        {name: tuple(map(int, own)) for name, own in linear_bits.items()}, int(bits[TABLE]), digest
+    )
 
 
 def _of_layers(bits: Any, num_layers: int) -> tuple[Any, ...]:
@@ -158,9 +160,7 @@ def _of_layers(bits: Any, num_layers: int) -> tuple[Any, ...]:
 
 def write_quantisation(quantisation: QuantisationConfig) -> dict[str, Any]:
     """What `config.json` says of a quantised model."""
-    linears = {
-        name: bits[0] if len(set(bits)) == 1 else list(bits) for name, bits in quantisation.linear_bits.items()
-    }
+    linears = {name: bits[0] if len(set(bits)) == 1 else list(bits) for name, bits in quantisation.linear_bits.items()}
     bits = {**linears, TABLE: quantisation.table_bits}
     return {QUANTISATION_KEY: {**QUANTISATION_METHOD, "bits": bits, "base_digest": quantisation.base_digest}}
 

@@ -81,7 +81,7 @@ def _build(checkpoint: Checkpoint, dtype: torch.dtype | None, device: torch.devi
     if dtype is None:
         dtype = stored_dtype(checkpoint)
     fixed = fixed_dtypes(checkpoint.config)
-    _check_steps(checkpoint, fixed)
+    _check_quantised(checkpoint, fixed)
     state = {
         name: tensor.read().to(device=device, dtype=fixed.get(name, dtype))
         for name, tensor in checkpoint.tensors.items()
@@ -96,21 +96,23 @@ def _build(checkpoint: Checkpoint, dtype: torch.dtype | None, device: torch.devi
     return model.requires_grad_(False).eval()
 
 
-def _check_steps(checkpoint: Checkpoint, fixed: Mapping[str, torch.dtype]) -> None:
-    """Makes sure that codes of 4 bits stand for numbers of 8 bits.
+def _check_quantised(checkpoint: Checkpoint, fixed: Mapping[str, torch.dtype]) -> None:
+    """Makes sure that scales are numbers, and that codes of 4 bits stand for numbers of 8 bits.
 
     Raises:
-        CheckpointError: some do not.
+        CheckpointError: some are not.
     """
     for name in fixed:
-        if name.endswith(".steps"):
-            stored = checkpoint.tensors[name]
-            largest = largest_value(stored.read())
-            if largest > LARGEST_BYTE:
-                raise CheckpointError(
-                    f"{stored.path}: {stored.name} is damaged: its steps lead to {largest}, and weights are at most "
-                    f"{LARGEST_BYTE}; quantise the model again, or copy the file again"
-                )
+        stored = checkpoint.tensors[name]
+        damage = ""
+        if name.endswith(".steps") and (largest := largest_value(stored.read())) > LARGEST_BYTE:
+            damage = f"its steps lead to {largest}, and weights are at most {LARGEST_BYTE}"
+        elif name.endswith(".scales") and not stored.read().isfinite().all():
+            damage = "it holds scales that are no numbers"
+        if damage:
+            raise CheckpointError(
+                f"{stored.path}: {stored.name} is damaged: {damage}; quantise the model again, or copy the file again"
+            )
 
 
 def save_model(
