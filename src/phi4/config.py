@@ -229,3 +229,12 @@ class ModelConfig:
     adapters: Mapping[str, AdapterConfig] = field(default_factory=lambda: MappingProxyType({}))
     raw: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}), repr=False)
     added: Mapping[str, AddedModality] = field(default_factory=lambda: MappingProxyType({}))
+
+    @property
+    def quantised_modalities(self) -> tuple[str, ...]:
+        """Those whose encoder or adapter has weights of 8 bits."""
+        bits = {
+            "vision": self.vision and self.vision.linear_bits,
+            "speech": self.speech and self.speech.linear_bits,
+        }
+        return tuple(name for name, adapter in self.adapters.items() if adapter.bits or bits.get(name))

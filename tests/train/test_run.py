@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from phi4.checkpoint import usual_dtype
+from phi4.checkpoint.convert import convert
 from phi4.checkpoint.keymap import adapter_of
 from phi4.checkpoint.packs import read_pack
 from phi4.checkpoint.quantise import SCHEMES, quantise
@@ -180,6 +181,17 @@ def test_a_quantised_base_is_refused(setting: Setting, tmp_path: Path) -> None:
     quantise(setting.base, tmp_path / "quantised", SCHEMES["4bit"])
     with pytest.raises(ConfigError, match="is quantised and has no gradients; train on the model it was made from"):
         replace(setting, base=tmp_path / "quantised").train(align(), tmp_path / "run")
+
+
+@pytest.mark.parametrize("part", ["encoders", "adapters"])
+def test_quantised_packs_are_refused(setting: Setting, tmp_path: Path, part: str) -> None:
+    convert(setting.base, tmp_path / "joined", "released", setting.packs)
+    quantise(tmp_path / "joined", tmp_path / "quantised", SCHEMES["8bit"], **{part: True})
+    convert(tmp_path / "quantised", tmp_path / "split", "packs")
+    packs = tuple(tmp_path / "split" / f"{name}.safetensors" for name in ("vision", "speech"))
+    with pytest.raises(ConfigError, match="weights of vision and speech have 8 bits and no gradients"):
+        replace(setting, packs=packs).train(align(), tmp_path / "run")
+    assert not (tmp_path / "run" / "checkpoints").exists()
 
 
 def test_a_stage_for_another_model_is_refused_before_anything_is_computed(setting: Setting, tmp_path: Path) -> None:

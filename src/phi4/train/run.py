@@ -107,6 +107,11 @@ def train_stage(
             f"{base} is quantised and has no gradients; train on the model it was made from: packs fit both"
         )
     loaded = load_model(base, dtype or usual_dtype(checkpoint, place), place, packs, modalities)
+    if quantised := loaded.config.quantised_modalities:
+        raise ConfigError(
+            f"weights of {' and '.join(quantised)} have 8 bits and no gradients; train with the packs that they were "
+            "made from"
+        )
     if not isinstance(loaded.model, Phi4Multimodal) and LANGUAGE not in stage.trains:
         raise ConfigError(f"{base} has no modality to train; add packs, random ones from `phi4 new-pack` to begin with")
     pack_dtype = dtype or stored_dtype(checkpoint)
