@@ -3,17 +3,29 @@
 import json
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
 
 from phi4 import Assistant, Message, Sampling
+from phi4.checkpoint.quantise import SCHEMES, quantise
 from phi4.processing.messages import user_message
 from phi4.server.chat import _Chat
+from phi4.server.limits import ServerLimits
 from phi4.server.schema import ChatRequest, read_request
 from phi4.server.service import Service
-from server.running import Running, picture_bytes, picture_part, sound_bytes, sound_part, text_part, user
+from server.running import (
+    Running,
+    picture_bytes,
+    picture_part,
+    running_server,
+    sound_bytes,
+    sound_part,
+    text_part,
+    user,
+)
 
 GREEDY = {"model": "tiny", "temperature": 0, "max_tokens": 12}
 MIXTURES = {
@@ -58,6 +70,16 @@ def test_an_answer_is_the_one_without_a_server_streamed_or_not(
     assert [(one["modality"], one["tokens"]) for one in used["media"]] == list(expected.media)
     assert reply.json["usage"]["prompt_tokens"] == len(expected.prompt_token_ids)
     assert reply.headers["phi4-adapter"] == (expected.adapter or "none")
+
+
+def test_a_quantised_model_is_served_like_any_other(tiny_directory: Path, tmp_path: Path) -> None:
+    quantise(tiny_directory, tmp_path / "quantised", SCHEMES["4bit"], encoders=True, adapters=True)
+    assistant = Assistant.load(tmp_path / "quantised", device="cpu")
+    raw, message = MIXTURES["both"]
+    expected = assistant.reply([message], sampling=Sampling(max_tokens=12)).answer
+    with running_server(assistant, ServerLimits()) as server:
+        reply = server.send("/v1/chat/completions", GREEDY | {"messages": raw})
+    assert reply.json["choices"][0]["message"]["content"] == expected.text
 
 
 def test_usage_comes_last_in_a_stream_if_it_is_asked_for(server: Running) -> None:
