@@ -80,6 +80,8 @@ def test_tensors_that_do_not_fit_are_refused() -> None:
     misfits: list[tuple[RoundedRows, PackedWeight, torch.Tensor, torch.Tensor | None]] = [
         (round_once(numbers(2, 40)), weight, bias, None),
         (rows, weight, bias[1:], None),
+        (rows, weight, bias.int(), None),
+        (rows, weight, not_aligned(48), None),
         (rows, replace(weight, codes=weight.codes[:2]), bias, None),
         (rows, weight, bias, numbers(3, 48)),
         (rows, weight, bias, numbers(48, 2).T),

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 
 from phi4.kernels.encoder import ACTIVATIONS, Activation
-from phi4.kernels.instructions import DTYPES, LEVELS, NATIVE, can_run, describe
+from phi4.kernels.instructions import DTYPES, LEVELS, NATIVE, can_run, describe, is_aligned
 from phi4.kernels.quantised import GROUP_INPUTS, PackedWeight, is_whole, multiply_numbers, round_groups
 
 
@@ -129,7 +129,7 @@ def project_rounded(
         rows.fits
         and weight.fits
         and inputs == groups * GROUP_INPUTS
-        and (bias is None or bias.shape == (outputs,))
+        and (bias is None or (bias.shape == (outputs,) and bias.is_floating_point() and is_aligned(bias)))
         and all(
             other.shape == (tokens, outputs) and is_whole(other, rows.dtype, rows.values.device) for other in others
         )
