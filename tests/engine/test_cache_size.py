@@ -1,4 +1,4 @@
-"""The cache is as large as it is useful, and no larger than the machine."""
+"""The cache is as large as it is useful or as somebody says, and no larger than the machine."""
 
 from dataclasses import replace
 
@@ -7,7 +7,8 @@ import torch
 
 from phi4.checkpoint.presets import load_preset
 from phi4.engine import cache_size
-from phi4.engine.cache_size import default_cache_tokens
+from phi4.engine.cache_size import check_cache_tokens, default_cache_tokens
+from phi4.errors import ConfigError
 
 CPU = torch.device("cpu")
 
@@ -31,3 +32,15 @@ def test_bytes_leave_room_for_almost_twice_the_tokens(monkeypatch: pytest.Monkey
     config = load_preset("mini").config.decoder
     assert default_cache_tokens(config, torch.bfloat16, CPU) == 2**30 // 131_072
     assert default_cache_tokens(config, torch.int8, CPU) == 2**30 // (65_536 + 5_120)
+
+
+@pytest.mark.parametrize(
+    ("tokens", "said"), [(0, "at least 1 token, not 0"), (10_000, "takes 1.2 GiB, and cpu has 1.0 GiB; ask for 8,192")]
+)
+def test_what_no_cache_can_hold_is_refused(monkeypatch: pytest.MonkeyPatch, tokens: int, said: str) -> None:
+    """A token of mini takes 131,072 bytes in bf16."""
+    monkeypatch.setattr(cache_size, "memory_bytes", lambda device: 2**30)
+    config = load_preset("mini").config.decoder
+    assert check_cache_tokens(8192, config, torch.bfloat16, CPU) == 8192
+    with pytest.raises(ConfigError, match=said):
+        check_cache_tokens(tokens, config, torch.bfloat16, CPU)

@@ -22,21 +22,27 @@ def serve(
             envvar="PHI4_API_KEY",
         ),
     ] = None,
-    max_batch_tokens: Annotated[int, typer.Option("--max-batch-tokens", help="Most tokens of one step.")] = 1024,
-    max_rows: Annotated[int, typer.Option("--max-rows", help="Most answers that are written at a time.")] = 64,
+    max_batch_tokens: Annotated[int, typer.Option("--max-batch-tokens", help="Most tokens of one step.", min=1)] = 1024,
+    max_rows: Annotated[int, typer.Option("--max-rows", help="Most answers that are written at a time.", min=1)] = 64,
     cache_tokens: Annotated[
-        int | None, typer.Option("--cache-tokens", help="Tokens that the key/value cache holds; default: by memory.")
+        int | None,
+        typer.Option("--cache-tokens", help="Tokens that the key/value cache holds; default: by memory.", min=1),
     ] = None,
     max_context: Annotated[
-        int | None, typer.Option("--max-context", help="Most tokens of prompt and answer; default: the model's.")
+        int | None,
+        typer.Option("--max-context", help="Most tokens of prompt and answer; default: the model's.", min=1),
     ] = None,
-    max_waiting: Annotated[int, typer.Option("--max-waiting", help="Requests that may wait; more get a 429.")] = 128,
-    max_body_mb: Annotated[int, typer.Option("--max-body-mb", help="Largest request.")] = 32,
+    max_waiting: Annotated[
+        int, typer.Option("--max-waiting", help="Requests that may wait; more get a 429.", min=1)
+    ] = 128,
+    max_body_mb: Annotated[int, typer.Option("--max-body-mb", help="Largest request.", min=1)] = 32,
     max_bodies_mb: Annotated[
-        int, typer.Option("--max-bodies-mb", help="Requests in memory at once; more wait for their turn.")
+        int, typer.Option("--max-bodies-mb", help="Requests in memory at once; more wait for their turn.", min=1)
     ] = 256,
-    max_image_megapixels: Annotated[float, typer.Option("--max-image-megapixels", help="Largest picture.")] = 50.0,
-    max_audio_seconds: Annotated[float, typer.Option("--max-audio-seconds", help="Longest sound.")] = 1800.0,
+    max_image_megapixels: Annotated[
+        float, typer.Option("--max-image-megapixels", help="Largest picture.", min=0)
+    ] = 50.0,
+    max_audio_seconds: Annotated[float, typer.Option("--max-audio-seconds", help="Longest sound.", min=0)] = 1800.0,
     allow_remote_media: Annotated[
         bool, typer.Option("--allow-remote-media", help="Fetch media from http addresses in requests.")
     ] = False,
@@ -47,7 +53,7 @@ def serve(
         ),
     ] = 1.0,
     drain_seconds: Annotated[
-        float, typer.Option("--drain-seconds", help="How long answers may go on after SIGTERM.")
+        float, typer.Option("--drain-seconds", help="How long answers may go on after SIGTERM.", min=0)
     ] = 30.0,
     pack: Packs = None,
     bare: Bare = False,
@@ -69,6 +75,7 @@ def serve(
     """
     from phi4.engine.engine import Engine
     from phi4.engine.limits import SchedulerLimits
+    from phi4.engine.sampling import Sampling
     from phi4.server.limits import ServerLimits
     from phi4.server.run import Server
     from phi4.server.service import Service
@@ -76,7 +83,7 @@ def serve(
     limits = ServerLimits(
         max_body_bytes=max_body_mb * 2**20,
         max_bodies_bytes=max_bodies_mb * 2**20,
-        max_image_pixels=int(max_image_megapixels * 1e6),
+        max_image_pixels=max_image_megapixels * 1e6,
         max_audio_s=max_audio_seconds,
         max_context=max_context,
         max_waiting=max_waiting,
@@ -84,6 +91,8 @@ def serve(
         drain_s=drain_seconds,
     )
     scheduler_limits = SchedulerLimits(max_batch_tokens, max_rows)
+    # One that cannot be used is refused here, and not with every request.
+    Sampling(temperature=temperature)
     assistant = load(model, pack, bare, dtype, device, kv_cache_dtype)
     generation = assistant.loaded.generation
     engine = Engine(

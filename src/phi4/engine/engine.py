@@ -8,7 +8,7 @@ from queue import SimpleQueue
 import torch
 
 from phi4.engine.block_pool import BlockPool
-from phi4.engine.cache_size import default_cache_tokens
+from phi4.engine.cache_size import check_cache_tokens, default_cache_tokens
 from phi4.engine.feature_cache import FeatureCache
 from phi4.engine.handle import Event, Handle
 from phi4.engine.inbox import Inbox
@@ -65,7 +65,7 @@ class Engine:
             feature_bytes: what encoders made of media is kept up to this size.
 
         Raises:
-            ConfigError: the cache cannot be of this type.
+            ConfigError: the cache cannot be of this type or size.
         """
         if cache_dtype not in (None, model.dtype, torch.int8):
             raise ConfigError(f"cache_dtype must be torch.int8 or the model's type, {model.dtype}, not {cache_dtype}")
@@ -73,7 +73,8 @@ class Engine:
         self.limits = limits or SchedulerLimits()
         self._eos_token_ids = frozenset(eos_token_ids)
         dtype = cache_dtype or model.dtype
-        tokens = cache_tokens or default_cache_tokens(model.decoder_config, dtype, model.device)
+        about = (model.decoder_config, dtype, model.device)
+        tokens = default_cache_tokens(*about) if cache_tokens is None else check_cache_tokens(cache_tokens, *about)
         num_blocks = max(1, tokens // self.limits.block_tokens)
         cache = PagedCache(model.decoder_config, num_blocks, self.limits.block_tokens, dtype, model.device)
         self._scheduler = Scheduler(BlockPool(num_blocks), self.limits)

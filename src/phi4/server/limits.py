@@ -24,7 +24,7 @@ class ServerLimits:
 
     max_body_bytes: int = 32 * 2**20
     max_bodies_bytes: int = 256 * 2**20
-    max_image_pixels: int = 50_000_000
+    max_image_pixels: float = 50e6
     max_audio_s: float = 1800.0
     max_context: int | None = None
     max_waiting: int = 128
@@ -35,10 +35,13 @@ class ServerLimits:
 
     def __post_init__(self) -> None:
         for name, value in vars(self).items():
-            if value is not None and not isinstance(value, bool) and value <= 0 and name != "drain_s":
+            # "Not above" instead of "at most": a number that is none is neither.
+            if value is not None and not isinstance(value, bool) and not value > 0 and name != "drain_s":
                 raise ConfigError(f"{name} must be above 0, not {value}")
+        if not self.drain_s >= 0:
+            raise ConfigError(f"drain_s must be at least 0, not {self.drain_s}")
         if self.max_bodies_bytes < self.max_body_bytes:
             raise ConfigError(
                 f"one request may have {self.max_body_bytes:,} bytes, but all together only {self.max_bodies_bytes:,}; "
-                "lower the first or raise the second"
+                "lower max_body_bytes (--max-body-mb) or raise max_bodies_bytes (--max-bodies-mb)"
             )

@@ -84,7 +84,7 @@ def check_picture(content: bytes, limits: ServerLimits) -> None:
     if width * height > limits.max_image_pixels:
         raise CapacityError(
             f"a picture has {width} x {height} = {width * height:,} pixels; this server takes at most "
-            f"{limits.max_image_pixels:,}: scale it down"
+            f"{limits.max_image_pixels:,.0f}: scale it down"
         )
 
 
