@@ -1,4 +1,4 @@
-"""Directories that appear complete or not at all, and digests of files."""
+"""Directories that appear complete or not at all, folders for results, and digests of files."""
 
 import hashlib
 import os
@@ -8,13 +8,25 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from phi4.errors import CheckpointError, Phi4Error
+from phi4.errors import CheckpointError, InputError, Phi4Error
 
 
 def file_digest(path: Path) -> str:
     """SHA-256 of a file, hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def make_folder(path: Path) -> None:
+    """Makes a folder, and those above it, unless it is there.
+
+    Raises:
+        InputError: something else is there.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError) as error:
+        raise InputError(f"{path} cannot be a folder: there is a file of that name; name another") from error
 
 
 @contextmanager

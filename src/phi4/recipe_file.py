@@ -9,7 +9,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, TypeVar
 
-from phi4.errors import ConfigError
+from phi4.errors import ConfigError, Phi4Error
 
 Made = TypeVar("Made")
 
@@ -35,6 +35,23 @@ def functions_returning(kind: type[Made], path: Path, example: str) -> dict[str,
         for name, function in vars(module).items()
         if not name.startswith("_") and _makes(kind, function, module)
     }
+
+
+def call(kind: type[Made], path: Path, function: Callable[[], Made]) -> Made:
+    """Returns what a function of a recipe makes.
+
+    Raises:
+        ConfigError: it fails, or returns something else than it says.
+    """
+    try:
+        made = function()
+    except Phi4Error:
+        raise
+    except Exception as error:  # whatever a user's function may raise
+        raise ConfigError(f"{path}:{function.__name__} fails: {type(error).__name__}: {error}") from error
+    if not isinstance(made, kind):
+        raise ConfigError(f"{path}:{function.__name__} returns a {type(made).__name__}, not a {kind.__name__}")
+    return made
 
 
 def imported_files(path: Path, root: Path) -> list[Path]:

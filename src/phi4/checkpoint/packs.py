@@ -63,7 +63,7 @@ def read_pack(path: Path) -> Pack:
     if metadata.get("format") != FORMAT or metadata.get("version") != VERSION:
         raise CheckpointError(
             f"{path} is not a pack of version {VERSION}: its metadata says format {metadata.get('format')!r}, "
-            f"version {metadata.get('version')!r}"
+            f"version {metadata.get('version')!r}. `phi4 train` and `phi4 convert --to packs` write packs"
         )
     try:
         pack = Pack(

@@ -54,7 +54,7 @@ def write_file(
     """Writes one safetensors file under a temporary name and renames it when it is complete.
 
     Args:
-        path: where the file will stand.
+        path: where the file will stand; folders above it are made.
         specs: dtype and shape of every tensor, by name.
         tensor_of: gives the values of a named tensor; called once for each, when they are due.
         metadata: free text kept in the header.
@@ -63,6 +63,7 @@ def write_file(
         CheckpointError: a dtype cannot be stored or `tensor_of` returns something else than the spec promised.
     """
     partial = path.with_name(f".{path.name}.partial-{os.getpid()}")
+    path.parent.mkdir(parents=True, exist_ok=True)
     try:
         with partial.open("wb") as file:
             _write_header(file, specs, metadata or {"format": "pt"})

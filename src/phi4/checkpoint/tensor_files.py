@@ -78,6 +78,8 @@ def read_metadata(path: Path) -> dict[str, str]:
 
 
 def _open(path: Path) -> Any:
+    if path.is_dir():
+        raise CheckpointError(f"{path} is a directory; name a safetensors file in it")
     try:
         return safe_open(path, framework="pt")
     except FileNotFoundError:

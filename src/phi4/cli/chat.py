@@ -76,16 +76,27 @@ class Chat:
 
 def read_file(name: str) -> bytes:
     """Reads a file that is to be attached; its content is kept, whatever happens to the file."""
+    if not name:
+        raise InputError("no file is named; write it behind the command, such as /image picture.png")
     try:
         return Path(name).expanduser().read_bytes()
     except OSError as error:
         raise InputError(f"{name} cannot be attached: {error.strerror}") from error
+    except (RuntimeError, ValueError) as error:  # a home that nobody has; a name that no file can have
+        raise InputError(f"{name!r} cannot be attached: {error}") from error
 
 
 def show(stream: AnswerStream) -> Answer:
     """Prints an answer as it comes, then on stderr what was used for it."""
-    for piece in stream:
-        print(piece, end="", flush=True)
+    has_begun = False
+    try:
+        for piece in stream:
+            print(piece, end="", flush=True)
+            has_begun = has_begun or bool(piece)
+    except BaseException:  # Ctrl-C too: what is said about it begins a line of its own
+        if has_begun:
+            print()
+        raise
     print()
     answer = stream.answer
     parts = [f"{len(answer.prompt_token_ids)} + {len(answer.token_ids)} tokens", f"{answer.seconds:.1f} s"]

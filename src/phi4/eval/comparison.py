@@ -9,6 +9,7 @@ from phi4.errors import DataError
 from phi4.eval.answers import Answered, read_answers, statistics_of
 from phi4.eval.resample import Difference, compare
 from phi4.eval.results import MetricResult, Results, format_value, is_share, read_results
+from phi4.files import make_folder
 from phi4.svg_plots import Interval, intervals
 
 TABLE_FILE = "comparison.md"
@@ -157,7 +158,7 @@ def to_markdown(comparison: Comparison) -> str:
 
 def write_comparison(comparison: Comparison, folder: Path) -> None:
     """Writes `comparison.md` with a plot of the differences, `comparison.svg`."""
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     (folder / PLOT_FILE).write_text(intervals(_plotted(comparison.tasks)), encoding="utf-8")
     text = f"{to_markdown(comparison)}\n![differences with 95 % intervals]({PLOT_FILE})\n"
     (folder / TABLE_FILE).write_text(text, encoding="utf-8")

@@ -116,12 +116,14 @@ def read_results(folder: Path) -> Results:
         DataError: the folder holds no results, or they are damaged.
     """
     path = folder / RESULTS_FILE
+    if not path.is_file():
+        raise DataError(f"{folder} holds no evaluation: there is no {path}; `phi4 eval --out {folder}` makes one")
     try:
         raw = read_json(path)
         tasks = {name: _read_task(task) for name, task in raw["tasks"].items()}
         return Results(dict(raw["model"]), dict(raw["settings"]), dict(raw["environment"]), tasks)
     except ConfigError as error:
-        raise DataError(f"{folder} holds no evaluation: {error}. `phi4 eval --out {folder}` makes one") from error
+        raise DataError(f"{folder} holds no evaluation: {error}; evaluate again into another folder") from error
     except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise DataError(f"{path} is damaged ({error!r}); evaluate again into another folder") from error
 

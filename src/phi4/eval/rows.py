@@ -204,9 +204,13 @@ def _lines(file: Path, encoding: str = "utf-8") -> Iterator[str]:
 
 
 def _read_lines(file: Path) -> Iterator[Any]:
-    for line in _lines(file):
-        if line.strip():
+    for number, line in enumerate(_lines(file), start=1):
+        if not line.strip():
+            continue
+        try:
             yield json.loads(line)
+        except ValueError as error:
+            raise DataError(f"{file}, line {number} cannot be read as JSON: {error}") from error
 
 
 def _read_transcripts(file: Path) -> Iterator[Any]:

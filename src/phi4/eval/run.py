@@ -22,6 +22,7 @@ from phi4.eval.results import (
     write_results,
 )
 from phi4.eval.task import Item, Metric, Reply, Task
+from phi4.files import make_folder
 
 # Called with the number of items answered so far and in all.
 Progress = Callable[[int, int], None]
@@ -72,7 +73,8 @@ def evaluate(
 
     Raises:
         DataError: an item cannot be used with this model, or the folder holds an evaluation of another one.
-        InputError: a task needs a modality that the model lacks, or a metric a library that is not installed.
+        InputError: a task needs a modality that the model lacks, or a metric a library that is not installed, or the
+            folder is none.
     """
     for task, _ in tasks:
         lacking = sorted(task.modalities - assistant.loaded.config.adapters.keys())
@@ -81,7 +83,7 @@ def evaluate(
         for metric in task.metrics:
             if metric.check is not None:
                 metric.check()
-    out.mkdir(parents=True, exist_ok=True)
+    make_folder(out)
     results = _begin(out, Results(model, asdict(settings), environment, {}))
     chosen = [choose_indices(len(items), settings.limit, settings.seed) for _, items in tasks]
     num_total, num_done = sum(map(len, chosen)), 0

@@ -39,6 +39,8 @@ def load_audio(source: str | Path | bytes, sample_rate_hz: int) -> np.ndarray:
             return _decode(file, name, sample_rate_hz)
     except soundfile.LibsndfileError as error:
         raise InputError(f"{name} cannot be read as sound: {error.error_string}") from error
+    except (FileNotFoundError, IsADirectoryError, PermissionError) as error:
+        raise InputError(f"{name} cannot be read as sound: {error.strerror}") from error
     except (OSError, TypeError, ValueError, MemoryError, soundfile.SoundFileError) as error:
         raise InputError(f"{name} cannot be read as sound: {error}") from error
 

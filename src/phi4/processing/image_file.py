@@ -69,6 +69,8 @@ def load_image(source: ImageSource) -> PIL.Image.Image:
             return _to_upright_rgb(image)
     except PIL.UnidentifiedImageError as error:
         raise InputError(f"{_describe(source)} is no picture in a known format ({', '.join(FORMATS)})") from error
+    except (FileNotFoundError, IsADirectoryError, PermissionError) as error:
+        raise InputError(f"{_describe(source)} cannot be read as a picture: {error.strerror}") from error
     except DECODING_ERRORS as error:
         raise InputError(f"{_describe(source)} cannot be read as a picture: {error}") from error
 

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from phi4.errors import ConfigError
-from phi4.recipe_file import functions_returning
+from phi4.recipe_file import call, functions_returning
 from phi4.train.stage import Stage
 
 
@@ -27,7 +27,7 @@ def load_stages(path: Path) -> dict[str, Stage]:
     """Returns all stages of a recipe by the names of their functions, in the order of the file.
 
     Raises:
-        ConfigError: the file is missing or cannot be loaded.
+        ConfigError: the file is missing or cannot be loaded, or one of its functions fails.
     """
     found = functions_returning(Stage, path, "recipes/vision.py:align")
-    return {name: function() for name, function in found.items()}
+    return {name: call(Stage, path, function) for name, function in found.items()}

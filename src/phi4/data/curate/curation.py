@@ -9,7 +9,7 @@ from datatrove.data import Document
 from phi4.data.curate.readers import Reader
 from phi4.data.record import Split
 from phi4.errors import ConfigError
-from phi4.recipe_file import functions_returning
+from phi4.recipe_file import call, functions_returning
 
 
 @dataclass(frozen=True)
@@ -195,10 +195,10 @@ def load_curation(reference: str) -> Curation:
         reference: file and function, such as "recipes/curation/text.py:english".
 
     Raises:
-        ConfigError: there is no such file or function, or what it returns contradicts itself.
+        ConfigError: there is no such file or function, it fails, or what it returns contradicts itself.
     """
     path, _, name = reference.partition(":")
     found = functions_returning(Curation, Path(path), "recipes/curation/text.py:english")
     if name not in found:
         raise ConfigError(f"{path} has no curation {name!r}; it has {', '.join(found) or 'none'}")
-    return found[name]()
+    return call(Curation, Path(path), found[name])

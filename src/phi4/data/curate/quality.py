@@ -65,6 +65,9 @@ def read_labelled(path: Path) -> Iterator[Labelled]:
     Raises:
         DataError: a line is something else.
     """
+    if not path.is_file():
+        raise DataError(f"{path} is no file; name one with labelled texts, a line of JSON each")
+    # Bytes, of which each line is decoded by itself: an error knows its line.
     with path.open("rb") as file:
         for number, line in enumerate(file, start=1):
             try:
