@@ -2,7 +2,7 @@
 #
 #   make demo        pull nano and ask it about text, pictures and sounds
 #   make test        what CI runs: format, lint, types, tests (needs no GPU; fetches packages on first use)
-#   make test-slow   full-size checks: 20 GiB of memory and disk, half an hour
+#   make test-slow   full-size checks: 20 GiB of memory, 25 GB of disk, half an hour
 #   make format      rewrite the sources in the project's style
 #   make nano        train nano's vision and speech from packages to packs: hours on two cores; go on with the same command
 #   make nano-long   train the packs of the package further, best on a GPU

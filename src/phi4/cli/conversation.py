@@ -64,7 +64,10 @@ def ask(
     image: Annotated[list[Path] | None, typer.Option("--image", "-i", help="Picture; repeatable.")] = None,
     audio: Annotated[list[Path] | None, typer.Option("--audio", "-a", help="Sound; repeatable.")] = None,
     system: System = None,
-    tools: Annotated[Path | None, typer.Option("--tools", help="JSON file with a list of functions.")] = None,
+    tools: Annotated[
+        Path | None,
+        typer.Option("--tools", help="JSON file: a list of functions, each with name, description and parameters."),
+    ] = None,
     max_tokens: MaxTokens = 256,
     temperature: Temperature = 0.0,
     top_k: TopK = None,
@@ -89,6 +92,10 @@ def ask(
         phi4 ask --model ./Phi-4-multimodal-instruct --image cat.jpg "What is in the picture?"
 
         phi4 ask --temperature 0.8 --seed 7 --max-tokens 200 "Tell me a story about a lighthouse."
+
+        phi4 ask --json - < question.txt
+
+        phi4 ask --tools functions.json --system "You book tables." "A table for two, please."
     """
     from phi4.cli.chat import show
     from phi4.engine.sampling import Sampling
@@ -132,9 +139,11 @@ def chat(
 
     Inside, /image FILE and /audio FILE attach to your next message, /reset starts over, /quit or Ctrl-D ends.
 
-    Example:
+    Examples:
 
         phi4 chat --temperature 0.7
+
+        phi4 chat --model ./Phi-4-multimodal-instruct --system "Answer in one sentence."
     """
     from phi4.cli.chat import Chat
     from phi4.engine.sampling import Sampling
@@ -154,11 +163,13 @@ def transcribe(
     kv_cache_dtype: CacheDtypeOption = "auto",
     json_output: Json = False,
 ) -> None:
-    """Write down what is said in sounds. It takes a model with speech; `nano` has none.
+    """Write down what is said in sounds. It takes a model with speech; that of `nano` is a beginning.
 
     A file that cannot be used is reported, the others are transcribed, and the exit status is 2.
 
-    Example:
+    Examples:
+
+        phi4 transcribe sound.wav
 
         phi4 transcribe --model ./Phi-4-multimodal-instruct talk.wav interview.flac
     """
