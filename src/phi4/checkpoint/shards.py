@@ -2,7 +2,6 @@
 
 import json
 import math
-import os
 import struct
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ import torch
 from phi4.checkpoint.directories import write_json
 from phi4.checkpoint.tensor_files import DTYPE_NAMES, DTYPES, INDEX_FILE, SINGLE_FILE, StoredTensor
 from phi4.errors import CheckpointError
+from phi4.files import new_file
 
 # Called with the bytes written so far and the bytes in all.
 Progress = Callable[[int, int], None]
@@ -62,22 +62,16 @@ def write_file(
     Raises:
         CheckpointError: a dtype cannot be stored or `tensor_of` returns something else than the spec promised.
     """
-    partial = path.with_name(f".{path.name}.partial-{os.getpid()}")
     path.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        with partial.open("wb") as file:
-            _write_header(file, specs, metadata or {"format": "pt"})
-            for name in _in_file_order(specs):
-                tensor, spec = tensor_of(name), specs[name]
-                if tensor.dtype != spec.dtype or tuple(tensor.shape) != spec.shape:
-                    raise CheckpointError(
-                        f"{name} is {tensor.dtype} {list(tensor.shape)}, "
-                        f"but {spec.dtype} {list(spec.shape)} was announced"
-                    )
-                file.write(tensor_bytes(tensor))
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+    with new_file(path) as partial, partial.open("wb") as file:
+        _write_header(file, specs, metadata or {"format": "pt"})
+        for name in _in_file_order(specs):
+            tensor, spec = tensor_of(name), specs[name]
+            if tensor.dtype != spec.dtype or tuple(tensor.shape) != spec.shape:
+                raise CheckpointError(
+                    f"{name} is {tensor.dtype} {list(tensor.shape)}, but {spec.dtype} {list(spec.shape)} was announced"
+                )
+            file.write(tensor_bytes(tensor))
 
 
 def _in_file_order(specs: Mapping[str, TensorSpec]) -> list[str]:

@@ -1,12 +1,12 @@
 """Pictures and sounds beside a file of records: each under the name of its SHA-256, read from nowhere else."""
 
 import hashlib
-import os
 import re
 from pathlib import Path
 from typing import Any
 
 from phi4.errors import DataError
+from phi4.files import new_file
 
 MEDIA_FOLDER = "media"
 
@@ -41,9 +41,8 @@ def store_medium(folder: Path, content: bytes) -> str:
     path = folder / reference
     if not path.is_file():
         path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_name(f".{path.name}.partial-{os.getpid()}")
-        partial.write_bytes(content)
-        partial.replace(path)
+        with new_file(path) as partial:
+            partial.write_bytes(content)
     return reference
 
 

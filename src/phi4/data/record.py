@@ -1,7 +1,6 @@
 """A record: one conversation to learn from and where it comes from, in memory and as a line of JSON."""
 
 import json
-import os
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -9,6 +8,7 @@ from typing import Any, Literal, get_args
 
 from phi4.data.media_files import load_medium, store_medium
 from phi4.errors import DataError, InputError
+from phi4.files import new_file
 from phi4.processing.messages import Image, Message, Part, Signal, Sound, read_messages
 
 Split = Literal["train", "valid", "test"]
@@ -149,16 +149,11 @@ def write_records(path: Path, records: Iterable[Record]) -> int:
         DataError: two records have the same id, or a medium is not the content of a file.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.partial-{os.getpid()}")
     count = 0
-    try:
-        with partial.open("w", encoding="utf-8", newline="\n") as file:
-            for record in distinct(records):
-                file.write(to_json(_fields(record, lambda content: store_medium(path.parent, content))) + "\n")
-                count += 1
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+    with new_file(path) as partial, partial.open("w", encoding="utf-8", newline="\n") as file:
+        for record in distinct(records):
+            file.write(to_json(_fields(record, lambda content: store_medium(path.parent, content))) + "\n")
+            count += 1
     return count
 
 
