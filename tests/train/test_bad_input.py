@@ -16,6 +16,7 @@ from phi4.data.record import Record
 from phi4.data.shards import write_shards
 from phi4.errors import CheckpointError, DataError, TrainingError
 from phi4.processing.messages import Message, user_message
+from phi4.train.log import RunLog
 from train.conftest import Setting, read_metrics
 from train.stages import align, contrast
 from train.toys import colours, record
@@ -90,7 +91,10 @@ def test_a_full_disk_leaves_the_earlier_checkpoint_whole_and_nothing_half_writte
 def test_a_full_disk_while_the_pack_is_written_leaves_no_pack(setting: Setting, tmp_path: Path) -> None:
     run = tmp_path / "run"
     setting.train(align(), run).packs["vision"].unlink()
-    with no_file_above(20_000), pytest.raises(OSError, match="File too large"):
+    with (
+        no_file_above(20_000),
+        pytest.raises(CheckpointError, match=r"result could not be written .*File too large.*make room and resume"),
+    ):
         setting.train(align(), run, resume=True)
     assert {path.name for path in run.iterdir()} == {"checkpoints", "metrics.jsonl", "tensorboard"}
 
@@ -101,10 +105,24 @@ def test_a_full_disk_when_a_run_goes_on_leaves_what_it_reported(setting: Setting
     setting.train(stage, run)
     shutil.rmtree(list_checkpoints(run)[-1])
     before = read_metrics(run)
-    with no_file_above(50), pytest.raises(OSError, match="File too large"):
+    with no_file_above(50), pytest.raises(TrainingError, match=r"reports .* cannot be written: .*File too large"):
         setting.train(stage, run, resume=True)
     assert read_metrics(run) == before
     assert not list(run.glob(".*"))
+
+
+def report_until_the_disk_is_full(run: Path) -> None:
+    with RunLog(run, "stage", steps=2, first_step=0) as log:
+        log.report(1, {"loss": 2.0})
+        with no_file_above(20):
+            log.report(2, {"loss": 1.0})
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")  # TensorBoard's own thread
+def test_a_full_disk_between_two_checkpoints_stops_the_run_with_what_to_do(tmp_path: Path) -> None:
+    with pytest.raises(TrainingError, match="File too large; make room, and go on with --resume"):
+        report_until_the_disk_is_full(tmp_path)
+    assert (tmp_path / "metrics.jsonl").read_text().startswith('{"step": 1, "loss": 2.0}\n')
 
 
 def test_a_flipped_byte_in_a_shard_is_found_before_any_step(setting: Setting, tmp_path: Path) -> None:

@@ -1,7 +1,8 @@
 """What a run reports: a progress bar, TensorBoard scalars, and one line of JSON for each report."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 
@@ -10,9 +11,13 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from torch.utils.tensorboard import SummaryWriter
 
 from phi4.errors import TrainingError
+from phi4.files import new_file
 
 METRICS_FILE = "metrics.jsonl"
 TENSORBOARD_FOLDER = "tensorboard"
+
+# The time left follows from steps of the last hour: one step of a large stage may take minutes.
+SPEED_SECONDS = 3600.0
 
 
 class RunLog:
@@ -20,8 +25,9 @@ class RunLog:
 
     def __init__(self, run: Path, name: str, steps: int, first_step: int) -> None:
         self.path = run / METRICS_FILE
-        self._drop_from(first_step)
-        self.board = SummaryWriter(str(run / TENSORBOARD_FOLDER), purge_step=first_step + 1)
+        with self._writing():
+            self._drop_from(first_step)
+            self.board = SummaryWriter(str(run / TENSORBOARD_FOLDER), purge_step=first_step + 1)
         columns = (
             TextColumn("{task.description}"),
             BarColumn(),
@@ -29,7 +35,7 @@ class RunLog:
             TextColumn("{task.fields[text]}"),
             TimeRemainingColumn(),
         )
-        self.bar = Progress(*columns, console=Console(stderr=True))
+        self.bar = Progress(*columns, console=Console(stderr=True), speed_estimate_period=SPEED_SECONDS)
         self.task = self.bar.add_task(name, total=steps, completed=first_step, text="")
 
     def _drop_from(self, step: int) -> None:
@@ -39,12 +45,19 @@ class RunLog:
             # A process that was killed, or a full disk, may have left the last line unfinished.
             whole = [line for line in lines if line.endswith("\n")]
             kept = [line for line in whole if json.loads(line)["step"] <= step]
-            partial = self.path.with_name(f".{self.path.name}.partial")
-            try:
+            with new_file(self.path) as partial:
                 partial.write_text("".join(kept), encoding="utf-8")
-                partial.replace(self.path)
-            finally:
-                partial.unlink(missing_ok=True)
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        """Says what to do where a report cannot be written."""
+        try:
+            yield
+        except OSError as error:
+            raise TrainingError(
+                f"the reports of the run {self.path.parent} cannot be written: {error}; make room, and go on with "
+                "--resume"
+            ) from error
 
     def __enter__(self) -> "RunLog":
         self.bar.start()
@@ -54,7 +67,13 @@ class RunLog:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self.bar.stop()
-        self.board.close()
+        try:
+            with self._writing():
+                self.board.close()
+        except TrainingError:
+            # What ended the run says more.
+            if error is None:
+                raise
 
     def advance(self, step: int, text: str) -> None:
         """Moves the bar.
@@ -71,12 +90,8 @@ class RunLog:
         Raises:
             TrainingError: the disk is full, or the file cannot be written.
         """
-        for name, value in scalars.items():
-            self.board.add_scalar(name, value, step)
-        try:
+        with self._writing():
+            for name, value in scalars.items():
+                self.board.add_scalar(name, value, step)
             with self.path.open("a", encoding="utf-8") as file:
                 file.write(json.dumps({"step": step, **scalars}) + "\n")
-        except OSError as error:
-            raise TrainingError(
-                f"step {step}: {self.path} cannot be written: {error}; make room, and go on with --resume"
-            ) from error

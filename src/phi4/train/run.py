@@ -4,7 +4,8 @@ import hashlib
 import json
 import math
 import signal
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -22,7 +23,7 @@ from phi4.data.batches import Batches, Encode
 from phi4.data.example import Example, cut_into_runs, encode_example, encode_preference, encode_text
 from phi4.data.record import Record
 from phi4.data.shards import ShardedRecords
-from phi4.errors import CapacityError, ConfigError, DataError, InputError, TrainingError
+from phi4.errors import CapacityError, CheckpointError, ConfigError, DataError, InputError, TrainingError
 from phi4.files import file_digest, new_directory
 from phi4.json_file import read_json
 from phi4.modality import Modality
@@ -93,6 +94,7 @@ def train_stage(
         ConfigError: the stage names parts, data sets or modalities that are not there.
         DataError: shards are damaged or too many records cannot be used.
         TrainingError: the loss is not finite, a frozen weight changed, or the run is of another recipe or data set.
+        CheckpointError: a checkpoint or the result cannot be written.
     """
     if not resume and ((run / "checkpoints").exists() or (run / MODEL_FOLDER).exists()):
         raise TrainingError(f"{run} holds a run already; continue it with --resume, or name another folder")
@@ -133,11 +135,12 @@ def train_stage(
         if interrupted is not None or not group.is_first:
             return RunResult(trainer.step, interrupted, {})
         entry = _describe(stage, datasets, identity)
-        if LANGUAGE in stage.trains:
-            return RunResult(trainer.step, None, {}, _write_model(loaded, run / MODEL_FOLDER, pack_dtype, entry))
-        histories = {pack.modality: _history(pack.trained_on) for pack in map(read_pack, packs)}
-        written = _write_packs(loaded, changed, run, pack_dtype, histories, entry)
-        return RunResult(trainer.step, None, written)
+        with _result_in(run):
+            if LANGUAGE in stage.trains:
+                return RunResult(trainer.step, None, {}, _write_model(loaded, run / MODEL_FOLDER, pack_dtype, entry))
+            histories = {pack.modality: _history(pack.trained_on) for pack in map(read_pack, packs)}
+            written = _write_packs(loaded, changed, run, pack_dtype, histories, entry)
+            return RunResult(trainer.step, None, written)
 
 
 def stage_digest(stage: Stage) -> str:
@@ -269,6 +272,18 @@ def _run(trainer: Trainer, stage: Stage, run: Path, group: Group) -> int | None:
         else:
             trainer.train(interrupt, None)
         return None if trainer.step == stage.steps else interrupt.signal or signal.SIGTERM
+
+
+@contextmanager
+def _result_in(run: Path) -> Iterator[None]:
+    """Says what is left of a run whose result cannot be written."""
+    try:
+        yield
+    except OSError as error:
+        raise CheckpointError(
+            f"training is done, but its result could not be written to {run} ({error}); its checkpoints are whole: "
+            "make room and resume"
+        ) from error
 
 
 def _write_packs(
