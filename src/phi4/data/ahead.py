@@ -58,6 +58,8 @@ def _tensor_as_array(tensor: torch.Tensor) -> tuple[Any, ...]:
 
 
 def _begin_worker(_: int) -> None:
+    # Ctrl-C and `timeout` signal all processes of a group; the one that trains says when the work is over.
+    os.setpgid(0, 0)
     # The process that trains must not wait for a core, and threads of many processes would wait for each other.
     os.nice(5)
     threadpool_limits(1)

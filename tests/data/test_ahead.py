@@ -1,0 +1,35 @@
+"""Processes that compute ahead."""
+
+import os
+import subprocess
+import sys
+from itertools import islice
+
+from phi4.data.ahead import computed_ahead
+
+# Asks for results, and goes on when its whole group gets the signals that end a training.
+SIGNALLED = """
+import os, signal
+from itertools import islice
+from phi4.data.ahead import computed_ahead
+
+for number in (signal.SIGINT, signal.SIGTERM):
+    signal.signal(number, lambda *_: None)
+results = computed_ahead(lambda number: number, 0, 1, 1)
+next(results)
+for number in (signal.SIGINT, signal.SIGTERM):
+    os.killpg(0, number)
+    print(len(list(islice(results, 100))))
+"""
+
+
+def test_results_come_in_order_from_another_process() -> None:
+    results = list(islice(computed_ahead(lambda number: (number, os.getpid()), 3, 4, 1), 50))
+    assert [number for number, _ in results] == list(range(3, 203, 4))
+    assert os.getpid() not in {process for _, process in results}
+
+
+def test_signals_to_the_whole_group_leave_the_end_to_the_process_that_asks() -> None:
+    command = [sys.executable, "-c", SIGNALLED]
+    result = subprocess.run(command, start_new_session=True, capture_output=True, text=True, check=False)
+    assert (result.returncode, result.stdout.split()) == (0, ["100", "100"]), result.stderr
