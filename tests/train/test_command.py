@@ -1,5 +1,6 @@
 """`phi4 train` as it is typed."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -44,7 +45,9 @@ def test_a_stage_is_trained_and_its_packs_are_printed(
     setting: Setting, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert run(*setting.arguments("align", tmp_path / "run"), "--device=cpu", "--steps=2") == 0
-    assert capsys.readouterr().out == f"{tmp_path / 'run' / 'vision.safetensors'}\n"
+    captured = capsys.readouterr()
+    assert captured.out == f"{tmp_path / 'run' / 'vision.safetensors'}\n"
+    assert re.search(r"align .* 2/2 colours \d+\.\d{3}  [\d,]+ tokens/s 0:00:00", captured.err)
     assert max(report["step"] for report in losses(tmp_path / "run")) == 2 < align().steps
 
 

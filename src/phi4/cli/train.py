@@ -8,7 +8,7 @@ import typer
 from rich.console import Console
 from rich.table import Column, Table
 
-from phi4.cli.options import Device, DtypeOption, Model, Packs
+from phi4.cli.options import Device, DtypeOption, Model
 from phi4.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -20,7 +20,10 @@ RECIPES = Path("recipes")
 def train(
     recipe: Annotated[str | None, typer.Argument(help="FILE.py:STAGE; with --list, FILE.py.")] = None,
     model: Model = "nano",
-    pack: Packs = None,
+    pack: Annotated[
+        list[Path] | None,
+        typer.Option("--pack", help="File with a modality as it is before the stage; repeatable. Default: none."),
+    ] = None,
     data: Annotated[Path | None, typer.Option("--data", "-d", help="One folder of shards per data set.")] = None,
     out: Annotated[Path | None, typer.Option("--out", "-o", help="The run: checkpoints, logs, result.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Continue from the run's last checkpoint.")] = False,
