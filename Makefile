@@ -58,7 +58,8 @@ clean:
 # Each run's pack is the next one's beginning. A stage that was interrupted goes on from its last checkpoint.
 nano: $(NANO)/results.json
 
-$(DATA)/built: .venv/dev-installed
+# It needs an environment, but one that was set up anew is no reason to train again.
+$(DATA)/built: | .venv/dev-installed
 	$(BIN)/python -m recipes.nano.build pictures --out $(DATA)
 	$(BIN)/python -m recipes.nano.build speech --out $(DATA)
 	@touch $@

@@ -17,6 +17,7 @@ from phi4.processing.audio_file import load_audio
 from phi4.processing.messages import Sound
 from phi4.processing.settings import AudioSettings
 from recipes.nano.augment_sounds import augment
+from recipes.nano.command import run
 from recipes.nano.model import SPEECH, SPEECH_PREPROCESSOR, VISION, VISION_PREPROCESSOR
 from recipes.nano.tower import begin_tower
 
@@ -25,7 +26,7 @@ NUM_CLIPS = 1000
 
 
 def main(
-    data: Annotated[Path, typer.Option(help="The folder with the folder of shards called speech.")],
+    data: Annotated[Path, typer.Option(help="The folder with the folders of shards emoji, text_line and speech.")],
     out: Annotated[Path, typer.Option(help="Where vision.safetensors and speech.safetensors go.")],
 ) -> None:
     """Writes random packs with adapters that do nothing yet; the encoders know the statistics of their data."""
@@ -53,4 +54,4 @@ def mel_statistics(records: ShardedRecords) -> tuple[torch.Tensor, torch.Tensor]
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    run(main)

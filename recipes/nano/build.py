@@ -12,13 +12,16 @@ import typer
 from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
+from phi4.cli import run
 from phi4.data.record import Record, Split
 from phi4.data.shards import write_shards
 
 # A voice asks about one in so many pictures. There are 43 training voices and six held-out ones.
 SPOKEN_ONE_IN: Mapping[Split, int] = {"train": 10, "valid": 10, "test": 4}
 
-app = typer.Typer(help="Build nano's training and test data from packages.", no_args_is_help=True)
+app = typer.Typer(
+    help="Build nano's training and test data from packages.", no_args_is_help=True, pretty_exceptions_enable=False
+)
 
 Out = Annotated[Path, typer.Option("--out", help="Gets one folder of shards for each data set.")]
 
@@ -89,4 +92,4 @@ def build(out: Path, datasets: Mapping[str, Callable[[], Iterator[Record]]]) -> 
 
 
 if __name__ == "__main__":
-    app()
+    run(app)

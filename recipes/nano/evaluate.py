@@ -17,6 +17,7 @@ from rich.table import Table
 
 from phi4 import Assistant
 from phi4.score import HeldOut, Score, answer_records, read_held_out, score_answers
+from recipes.nano.command import run
 from recipes.nano.sentences import word_to_digit
 
 # Longer than any answer of the held-out data but Asterisk's longest prompts.
@@ -39,6 +40,11 @@ class Measure:
     value: Callable[[Score], float]
     target: float | None
     lower_is_better: bool = False
+
+    @property
+    def target_text(self) -> str:
+        """The target for people; empty without one."""
+        return "" if self.target is None else f"{'≤' if self.lower_is_better else '≥'} {self.target:.0%}"
 
     def is_met(self, score: Score) -> bool | None:
         """Whether the target is reached; None without a target."""
@@ -64,7 +70,7 @@ MEASURES = {
 def main(
     pack: Annotated[list[Path], typer.Option(help="vision.safetensors, speech.safetensors.")],
     data: Annotated[Path, typer.Option(help="What recipes.nano.build wrote.")],
-    out: Annotated[Path, typer.Option(help="JSON file for the results.")],
+    out: Annotated[Path, typer.Option(help="JSON file for the results; OUT.partial has those so far.")],
     limit: Annotated[int | None, typer.Option(help="At most so many records of each task, drawn at random.")] = None,
 ) -> None:
     """Answers the test records of every task that the packs have the modality for, and writes the scores."""
@@ -72,6 +78,9 @@ def main(
     tasks = [task for task in read_held_out(data) if task.modalities <= assistant.loaded.config.adapters.keys()]
     if limit is not None:
         tasks = [replace(task, records=task.records.sample(limit)) for task in tasks]
+    out.parent.mkdir(parents=True, exist_ok=True)
+    # Whoever finds OUT, such as `make nano`, takes the evaluation for finished.
+    so_far = out.with_name(f"{out.name}.partial")
     scores = {}
     with Progress(console=Console(stderr=True)) as progress:
         for held_out in tasks:
@@ -79,7 +88,8 @@ def main(
             answers = answer_records(assistant, held_out.records, LONG_TASKS.get(held_out.task, MAX_TOKENS))
             given = dict(progress.track(answers, total=records, description=held_out.task))
             scores[held_out.task] = score_task(held_out, [given[place] for place in range(records)])
-            write_results(out, scores, limit)
+            write_results(so_far, scores, limit)
+    so_far.replace(out)
     Console().print(results_table(scores))
 
 
@@ -97,7 +107,7 @@ def to_digits(text: str) -> str:
 
 
 def write_results(path: Path, scores: dict[str, Score], limit: int | None) -> None:
-    """Writes what is known so far, so that an interrupted evaluation is not lost."""
+    """Writes what is known of each task that is done."""
     results = {
         task: {
             "records": score.records,
@@ -117,11 +127,9 @@ def results_table(scores: dict[str, Score]) -> Table:
     table = Table("task", "records", "measure", "value", "target")
     for task, score in scores.items():
         measure = MEASURES[task]
-        sign = "≤" if measure.lower_is_better else "≥"
-        target = "" if measure.target is None else f"{sign} {measure.target:.0%}"
-        table.add_row(task, f"{score.records:,}", measure.name, f"{measure.value(score):.1%}", target)
+        table.add_row(task, f"{score.records:,}", measure.name, f"{measure.value(score):.1%}", measure.target_text)
     return table
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    run(main)

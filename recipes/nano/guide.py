@@ -18,11 +18,13 @@ from torch.nn import functional
 from phi4.checkpoint.usual_dtype import multiplies_bf16
 from phi4.data.record import Record
 from phi4.data.shards import ShardedRecords
+from phi4.files import new_file
 from phi4.processing.image import image_to_crops
 from phi4.processing.image_file import load_image
 from phi4.processing.settings import ImageSettings
 from phi4.train.objectives.guide import Guide
 from recipes.nano.augment_pictures import augment
+from recipes.nano.command import run
 from recipes.nano.model import VISION
 
 STEPS = 2600
@@ -51,7 +53,8 @@ def main(
     guide = Guide().to(memory_format=torch.channels_last)
     train(guide, records, steps)
     measure(guide, records)
-    save_file({name: tensor.contiguous() for name, tensor in guide.state_dict().items()}, out)
+    with new_file(out) as partial:
+        save_file({name: tensor.contiguous() for name, tensor in guide.state_dict().items()}, partial)
 
 
 def train(guide: Guide, records: list[Record], steps: int) -> None:
@@ -96,4 +99,4 @@ def draw(records: list[Record], count: int, seed: int) -> tuple[torch.Tensor, li
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    run(main)

@@ -12,7 +12,9 @@ matplotlib.use("svg")
 from matplotlib import pyplot
 from matplotlib.axes import Axes
 
+from phi4.errors import DataError
 from phi4.train.log import METRICS_FILE
+from recipes.nano.command import run
 
 # Losses of single steps jump; the curve is their mean over this share of a run.
 SMOOTHING_SHARE = 0.02
@@ -26,6 +28,8 @@ def main(
 ) -> None:
     """Draws the training and validation losses of every run, each in a panel of its own."""
     paths = sorted(runs.glob(f"*/{METRICS_FILE}"), key=lambda path: path.stat().st_mtime)
+    if not paths:
+        raise DataError(f"{runs} has no runs; name the folder in which each stage that was trained has its own")
     figure, panels = pyplot.subplots(len(paths), 1, figsize=(8, 2.6 * len(paths)), squeeze=False, layout="constrained")
     for path, panel in zip(paths, panels[:, 0], strict=True):
         draw_run(panel, path)
@@ -60,4 +64,4 @@ def smooth(values: tuple[float, ...]) -> list[float]:
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    run(main)

@@ -10,6 +10,7 @@ import typer
 
 from phi4.data.shards import write_shards
 from phi4.score import read_held_out
+from recipes.nano.command import run
 
 PER_TASK = 4
 
@@ -26,4 +27,4 @@ def main(
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    run(main)

@@ -64,9 +64,14 @@ def options(
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Runs the command line. What the user can mend ends with one line on stderr and exit status 2."""
+    """Runs the command line."""
+    run(app, arguments)
+
+
+def run(commands: typer.Typer, arguments: Sequence[str] | None = None) -> None:
+    """Runs a command. What the user can mend ends with one line on stderr and exit status 2."""
     try:
-        app(arguments)
+        commands(arguments)
     except (Phi4Error, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)

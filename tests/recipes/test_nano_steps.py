@@ -1,0 +1,118 @@
+"""The steps of `make nano` around its stages: what they write is whole or not there, and the same when done again."""
+
+import json
+import runpy
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+from safetensors import SafetensorError
+
+from full_disk import no_file_above
+from phi4.checkpoint.nano import BASE_DIGEST, pull_nano
+from phi4.checkpoint.packs import read_pack
+from phi4.checkpoint.weights import load_model
+from phi4.data.record import Record
+from phi4.data.shards import write_shards
+from phi4.train.objectives.guide import load_guide
+from recipes.nano import begin, evaluate, guide
+from train.toys import colours, tones
+
+ROOT = Path(__file__).parents[2]
+HELD_OUT = ROOT / "examples" / "held_out"
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    """A few records in place of nano's."""
+    for name, records in (("emoji", colours), ("text_line", colours), ("speech", tones)):
+        write_shards(records(8, "train"), tmp_path / "data" / name)
+    return tmp_path / "data"
+
+
+@pytest.mark.parametrize(
+    ("step", "options"),
+    [
+        ("guide", ("--data=nowhere", "--out=guide.safetensors")),
+        ("report", ("--runs=nowhere", "--out=curves.svg")),
+        ("samples", ("--data=nowhere", "--out=few")),
+    ],
+)
+def test_a_mistake_ends_with_one_line_and_status_2(
+    step: str, options: tuple[str, ...], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", [step, *options])
+    with pytest.raises(SystemExit) as ended:
+        runpy.run_path(str(ROOT / "recipes" / "nano" / f"{step}.py"), run_name="__main__")
+    assert ended.value.code == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: nowhere")
+
+
+def test_the_packs_that_training_begins_with_have_the_same_bytes_again(data: Path, tmp_path: Path) -> None:
+    packs = [tmp_path / "begin" / f"{modality}.safetensors" for modality in ("vision", "speech")]
+    written = []
+    for _ in range(2):
+        begin.main(data, tmp_path / "begin")
+        written.append([path.read_bytes() for path in packs])
+    assert written[0] == written[1]
+    assert [read_pack(path).base_digest for path in packs] == [BASE_DIGEST] * 2
+    model = load_model(pull_nano(), packs=packs).model
+    assert all(bool(parameter.isfinite().all()) for parameter in model.parameters())
+
+
+def test_a_guide_is_there_when_it_is_trained_and_measured(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(guide, "PICTURES_PER_STEP", 8)
+    monkeypatch.setattr(guide, "MEASURED_PICTURES", 16)
+    out = tmp_path / "guide" / "guide.safetensors"
+    out.parent.mkdir()
+    with no_file_above(20_000), pytest.raises((OSError, SafetensorError)):
+        guide.main(data, out, steps=6)
+    assert list(out.parent.iterdir()) == []
+    guide.main(data, out, steps=6)
+    assert bool((load_guide(out).deviation > 0).all())
+    assert torch.any(load_guide(out).mean != 0)
+
+
+def perfect(_: object, records: Sequence[Record], max_tokens: int) -> Iterator[tuple[int, str]]:
+    return ((place, record.answer) for place, record in enumerate(records))
+
+
+@pytest.fixture
+def pack(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
+    """Packs of a model that need not be loaded, since it gives every answer as it should be."""
+    loaded = SimpleNamespace(config=SimpleNamespace(adapters={"vision": None, "speech": None}))
+    monkeypatch.setattr(evaluate.Assistant, "load", lambda *_, **__: SimpleNamespace(loaded=loaded))
+    monkeypatch.setattr(evaluate, "answer_records", perfect)
+    return [Path("vision.safetensors"), Path("speech.safetensors")]
+
+
+def test_every_task_is_measured_against_its_target(pack: list[Path], tmp_path: Path) -> None:
+    evaluate.main(pack, HELD_OUT, tmp_path / "new" / "results.json")
+    results = json.loads((tmp_path / "new" / "results.json").read_text())
+    assert results.keys() == evaluate.MEASURES.keys()
+    for task, result in results.items():
+        assert result["value"] == (0.0 if evaluate.MEASURES[task].lower_is_better else 1.0)
+        assert result["met"] == (None if result["target"] is None else True)
+    assert [path.name for path in (tmp_path / "new").iterdir()] == ["results.json"]
+
+
+def test_results_are_there_when_all_tasks_are_done(
+    pack: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stopped(assistant: object, records: Sequence[Record], max_tokens: int) -> Iterator[tuple[int, str]]:
+        if records[0].task == "emoji":
+            raise KeyboardInterrupt
+        return perfect(assistant, records, max_tokens)
+
+    monkeypatch.setattr(evaluate, "answer_records", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        evaluate.main(pack, HELD_OUT, tmp_path / "results.json")
+    (so_far,) = tmp_path.iterdir()
+    assert so_far.name == "results.json.partial"
+    assert json.loads(so_far.read_text()).keys() == {"asterisk", "easy_vqa"}
