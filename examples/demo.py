@@ -1,5 +1,4 @@
-"""Pulls nano and asks it about text, pictures and sound: what `make demo` runs.
-
+"""What `make demo` runs: nano answers about text, pictures and sounds, and behind each answer stands the right one.
 None of the pictures and voices was trained on; `examples/media/README.md` says where they are from.
 """
 
@@ -14,27 +13,28 @@ from phi4 import Assistant, Sampling
 
 @dataclass(frozen=True)
 class Question:
-    """What goes in: words (none where a voice asks) and files in `MEDIA`."""
+    """What goes in: words (none where a voice asks) and files in `MEDIA`; and the answer that is right."""
 
     about: str
+    right: str
     text: str
     images: Sequence[str] = ()
     audios: Sequence[str] = ()
 
 
+HEARD = "turn on the music in the basement"
 QUESTIONS = (
-    Question("text", "What is the capital of France?"),
-    Question("a picture in a drawing style it never saw", "What is this?", images=["guitar.png"]),
-    Question("a test picture of easy-vqa", "what is the red shape?", images=["shape.png"]),
-    Question("a voice that it never heard", "Transcribe the audio clip into text.", audios=["music.flac"]),
-    Question('a voice that asks about a picture: "what color is the shape"', "", ["asked.png"], ["asked.flac"]),
+    Question("text", "Paris", "What is the capital of France?"),
+    Question("a picture in a drawing style it never saw", "guitar", "What is this?", images=["guitar.png"]),
+    Question("a test picture of easy-vqa", "triangle", "what is the red shape?", images=["shape.png"]),
+    Question("a voice that it never heard", HEARD, "Transcribe the audio clip into text.", audios=["music.flac"]),
+    Question('a voice that asks about a picture: "what color is the shape"', "red", "", ["asked.png"], ["asked.flac"]),
 )
 
 
 def main() -> None:
     """Asks the questions one after the other."""
-    console = Console()
-    assistant = Assistant.load("nano")
+    console, assistant = Console(), Assistant.load("nano")
     for question in QUESTIONS:
         console.rule(question.about, align="left")
         for name in question.images:
@@ -51,9 +51,9 @@ def main() -> None:
         )
         for piece in stream:
             print(piece, end="", flush=True)
-        answer = stream.answer
-        media = "".join(f", {modality} {tokens} tokens" for modality, tokens in answer.media)
-        console.print(f"\n  [{len(answer.token_ids)} tokens in {answer.seconds:.1f} s{media}]\n", markup=False)
+        took = f"{len(stream.answer.token_ids)} tokens in {stream.answer.seconds:.1f} s"
+        media = "".join(f", {modality} {tokens} tokens" for modality, tokens in stream.answer.media)
+        console.print(f"\n  [{took}{media}; right is: {question.right}]\n", markup=False)
 
 
 if __name__ == "__main__":
