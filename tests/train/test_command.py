@@ -31,6 +31,13 @@ def test_the_list_is_a_table_of_stages(capsys: pytest.CaptureFixture[str]) -> No
         assert f":{name}" in output
 
 
+def test_a_stage_that_trains_the_language_model_freezes_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("train", "--list", str(Path(__file__).parents[2] / "recipes" / "language.py")) == 0
+    output = capsys.readouterr().out
+    assert "nothing" in output
+    assert "all else" not in output
+
+
 def test_the_list_takes_all_recipes_of_the_folder(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

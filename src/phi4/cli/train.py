@@ -129,12 +129,14 @@ def default_workers(device: Device) -> int:
 def print_stages(paths: list[Path]) -> None:
     """Prints a table of the stages in these recipes."""
     from phi4.train.recipe import load_stages
+    from phi4.train.stage import LANGUAGE
 
     table = Table(Column("stage", overflow="fold"), "trains", "frozen", "data", "steps", title="stages")
     for path in paths:
         for name, stage in load_stages(path).items():
             trains = "\n".join(stage.trains)
-            table.add_row(f"{path}:{name}", trains, "all else", describe_data(stage), f"{stage.steps:,}")
+            frozen = "nothing" if LANGUAGE in stage.trains else "all else"
+            table.add_row(f"{path}:{name}", trains, frozen, describe_data(stage), f"{stage.steps:,}")
     if not table.row_count:
         raise ConfigError("there are no recipes here; name a file: phi4 train --list recipes/vision.py")
     Console().print(table)
