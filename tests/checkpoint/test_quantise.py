@@ -76,8 +76,8 @@ def test_mixed_has_8_bits_where_4_hurt_most() -> None:
     eight = {name: [layer for layer, own in enumerate(of) if own == 8] for name, of in bits.items()}
     assert eight == {
         "self_attn.qkv_proj": [*range(30)],
-        "self_attn.o_proj": [],
-        "mlp.gate_up_proj": [0, 1, 29],
+        "self_attn.o_proj": [0, 1, 2, 26, 27, 28, 29],
+        "mlp.gate_up_proj": [0, 1, 28, 29],
         "mlp.down_proj": [0, 1, 2, 5, 8, 11, 14, 17, 20, 23, 26, 27, 28, 29],
     }
 

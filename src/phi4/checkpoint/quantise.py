@@ -38,14 +38,18 @@ def _all(layer: int, num_layers: int) -> bool:
 
 
 def _outermost(layer: int, num_layers: int) -> bool:
-    """The first two and the last."""
-    return layer < 2 or layer == num_layers - 1
+    """The first two and the last two."""
+    return layer < 2 or layer >= num_layers - 2
+
+
+def _ends(layer: int, num_layers: int) -> bool:
+    """An eighth at each end."""
+    return layer < num_layers // 8 or layer >= 7 * num_layers // 8
 
 
 def _ends_and_every_third(layer: int, num_layers: int) -> bool:
     """An eighth at each end and every third between: where llama.cpp's Q4_K_M gives down_proj more bits."""
-    eighth = num_layers // 8
-    return layer < eighth or layer >= 7 * num_layers // 8 or (layer - eighth) % 3 == 2
+    return _ends(layer, num_layers) or (layer - num_layers // 8) % 3 == 2
 
 
 @dataclass(frozen=True)
@@ -71,6 +75,7 @@ class Scheme:
 
 _MIXED = {
     "self_attn.qkv_proj": _all,
+    "self_attn.o_proj": _ends,
     "mlp.down_proj": _ends_and_every_third,
     "mlp.gate_up_proj": _outermost,
 }
