@@ -44,7 +44,7 @@ def test_a_classifier_is_learnt_from_labels_and_used_by_a_curation(phi4: Phi4, f
     [
         ("curate recipe.py:check --in raw --out out", "there is no recipe "),
         ("learn-quality none.jsonl --out out", "none.jsonl"),
-        ("learn-quality . --out out", "directory"),
+        ("learn-quality . --out out", ". is no file"),
     ],
 )
 def test_a_mistake_ends_with_a_message(command: str, message: str, phi4: Phi4, folder: Path) -> None:
