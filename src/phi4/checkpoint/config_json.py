@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Mapping
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from typing import Any
 
 from phi4.checkpoint.json_values import num_layers, number, required, section, size
@@ -99,11 +99,12 @@ def read_decoder(raw: Mapping[str, Any]) -> DecoderConfig:
         raise ConfigError(f"rope type is {sizes['rope_type']!r}; 'default' and 'longrope' are supported")
     if size(sizes, "sliding_window") < context:
         raise ConfigError(f"sliding_window {sizes['sliding_window']} is smaller than the context of {context} tokens")
+    layers = num_layers(sizes, "num_hidden_layers")
     decoder = DecoderConfig(
         vocab_size=size(sizes, "vocab_size"),
         hidden_size=size(sizes, "hidden_size"),
         intermediate_size=size(sizes, "intermediate_size"),
-        num_hidden_layers=num_layers(sizes, "num_hidden_layers"),
+        num_hidden_layers=layers,
         num_attention_heads=heads,
         num_key_value_heads=size(sizes, "num_key_value_heads"),
         head_dim=size(sizes, "head_dim"),
@@ -114,12 +115,10 @@ def read_decoder(raw: Mapping[str, Any]) -> DecoderConfig:
         original_max_position_embeddings=size(sizes, "original_max_position_embeddings"),
         rope_scaling=None if sizes["rope_type"] == "default" else _read_long_rope(rope),
         tie_word_embeddings=sizes.get("tie_word_embeddings", False) is True,
-        quantisation=None,
+        quantisation=read_quantisation(given, layers) if QUANTISATION_KEY in given else None,
     )
     _check_rope(rope, decoder)
-    if QUANTISATION_KEY not in given:
-        return decoder
-    return replace(decoder, quantisation=read_quantisation(given, decoder.num_hidden_layers))
+    return decoder
 
 
 def read_quantisation(raw: Mapping[str, Any], num_layers: int) -> QuantisationConfig:

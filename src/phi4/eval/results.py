@@ -9,6 +9,7 @@ from typing import Any
 from phi4.errors import ConfigError, DataError
 from phi4.eval.resample import Estimate
 from phi4.eval.task import Ask, Total
+from phi4.files import new_file
 from phi4.json_file import read_json
 from phi4.svg_plots import Interval, intervals
 
@@ -99,9 +100,8 @@ def ask_to_json(ask: Ask) -> dict[str, Any]:
 
 def write_results(results: Results, folder: Path) -> None:
     """Writes `results.json`, and `results.md` with a plot, `results.svg`."""
-    partial = folder / f".{RESULTS_FILE}.partial"
-    partial.write_text(json.dumps(asdict(results), indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    partial.replace(folder / RESULTS_FILE)
+    with new_file(folder / RESULTS_FILE) as partial:
+        partial.write_text(json.dumps(asdict(results), indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     text = to_markdown(results)
     if results.tasks:
         (folder / PLOT_FILE).write_text(intervals(_plotted(results)), encoding="utf-8")

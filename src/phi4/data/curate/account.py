@@ -10,6 +10,7 @@ from time import perf_counter
 from typing import TextIO
 
 from phi4.data.record import to_json
+from phi4.files import new_file
 
 # Of each reason, and of each task, so many documents are kept to be shown, and so many letters of each.
 SAMPLES = 3
@@ -110,9 +111,8 @@ class Account:
     def save(self, path: Path) -> None:
         """Writes the accounts; the file appears when it is complete."""
         path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_name(f".{path.name}.partial")
-        partial.write_text(json.dumps([vars(step) for step in self.steps]), encoding="utf-8")
-        partial.replace(path)
+        with new_file(path) as partial:
+            partial.write_text(json.dumps([vars(step) for step in self.steps]), encoding="utf-8")
 
 
 def merged_accounts(paths: Iterable[Path]) -> list[StepAccount]:

@@ -10,6 +10,7 @@ from datatrove.data import Document, Media
 
 from phi4.data.curate.documents import num_bytes
 from phi4.data.record import to_json
+from phi4.files import new_file
 
 # Documents are written, and read again, so many bytes at a time.
 BATCH_BYTES = 8 * 2**20
@@ -31,8 +32,11 @@ def store_name(task: int) -> str:
 def written(path: Path, documents: Iterable[Document]) -> Iterator[Document]:
     """Hands documents on and writes them; the file appears when the last one has gone by."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.partial")
-    with pa.OSFile(str(partial), "wb") as file, pa.ipc.new_stream(file, _SCHEMA) as writer:
+    with (
+        new_file(path) as partial,
+        pa.OSFile(str(partial), "wb") as file,
+        pa.ipc.new_stream(file, _SCHEMA) as writer,
+    ):
         rows: list[dict[str, Any]] = []
         size = 0
         for document in documents:
@@ -44,7 +48,6 @@ def written(path: Path, documents: Iterable[Document]) -> Iterator[Document]:
             yield document
         if rows:
             writer.write_batch(pa.RecordBatch.from_pylist(rows, schema=_SCHEMA))
-    partial.replace(path)
 
 
 def stored(path: Path) -> Iterator[Document]:
