@@ -9,8 +9,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from data.samples import media_record, png, record, wav
-from phi4.checkpoint.hub import resolve
+from phi4.checkpoint.hub import resolve, shipped_packs
 from phi4.checkpoint.layouts import open_checkpoint
+from phi4.checkpoint.packs import add_packs
 from phi4.checkpoint.weights import LoadedModel
 from phi4.data.example import Example, cut_into_runs, encode_example, encode_preference, encode_text
 from phi4.errors import DataError, InputError
@@ -68,7 +69,7 @@ def end_tokens(processor: Processor, *texts: str) -> list[int]:
 
 @pytest.fixture(scope="module")
 def nano_processor() -> Processor:
-    checkpoint = open_checkpoint(resolve("nano"))
+    checkpoint = add_packs(open_checkpoint(resolve("nano")), shipped_packs("nano"))
     return Processor.load(checkpoint.directory, checkpoint.config, checkpoint.preprocessor)
 
 
@@ -120,6 +121,34 @@ def test_every_answer_of_a_conversation_is_learnt_behind_its_own_media(processor
     assert learnt(example, processor) == "first<|end|><|end|>last<|end|>"
     assert example.answer == "last"
     check_invariants(example, processor, tiny.generation.eos_token_ids)
+
+
+def test_spelled_answers_are_the_same_text_in_tokens_of_single_letters(nano_processor: Processor) -> None:
+    turns = (
+        Message("user", ("Read the text.", Image(png(0)))),
+        Message("assistant", "The same 12"),
+        Message("user", ("And the other?", Image(png(1)))),
+        Message("assistant", "then"),
+    )
+    (end,) = end_tokens(nano_processor, "<|im_end|>")
+    plain = encode_example(record("x", *turns), nano_processor, [end])
+    spelled = encode_example(record("x", *turns), nano_processor, [end], spelled=True)
+    assert learnt(spelled, nano_processor) == learnt(plain, nano_processor) == "The same 12<|im_end|>then<|im_end|>"
+    assert [nano_processor.tokenizer.token_bytes(token) for token in spelled.targets if token != end] == [
+        letter.encode() for letter in "The same 12then"
+    ]
+    assert spelled.targets == tuple(spelled.inputs.token_ids[row + 1] for row in spelled.output_rows)
+    assert text_of(spelled, nano_processor) == text_of(plain, nano_processor)
+    more = len("The same 12") + 1 - plain.targets.index(end) - 1
+    assert more > 0
+    assert [medium.start for medium in spelled.inputs.media] == [
+        plain.inputs.media[0].start,
+        plain.inputs.media[1].start + more,
+    ]
+
+
+def text_of(example: Example, processor: Processor) -> str:
+    return processor.tokenizer.decode(example.inputs.token_ids, skip_special=False)
 
 
 def test_a_call_is_part_of_the_answer(processor: Processor, tiny: LoadedModel) -> None:

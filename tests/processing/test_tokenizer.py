@@ -31,6 +31,21 @@ def test_plain_text_never_becomes_a_control_token_and_comes_back_unchanged(token
     assert tokenizer.decode(token_ids) == text
 
 
+@given(text=MIXED_TEXT)
+def test_spelling_keeps_the_text_and_gives_each_character_its_own_tokens(tokenizer: Tokenizer, text: str) -> None:
+    token_ids = tokenizer.encode(text, allow_special=False)
+    spelled = tokenizer.spell(token_ids)
+    assert spelled == [token for letter in text for token in tokenizer.encode(letter, allow_special=False)]
+    assert tokenizer.decode(spelled) == text
+
+
+def test_spelling_keeps_added_tokens(tokenizer: Tokenizer) -> None:
+    call = tokenizer.encode("<|tool_call|>[]<|/tool_call|><|end|>", allow_special=True)
+    spelled = tokenizer.spell(call)
+    assert [t for t in spelled if t in tokenizer.added.by_id] == [t for t in call if t in tokenizer.added.by_id]
+    assert tokenizer.decode(spelled, skip_special=False) == "<|tool_call|>[]<|/tool_call|><|end|>"
+
+
 def test_role_tokens_swallow_white_space_and_placeholders_do_not(tokenizer: Tokenizer) -> None:
     def encode(text: str) -> list[int]:
         return tokenizer.encode(text, allow_special=True)

@@ -9,6 +9,7 @@ from phi4.errors import DataError
 from phi4.inputs import ModelInputs
 from phi4.processing.messages import Message
 from phi4.processing.processor import Processor
+from phi4.processing.tokenizer import Tokenizer
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,7 +43,9 @@ class Example:
         return self.record.answer
 
 
-def encode_example(record: Record, processor: Processor, eos_token_ids: Sequence[int]) -> Example:
+def encode_example(
+    record: Record, processor: Processor, eos_token_ids: Sequence[int], spelled: bool = False
+) -> Example:
     """Prepares a record for training on its answers.
 
     Learnt is what the model will have to say when it is served: every answer behind its opener, up to and including the
@@ -52,6 +55,7 @@ def encode_example(record: Record, processor: Processor, eos_token_ids: Sequence
         record: a conversation.
         processor: the one that will serve the model.
         eos_token_ids: tokens that end an answer.
+        spelled: whether answers are written letter by letter, in more tokens for the same text.
 
     Raises:
         InputError: a text or medium cannot be used.
@@ -61,9 +65,8 @@ def encode_example(record: Record, processor: Processor, eos_token_ids: Sequence
     """
     messages = record.messages
     whole = processor.encode(messages, add_generation_prompt=False)
-    inputs = processor.prepare_media(whole, [part for message in messages for part in message.media])
     end_tokens = frozenset(eos_token_ids)
-    places: list[int] = []
+    answers: list[range] = []
     for index, message in enumerate(messages):
         if message.role != "assistant":
             continue
@@ -75,8 +78,11 @@ def encode_example(record: Record, processor: Processor, eos_token_ids: Sequence
                 f"record {record.id!r}: the chat template changes message {index + 1}, an answer, when the "
                 "conversation goes on; cut the record behind it"
             )
-        places += answer
-    moved = _behind_media(places, inputs)
+        answers.append(answer)
+    if spelled:
+        whole, answers = _spell(whole, answers, processor.tokenizer)
+    inputs = processor.prepare_media(whole, [part for message in messages for part in message.media])
+    moved = _behind_media([place for answer in answers for place in answer], inputs)
     return Example(
         inputs=inputs,
         output_rows=tuple(place - 1 for place in moved),
@@ -171,6 +177,20 @@ def _answer_places(record: Record, index: int, prompt: list[int], turn: list[int
         f"record {record.id!r}: the chat template ends message {index + 1}, an answer, with none of the end tokens "
         f"{sorted(end_tokens)}; name the one that it writes in generation_config.json"
     )
+
+
+def _spell(token_ids: list[int], answers: Sequence[range], tokenizer: Tokenizer) -> tuple[list[int], list[range]]:
+    """Writes the answers of a conversation letter by letter; returns all its tokens and where the answers stand."""
+    spelled: list[int] = []
+    places = []
+    end = 0
+    for answer in answers:
+        spelled += token_ids[end : answer.start]
+        letters = tokenizer.spell(token_ids[answer.start : answer.stop])
+        places.append(range(len(spelled), len(spelled) + len(letters)))
+        spelled += letters
+        end = answer.stop
+    return spelled + token_ids[end:], places
 
 
 def _behind_media(places: Sequence[int], inputs: ModelInputs) -> list[int]:

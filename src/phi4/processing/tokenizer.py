@@ -4,6 +4,7 @@ import codecs
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -105,6 +106,20 @@ class Tokenizer:
                 )
         ids: list[int] = self.plain.encode(text, add_special_tokens=False).ids
         return ids
+
+    def spell(self, token_ids: Iterable[int]) -> list[int]:
+        """Writes the same text letter by letter: the tokens of each character alone. Added tokens stay as they are.
+
+        Args:
+            token_ids: of whole characters, as `encode` makes them.
+        """
+        spelled: list[int] = []
+        for is_added, run in groupby(token_ids, self.added.by_id.__contains__):
+            if is_added:
+                spelled += run
+            else:
+                spelled += [token for letter in self.decode(run) for token in self._encode_plain(letter)]
+        return spelled
 
     def token_bytes(self, token_id: int) -> bytes:
         """What one token adds to a text, as bytes; nothing for an id without text."""

@@ -34,7 +34,7 @@ from phi4.train.interrupt import watch_signals
 from phi4.train.log import RunLog
 from phi4.train.objectives import build_objectives
 from phi4.train.parts import belongs_to, copy_parts, select_trained
-from phi4.train.stage import LANGUAGE, Contrastive, Objective, Preference, Stage, Text
+from phi4.train.stage import LANGUAGE, Answers, Contrastive, Objective, Preference, Stage, Text
 from phi4.train.trainer import Trainer
 
 # The language model that a stage made, in the folder of its run; what it was trained on stands beside its weights.
@@ -226,7 +226,8 @@ def _encoder(objective: Objective, loaded: LoadedModel, processor: Processor, to
         case Preference():
             encode: Encode = partial(encode_preference, processor=processor, eos_token_ids=eos_token_ids)
         case _:
-            encode = partial(encode_example, processor=processor, eos_token_ids=eos_token_ids)
+            spelled = isinstance(objective, Answers) and objective.spelled
+            encode = partial(encode_example, processor=processor, eos_token_ids=eos_token_ids, spelled=spelled)
 
     def encode_supported(record: Record) -> Example:
         example = encode(record)

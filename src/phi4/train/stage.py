@@ -16,7 +16,14 @@ MAX_SEED = 2**32 - 1
 
 @dataclass(frozen=True)
 class Answers:
-    """Cross-entropy of the assistant's tokens, end tokens included."""
+    """Cross-entropy of the assistant's tokens, end tokens included.
+
+    Attributes:
+        spelled: write the answers letter by letter. What is to be read may be words that nobody knows, and a language
+            model that writes pieces of words guesses those that it does.
+    """
+
+    spelled: bool = False
 
 
 @dataclass(frozen=True)
