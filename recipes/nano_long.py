@@ -22,7 +22,7 @@ def name() -> Stage:
         steps=87,
         tokens_per_row=20_000,
         learning_rate=1.5e-3,
-        warmup_steps=100,
+        warmup_steps=10,
         valid_every=43,
         seed=3,
     )

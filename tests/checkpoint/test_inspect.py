@@ -1,12 +1,15 @@
 import dataclasses
+import json
 from pathlib import Path
 
 import pytest
 
 from phi4.checkpoint.inspect import CacheReport, component_of, inspect_checkpoint
 from phi4.checkpoint.keymap import key_table
+from phi4.checkpoint.nano import PACKS
 from phi4.checkpoint.presets import load_preset
 from phi4.checkpoint.quantise import SCHEMES, quantise
+from phi4.checkpoint.tensor_files import read_metadata
 from phi4.errors import CheckpointError
 
 # Facts sheet 6.4.
@@ -71,6 +74,13 @@ def test_a_pack_is_inspected(tiny_directory: Path, packed_directory: Path) -> No
     assert pack.values == {
         name: whole.values[name] for name in ("speech_lora", "audio_encoder", "audio_projectors", "audio_buffers")
     }
+
+
+def test_a_pack_tells_the_stages_that_it_was_trained_in(packed_directory: Path) -> None:
+    stages = inspect_checkpoint(PACKS[0]).stages
+    assert stages[0] == "nano vision pretrain, 2000 steps on emoji"
+    assert len(stages) == len(json.loads(read_metadata(PACKS[0])["trained_on"])["stages"])
+    assert inspect_checkpoint(packed_directory / "speech.safetensors").stages == ()
 
 
 def test_a_language_model_has_one_component(packed_directory: Path) -> None:

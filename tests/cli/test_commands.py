@@ -103,6 +103,11 @@ def test_transcribe_reports_a_bad_file_and_does_the_others(phi4: Phi4, tiny_dire
     assert "/no/such.wav" in bad["error"]
 
 
+def test_a_transcript_that_is_cut_off_says_so(phi4: Phi4, tiny_directory: Path, sound: Path) -> None:
+    result = phi4("transcribe", "--model", str(tiny_directory), "--max-tokens", "2", str(sound))
+    assert f"{sound}: cut off after 2 tokens; raise --max-tokens" in result.stderr
+
+
 def test_a_chat_remembers_resets_and_survives_mistakes(phi4: Phi4, tiny_directory: Path, picture: Path) -> None:
     lines = ["Hello", "Again", f"/image {picture}", "/image /no/such.png", "What is it?", "/reset", "/dance", "Bye"]
     result = phi4("chat", "--model", str(tiny_directory), "--max-tokens", "2", stdin="\n".join(lines))

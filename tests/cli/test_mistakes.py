@@ -19,7 +19,7 @@ from phi4.errors import CapacityError
         (["--drain-seconds", "nan"], "--drain-seconds"),
         (["--max-image-megapixels", "nan"], "--max-image-megapixels"),
         (["--max-image-megapixels", "0"], "max_image_pixels must be above 0, not 0.0"),
-        (["--max-batch-tokens", "8"], "lower the first or raise the second"),
+        (["--max-batch-tokens", "8"], "max_step_tokens (--max-batch-tokens) 8"),
         (["--max-body-mb", "300"], "raise max_bodies_bytes (--max-bodies-mb)"),
         (["--temperature", "0.00001"], "temperature must be 0 (greedy) or from 0.0001 to 100, not 1e-05"),
     ],

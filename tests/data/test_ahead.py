@@ -5,6 +5,8 @@ import subprocess
 import sys
 from itertools import islice
 
+import torch
+
 from phi4.data.ahead import computed_ahead
 
 # Asks for results, and goes on when its whole group gets the signals that end a training.
@@ -27,6 +29,18 @@ def test_results_come_in_order_from_another_process() -> None:
     results = list(islice(computed_ahead(lambda number: (number, os.getpid()), 3, 4, 1), 50))
     assert [number for number, _ in results] == list(range(3, 203, 4))
     assert os.getpid() not in {process for _, process in results}
+
+
+def test_tensors_of_every_type_come_as_they_were() -> None:
+    sent = [
+        torch.tensor([[1.5, -2.0], [0.1, 4.0]], dtype=torch.bfloat16).T,
+        torch.tensor([], dtype=torch.int64),
+        torch.tensor(True),
+    ]
+    received = next(computed_ahead(lambda _: sent, 0, 1, 1))
+    for tensor, copy in zip(sent, received, strict=True):
+        assert copy.dtype == tensor.dtype
+        assert torch.equal(copy, tensor)
 
 
 def test_signals_to_the_whole_group_leave_the_end_to_the_process_that_asks() -> None:

@@ -201,7 +201,8 @@ def test_with_native_kernels_company_and_chunks_change_no_bit(
     for index, token in engine.generate(requests):
         together[index].append(token)
     for request, tokens in zip(requests, together, strict=True):
-        alone = list(engine.submit(request))  # with the features that were made of its media before
+        own = Engine(model, (), bounds, cache_dtype=cache_dtype)  # its media pass the encoders alone
+        alone = list(own.submit(request))
         assert [(t.token_id, t.log_probabilities) for t in alone] == [(t.token_id, t.log_probabilities) for t in tokens]
 
 

@@ -300,7 +300,7 @@ def test_guesses_that_are_right_save_steps() -> None:
 
 
 def test_limits_that_leave_a_row_without_a_token_are_refused() -> None:
-    with pytest.raises(ConfigError, match="max_rows is 5 and max_step_tokens 4"):
+    with pytest.raises(ConfigError, match=r"max_rows is 5 and max_step_tokens \(--max-batch-tokens\) 4"):
         SchedulerLimits(max_step_tokens=4, max_rows=5)
 
 

@@ -92,6 +92,8 @@ def test_a_run_is_read_from_what_it_reported(tmp_path: Path) -> None:
     assert read_run(two, "text") == run
     with pytest.raises(TrainingError, match="held-out losses of code, text; name one"):
         read_run(two)
+    with pytest.raises(TrainingError, match="no held-out loss: its data hold no records of the split valid"):
+        read_run(write_run(tmp_path / "d", run, valid=()))
     with pytest.raises(TrainingError, match="is not finished"):
         read_run(write_run(tmp_path / "c", run, finished=False))
     with pytest.raises(TrainingError, match=r"holds no metrics\.jsonl"):

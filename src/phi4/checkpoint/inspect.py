@@ -2,8 +2,9 @@
 
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -11,7 +12,7 @@ from phi4.checkpoint.digest import named_digest
 from phi4.checkpoint.fragments import read_own_adapter
 from phi4.checkpoint.keymap import adapter_of, added_of, file_name
 from phi4.checkpoint.layouts import Checkpoint, open_checkpoint
-from phi4.checkpoint.packs import Pack, read_pack
+from phi4.checkpoint.packs import Pack, read_pack, stages_of
 from phi4.checkpoint.tensor_files import DTYPE_NAMES, StoredTensor
 from phi4.config import AdapterConfig, DecoderConfig
 from phi4.errors import CheckpointError
@@ -89,6 +90,7 @@ class Inspection:
         adapters: by name.
         base_digest: of the language model; for a pack, of the one that it was trained on.
         cache: of the language model; None for a pack.
+        stages: that a pack was trained in, in their order, as its trainer noted them.
     """
 
     path: Path
@@ -101,6 +103,7 @@ class Inspection:
     adapters: Mapping[str, AdapterReport]
     base_digest: str
     cache: CacheReport | None
+    stages: tuple[str, ...] = ()
 
 
 def inspect_checkpoint(path: Path) -> Inspection:
@@ -131,7 +134,7 @@ def _inspect_directory(checkpoint: Checkpoint) -> Inspection:
 
 def _inspect_pack(pack: Pack) -> Inspection:
     adapter = read_own_adapter(pack.config, pack.modality)
-    return _report(
+    report = _report(
         path=pack.path,
         layout="pack",
         tensors=pack.tensors,
@@ -139,6 +142,11 @@ def _inspect_pack(pack: Pack) -> Inspection:
         digest=pack.base_digest,
         cache=None,
     )
+    return replace(report, stages=tuple(map(_describe_stage, stages_of(pack.trained_on))))
+
+
+def _describe_stage(stage: Mapping[str, Any]) -> str:
+    return f"{stage.get('stage')}, {stage.get('steps')} steps on {', '.join(stage.get('sources', ()))}"
 
 
 def _report(

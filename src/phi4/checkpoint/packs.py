@@ -53,6 +53,12 @@ class Pack:
     tensors: Mapping[str, StoredTensor] = field(repr=False)
 
 
+def stages_of(trained_on: Any) -> list[dict[str, Any]]:
+    """The stages that a trainer noted, the first one first; none in what something else wrote."""
+    stages = trained_on.get("stages", []) if isinstance(trained_on, dict) else []
+    return stages if isinstance(stages, list) and all(isinstance(stage, dict) for stage in stages) else []
+
+
 def read_pack(path: Path) -> Pack:
     """Opens a pack file.
 

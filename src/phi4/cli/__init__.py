@@ -51,7 +51,7 @@ def options(
         bool, typer.Option("--version", is_eager=True, help="Say which version this is, and what it computes with.")
     ] = False,
 ) -> None:
-    """Phi-4-Mini and Phi-4-Multimodal: text, pictures and sound. Every command defaults to the model `nano`."""
+    """Phi-4-Mini and Phi-4-Multimodal: text, pictures and sound. Without another, they take the model `nano`."""
     if version:
         # Importing torch takes a second, which `--help` does without.
         import torch

@@ -2,6 +2,7 @@
 
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -46,16 +47,22 @@ def load(
 
     from phi4.assistant import Assistant
 
-    if bare and packs:
-        raise InputError(f"--bare leaves out all packs, but --pack names {packs[0]}; give one of the two")
-    named = () if bare else packs or None
     return Assistant.load(
         model,
-        packs=named,
+        packs=named_packs(model, packs, bare),
         dtype=getattr(torch, dtype) if dtype else None,
         device=device,
         cache_dtype=torch.int8 if cache_dtype == "int8" else None,
     )
+
+
+def named_packs(model: str, pack: list[Path] | None, bare: bool) -> Sequence[Path]:
+    """The packs that a command loads: those named, else those that come with the model."""
+    from phi4.checkpoint import hub
+
+    if bare and pack:
+        raise InputError(f"--bare leaves out all packs, but --pack names {pack[0]}; give one of the two")
+    return () if bare else pack or hub.shipped_packs(model)
 
 
 def ask(
@@ -198,6 +205,9 @@ def report_transcript(result: dict[str, Any], show_name: bool) -> None:
         print(f"error: {result['file']}: {result['error']}", file=sys.stderr)
     else:
         print(f"{result['file']}: {result['text']}" if show_name else result["text"])
+        if result["finish_reason"] == "length":
+            number = len(result["token_ids"])
+            print(f"{result['file']}: cut off after {number} tokens; raise --max-tokens", file=sys.stderr)
 
 
 def read_stdin() -> str:

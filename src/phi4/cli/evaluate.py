@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.markdown import Markdown
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 
-from phi4.cli.conversation import load
+from phi4.cli.conversation import load, named_packs
 from phi4.cli.options import Bare, DeviceOption, DtypeOption, Json, Packs, print_json
 from phi4.cli.progress import late_progress
 from phi4.errors import InputError
@@ -95,15 +95,6 @@ def evaluate(
         print_json(asdict(results))
     else:
         Console().print(Markdown(to_markdown(results)))
-
-
-def named_packs(model: str, pack: list[Path] | None, bare: bool) -> Sequence[Path]:
-    """The packs that a command loads: those named, else those that come with the model."""
-    from phi4.checkpoint import hub
-
-    if bare and pack:
-        raise InputError(f"--bare leaves out all packs, but --pack names {pack[0]}; give one of the two")
-    return () if bare else pack or hub.shipped_packs(model)
 
 
 def run_interference(

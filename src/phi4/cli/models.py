@@ -104,9 +104,9 @@ def new_pack(
 
     Examples:
 
-        phi4 new-pack vision vision.safetensors --model ./Phi-4-mini --like multimodal
+        phi4 new-pack vision vision.safetensors --model ./split/base --like multimodal
 
-        phi4 new-pack speech speech.safetensors --model ./Phi-4-mini --like multimodal --encoder-from other.safetensors
+        phi4 new-pack speech speech.safetensors --model ./split/base --like multimodal --encoder-from other.safetensors
 
         phi4 new-pack vision vision.safetensors --model ./tiny/base --like tiny --seed 1
     """
@@ -244,7 +244,7 @@ def quantize(
         typer.Option("--text", help="Text file like what the model will read: rounds for it; repeatable. Slower."),
     ] = None,
 ) -> None:
-    """Write a model with weights of 4 or 8 bits: a quarter of the size, and decoding as much faster.
+    """Write a model with weights of 4 or 8 bits: a quarter or half of the size, and decoding about as much faster.
 
     The language model's linears, its embedding and its head are quantised, and encoders and adapters if they are named;
     norms stay as they are. Every command takes the result like any other model, and packs trained on the source fit it.
@@ -322,6 +322,8 @@ def print_report(report: "Inspection") -> None:
         table.add_row(f"stored as {dtype}", f"{count:,}")
     for name, adapter in report.adapters.items():
         table.add_row(f"adapter {name}", f"rank {adapter.rank}, scale {adapter.scale:g}")
+    for number, stage in enumerate(report.stages, start=1):
+        table.add_row(f"trained, stage {number}", stage)
     if report.cache is not None:
         cache = report.cache
         both = (("bf16", cache.bytes_per_token), ("8 bits", cache.bytes_per_token_8bit))

@@ -51,7 +51,9 @@ def train(
 
         phi4 train recipes/vision.py:align --model M --pack vision.safetensors --data shards --out runs/align
 
-        phi4 train recipes/language.py:pretrain --model M --data curated --out runs/pretrain
+        phi4 train recipes/language.py:pretrain --model M --data FOLDER --out runs/pretrain
+
+    `pretrain` reads FOLDER/text: what a curation wrote whose function is called text, or its folder under that name.
 
         torchrun --nproc-per-node 2 -m phi4 train recipes/vision.py:align --model M --pack P --data D --out R
     """

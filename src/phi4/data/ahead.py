@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from itertools import count
 from typing import Any, TypeVar
 
+import numpy as np
 import torch
 from threadpoolctl import threadpool_limits
 from torch.utils.data import DataLoader, Dataset
@@ -54,7 +55,13 @@ class _Pieces(Dataset[bytes]):
 
 
 def _tensor_as_array(tensor: torch.Tensor) -> tuple[Any, ...]:
-    return torch.from_numpy, (tensor.numpy(),)
+    # As bytes, since numpy has no bf16.
+    values = tensor.detach().contiguous().reshape(-1).view(torch.uint8).numpy()
+    return _tensor_of_bytes, (values, tensor.dtype, tensor.shape)
+
+
+def _tensor_of_bytes(values: np.ndarray, dtype: torch.dtype, shape: torch.Size) -> torch.Tensor:
+    return torch.from_numpy(values).view(dtype).reshape(shape)
 
 
 def _begin_worker(_: int) -> None:

@@ -32,8 +32,9 @@ class SchedulerLimits:
     def __post_init__(self) -> None:
         if not 1 <= self.max_rows <= self.max_step_tokens:
             raise ConfigError(
-                f"max_rows is {self.max_rows} and max_step_tokens {self.max_step_tokens}: there must be at least one "
-                "row, and a step must have room for a token of each; lower the first or raise the second"
+                f"max_rows is {self.max_rows} and max_step_tokens (--max-batch-tokens) {self.max_step_tokens}: there "
+                "must be at least one row, and a step must have room for a token of each; lower the first or raise the "
+                "second"
             )
         if self.block_tokens < 1 or not 0 <= self.long_ahead <= 1:
             raise ConfigError(

@@ -2,6 +2,21 @@
 
 from collections.abc import Sequence
 
+import torch
+
+from phi4.kernels.encoder import can_encode
+
+
+def rounds_with_company(weight: torch.Tensor) -> bool:
+    """Whether the last bits of a medium's features depend on what else passes: stock products do so on a CPU.
+
+    Training does not mind, nor does a graphics card, which rounds with the number of rows everywhere.
+
+    Args:
+        weight: any of the encoder.
+    """
+    return weight.is_cpu and not torch.is_grad_enabled() and not can_encode(weight)
+
 
 def split_batches(sizes: Sequence[int], max_size: int) -> list[list[int]]:
     """Divides media into batches of like sizes, which pad each other least.

@@ -11,7 +11,7 @@ from phi4.config import SpeechConfig
 from phi4.inputs import AudioFrames
 from phi4.kernels.encoder import Ending
 from phi4.model.encoder_attention import EncoderAttention
-from phi4.model.encoder_batches import split_batches
+from phi4.model.encoder_batches import rounds_with_company, split_batches
 from phi4.model.encoder_steps import convolve, downsample, layer_norm, project
 from phi4.model.projectors import Projector
 from phi4.model.quantised import QuantisedLinear, new_linear
@@ -52,6 +52,7 @@ class Speech(nn.Module):
         """Encodes clips as `forward` would, short ones several in a pass.
 
         A pass takes no more memory, padding included, than a window in which a long clip passes does in the release.
+        Where company would change bits, each passes alone.
 
         Args:
             sounds: the clips.
@@ -60,6 +61,8 @@ class Speech(nn.Module):
         mean = self.encoder.global_mean
         window = MAX_CHUNK_TOKENS * self.encoder.subsampling.time_reduction
         max_frames = max(window, MAX_VALUES_TOGETHER // self.encoder.subsampling.out.in_features)
+        if rounds_with_company(mean):
+            max_frames = 0
         lengths = [audio.frames.shape[0] for audio in sounds]
         sizes = [length if length <= window else max_frames + 1 for length in lengths]  # a longer clip passes alone
         encoded: dict[int, torch.Tensor] = {}

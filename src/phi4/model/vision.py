@@ -11,7 +11,7 @@ from phi4.config import VisionConfig
 from phi4.inputs import ImageCrops
 from phi4.kernels.encoder import Ending
 from phi4.model.encoder_attention import EncoderAttention
-from phi4.model.encoder_batches import split_batches
+from phi4.model.encoder_batches import rounds_with_company, split_batches
 from phi4.model.encoder_steps import layer_norm, project
 from phi4.model.projectors import Projector
 from phi4.model.quantised import new_linear
@@ -40,9 +40,13 @@ class Vision(nn.Module):
         return rows
 
     def encode_together(self, images: Sequence[ImageCrops]) -> list[torch.Tensor]:
-        """Encodes pictures as `forward` would, several in a pass: no crop sees another."""
+        """Encodes pictures as `forward` would, several in a pass unless company would change bits.
+
+        No crop sees another.
+        """
         encoded: dict[int, torch.Tensor] = {}
-        for batch in split_batches([image.mask.numel() for image in images], MAX_PATCHES_TOGETHER):
+        max_patches = 0 if rounds_with_company(self.encoder.patch_embedding.weight) else MAX_PATCHES_TOGETHER
+        for batch in split_batches([image.mask.numel() for image in images], max_patches):
             members = [images[place] for place in batch]
             rows = self._encode_batch(members) if len(members) > 1 else [self(members[0])]
             encoded.update(zip(batch, rows, strict=True))

@@ -125,8 +125,12 @@ def read_run(run: Path, dataset: str | None = None) -> RateRun:
     steps = [report for report in reports if "tokens" in report]
     names = sorted({key for report in reports for key in report if key.startswith("valid/") and key.endswith("/loss")})
     wanted = names if dataset is None else [name for name in names if name == f"valid/{dataset}/loss"]
+    if not names:
+        raise TrainingError(
+            f"{run} has no held-out loss: its data hold no records of the split valid; add some, and train again"
+        )
     if len(wanted) != 1:
-        found = ", ".join(name.split("/")[1] for name in names) or "none"
+        found = ", ".join(name.split("/")[1] for name in names)
         raise TrainingError(f"{run} has held-out losses of {found}; name one data set of these")
     scores = [report for report in reports if wanted[0] in report]
     if not steps or scores[-1]["step"] != steps[-1]["step"]:

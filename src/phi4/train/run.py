@@ -16,7 +16,7 @@ import torch
 from phi4.checkpoint.digest import base_digest
 from phi4.checkpoint.directories import write_json
 from phi4.checkpoint.layouts import open_checkpoint
-from phi4.checkpoint.packs import read_pack, save_pack
+from phi4.checkpoint.packs import read_pack, save_pack, stages_of
 from phi4.checkpoint.usual_dtype import stored_dtype, usual_dtype
 from phi4.checkpoint.weights import LoadedModel, load_model, save_model
 from phi4.data.batches import Batches, Encode
@@ -138,7 +138,7 @@ def train_stage(
         with _result_in(run):
             if LANGUAGE in stage.trains:
                 return RunResult(trainer.step, None, {}, _write_model(loaded, run / MODEL_FOLDER, pack_dtype, entry))
-            histories = {pack.modality: _history(pack.trained_on) for pack in map(read_pack, packs)}
+            histories = {pack.modality: stages_of(pack.trained_on) for pack in map(read_pack, packs)}
             written = _write_packs(loaded, changed, run, pack_dtype, histories, entry)
             return RunResult(trainer.step, None, written)
 
@@ -332,7 +332,7 @@ def _write_model(loaded: LoadedModel, directory: Path, dtype: torch.dtype, entry
 
 def _model_history(directory: Path) -> list[dict[str, Any]]:
     path = directory / HISTORY_FILE
-    return _history(read_json(path)) if path.is_file() else []
+    return stages_of(read_json(path)) if path.is_file() else []
 
 
 def _describe(stage: Stage, datasets: Mapping[str, ShardedRecords], identity: Mapping[str, str]) -> dict[str, Any]:
@@ -342,7 +342,3 @@ def _describe(stage: Stage, datasets: Mapping[str, ShardedRecords], identity: Ma
         for name, records in datasets.items()
     }
     return {"stage": stage.name, "steps": stage.steps, "trains": list(stage.trains), "sources": sources, **identity}
-
-
-def _history(trained_on: Any) -> list[dict[str, Any]]:
-    return trained_on.get("stages", []) if isinstance(trained_on, dict) else []
