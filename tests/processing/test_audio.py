@@ -1,7 +1,10 @@
 """Log-mel features: the release's arithmetic, sounds of any rate and channel count, and sounds that are refused."""
 
+from typing import Any
+
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -126,3 +129,9 @@ def test_integers_are_read_over_their_full_range() -> None:
 def test_unusable_sounds_are_refused(samples: np.ndarray, sample_rate_hz: int, complaint: str) -> None:
     with pytest.raises(InputError, match=complaint):
         audio_to_frames(samples, sample_rate_hz, RELEASED)
+
+
+@pytest.mark.parametrize("source", [(16000, noise(16000)), ([0.1] * 1000, 16000), (torch.zeros(1, 16000), 16000)])
+def test_samples_that_are_no_array_are_refused(source: Any) -> None:
+    with pytest.raises(InputError, match="a NumPy array is needed, and behind it the rate"):
+        audio_to_frames(*source, RELEASED)

@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import struct
 import tracemalloc
 from pathlib import Path
 
@@ -14,7 +15,8 @@ from hypothesis import strategies as st
 
 from phi4.errors import CapacityError, InputError
 from phi4.processing.audio import audio_to_frames
-from phi4.processing.audio_file import load_audio
+from phi4.processing.audio_file import announced_seconds, load_audio
+from phi4.processing.mp3 import frame_bytes, with_length
 from phi4.processing.settings import AudioSettings
 
 NOISE = np.random.default_rng(0).uniform(-0.5, 0.5, (4000, 2)).astype(np.float32)
@@ -106,6 +108,52 @@ def test_text_called_wav_and_missing_files_are_named(tmp_path: Path) -> None:
         load_audio(b"", 16000)
     with pytest.raises(InputError, match="the audio cannot be read"):
         load_audio(3, 16000)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("mode", ["CONSTANT", "VARIABLE"])
+@pytest.mark.parametrize("loud_first", [True, False])
+def test_an_mp3_file_that_announces_no_length_is_read_to_its_end(mode: str, loud_first: bool) -> None:
+    parts = [np.random.default_rng(0).uniform(-0.5, 0.5, 88200).astype(np.float32), np.zeros(88200, np.float32)]
+    samples = np.concatenate(parts if loud_first else parts[::-1])
+    buffer = io.BytesIO()
+    soundfile.write(buffer, samples, 44100, format="MP3", bitrate_mode=mode, compression_level=0.5)
+    content = buffer.getvalue()
+    assert with_length(content) is content
+    without = content[frame_bytes(content[:4]) :]  # the first frame is the one with the length
+    assert abs(len(load_audio(without, 44100)) - len(samples)) < 4000
+    assert announced_seconds(without) == pytest.approx(4.0, abs=0.1)
+
+
+def test_an_mp3_file_of_variable_bit_rate_is_the_same_in_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    noise = np.random.default_rng(0).uniform(-0.5, 0.5, 32000)
+    samples = np.concatenate([noise, 0.2 * np.sin(np.arange(32000) * 0.05)]).astype(np.float32)
+    buffer = io.BytesIO()
+    soundfile.write(buffer, samples, 16000, format="MP3", bitrate_mode="VARIABLE", compression_level=0.5)
+    whole = load_audio(buffer.getvalue(), 16000)
+    monkeypatch.setattr("phi4.processing.audio_file.BLOCK_VALUES", 20000)
+    np.testing.assert_allclose(load_audio(buffer.getvalue(), 16000), whole, atol=1e-6)
+
+
+@pytest.mark.parametrize("file_format", ["WAV", "WAVEX", "AIFF", "AU"])
+def test_a_sound_that_ends_before_its_header_says_is_refused(file_format: str) -> None:
+    with pytest.raises(InputError, match="cut short: it holds"):
+        load_audio(encode(NOISE, file_format=file_format)[:-3000], 16000)
+
+
+@pytest.mark.parametrize("announced", [0x7FFFF000, 0x7FFFFFFF, 0xFFFFFFFF])
+def test_a_wav_file_from_a_pipe_is_read(announced: int) -> None:
+    content = bytearray(encode(NOISE))
+    place = content.find(b"data") + 4
+    content[place : place + 4] = struct.pack("<I", announced)
+    assert len(load_audio(bytes(content), 16000)) == 4000
+
+
+def test_a_flac_file_from_a_pipe_is_read() -> None:
+    content = bytearray(encode(NOISE, file_format="FLAC"))
+    content[21] &= 0xF0  # the number of samples: 36 bits, 0 if unknown
+    content[22:26] = bytes(4)
+    np.testing.assert_allclose(load_audio(bytes(content), 16000), NOISE.mean(axis=1), atol=1e-4)
+    assert announced_seconds(bytes(content)) is None
 
 
 def test_a_file_that_is_cut_short_is_refused() -> None:

@@ -144,3 +144,15 @@ def test_damaged_files_load_or_are_refused(file_format: str, damage: list[tuple[
         content[int(place * len(content))] = value
     with contextlib.suppress(InputError):
         assert load_image(bytes(content)).mode == "RGB"
+
+
+def test_a_float_picture_that_overshoots_a_little_is_not_black() -> None:
+    values = (GRADIENT / 255).astype(np.float32)
+    values[-1, -1] = 1.02
+    loaded = np.array(load_image(PIL.Image.fromarray(values)))
+    assert np.abs(loaded[:, :, 0].astype(int) - GRADIENT).max() <= 1
+
+
+def test_a_picture_without_pixels_is_refused() -> None:
+    with pytest.raises(InputError, match="no pixels: it is 0 x 5"):
+        load_image(PIL.Image.new("RGB", (0, 5)))

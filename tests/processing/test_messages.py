@@ -48,6 +48,7 @@ def test_text_parts_calls_and_tools_are_read() -> None:
         ([{"role": "system", "content": "", "tools": []}], "JSON text"),
         ([{"role": "user", "tool_calls": [{"name": "f", "arguments": {}}]}], "only an assistant"),
         ([{"role": "assistant", "tool_calls": [{"name": "f", "arguments": "["}]}], "tool call"),
+        ([{"role": "assistant", "tool_calls": 5}], "tool_calls must be a list"),
     ],
 )
 def test_malformed_messages_are_refused(raw: Any, complaint: str) -> None:

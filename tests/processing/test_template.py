@@ -93,3 +93,8 @@ def test_a_template_may_refuse_a_conversation() -> None:
 def test_hostile_and_broken_templates_end_in_an_error(source: str) -> None:
     with pytest.raises(ConfigError, match="chat template"):
         ChatTemplate(source, {}).render(HI)
+
+
+def test_a_template_may_mark_answers_and_ask_for_ascii() -> None:
+    source = "{% generation %}{{ messages[0].content | tojson(ensure_ascii=True) }}{% endgeneration %}"
+    assert ChatTemplate(source, {}).render([{"role": "user", "content": "é"}]) == '"\\u00e9"'

@@ -112,6 +112,10 @@ def _hz_to_mel(frequency_hz: np.ndarray) -> np.ndarray:
 
 def _mix_to_mono(samples: np.ndarray) -> np.ndarray:
     """Brings samples to fp32 in [-1, 1] and averages the channels."""
+    if not isinstance(samples, np.ndarray):
+        raise InputError(
+            f"the sound's samples are a {type(samples).__name__}; a NumPy array is needed, and behind it the rate in Hz"
+        )
     if samples.ndim not in (1, 2):
         raise InputError(f"the sound is an array of shape {list(samples.shape)}, not [samples] or [samples, channels]")
     if samples.size == 0:

@@ -19,7 +19,8 @@ FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "ICO", "TGA")
 # The size in pixels above which Pillow itself suspects a decompression bomb; 36 crops hold 7.2 million.
 MAX_PIXELS = 89_478_485
 
-# What values may stand for full brightness in modes of more than 8 bits; the smallest that covers the picture does.
+# What values may stand for full brightness in modes of more than 8 bits; the smallest that covers half of the picture's
+# largest value does.
 FULL_SCALES: dict[str, tuple[float, ...]] = {
     "I;16": (65535.0,),
     "I;16L": (65535.0,),
@@ -28,6 +29,9 @@ FULL_SCALES: dict[str, tuple[float, ...]] = {
     "I": (65535.0, 2.0**31 - 1),
     "F": (1.0, 255.0, 65535.0),
 }
+
+# Float pictures overshoot full brightness where they were sharpened or scaled; at double, 255 would look black anyway.
+MAX_OVERSHOOT = 2.0
 
 # Rows that are scaled to 8 bits at once.
 STRIP_ROWS = 64
@@ -76,6 +80,8 @@ def load_image(source: ImageSource) -> PIL.Image.Image:
 
 
 def _to_upright_rgb(image: PIL.Image.Image) -> PIL.Image.Image:
+    if not image.width or not image.height:
+        raise InputError(f"the picture has no pixels: it is {image.width} x {image.height}")
     # The header alone tells the size: nothing has been decoded yet.
     if image.width * image.height > MAX_PIXELS:
         raise InputError(
@@ -100,11 +106,11 @@ def _scale_to_8_bits(image: PIL.Image.Image, full_scales: tuple[float, ...]) -> 
     smallest = float(np.min([np.asarray(image.crop(box)).min() for box in boxes]))
     if not math.isfinite(largest) or not math.isfinite(smallest):
         raise InputError("the picture holds values that are not finite")
-    full_scale = next((scale for scale in full_scales if scale >= largest), largest)
+    full_scale = next((scale for scale in full_scales if largest <= MAX_OVERSHOOT * scale), largest)
     scaled = PIL.Image.new("L", image.size)
     for box in boxes:
         values = np.asarray(image.crop(box), dtype=np.float64)
-        strip = np.rint(values.clip(0.0) * (255.0 / full_scale)).astype(np.uint8)
+        strip = np.rint(values.clip(0.0, full_scale) * (255.0 / full_scale)).astype(np.uint8)
         scaled.paste(PIL.Image.fromarray(strip), box)
     return scaled
 

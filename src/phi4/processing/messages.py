@@ -100,7 +100,7 @@ def user_message(text: str, images: Sequence[ImageSource] = (), sounds: Sequence
 
 
 def read_messages(raw: Any) -> tuple[Message, ...]:
-    """Reads OpenAI-style messages.
+    """Reads OpenAI-style messages; what is a `Message` already stays one.
 
     `content` is a string, null or a list of parts: `{"type": "text", "text": TEXT}`,
     `{"type": "image", "image": SOURCE}`, `{"type": "audio", "audio": SOURCE}` or
@@ -116,6 +116,8 @@ def read_messages(raw: Any) -> tuple[Message, ...]:
 
 
 def _read_message(raw: Any, number: int) -> Message:
+    if isinstance(raw, Message):
+        return raw
     if not isinstance(raw, Mapping) or "role" not in raw:
         raise InputError(f'message {number} is not an object with a "role": {raw!r}')
     unknown = set(raw) - {"role", "content", "tools", "tool_calls", "tool_call_id", "name"}
@@ -124,11 +126,14 @@ def _read_message(raw: Any, number: int) -> Message:
     tools = raw.get("tools")
     if tools is not None and not isinstance(tools, str):
         raise InputError(f"message {number}: tools must be JSON text, not a {type(tools).__name__}")
+    calls = raw.get("tool_calls") or ()
+    if not isinstance(calls, Sequence) or isinstance(calls, str):
+        raise InputError(f"message {number}: tool_calls must be a list, not a {type(calls).__name__}")
     return Message(
         role=raw["role"],
         content=_read_content(raw.get("content"), number),
         tools=tools,
-        tool_calls=tuple(_read_call(call, number) for call in raw.get("tool_calls") or ()),
+        tool_calls=tuple(_read_call(call, number) for call in calls),
     )
 
 

@@ -9,6 +9,7 @@ import PIL.Image
 import soundfile
 
 from phi4.errors import CapacityError, InputError
+from phi4.processing.audio_file import announced_seconds
 from phi4.processing.image_file import DECODING_ERRORS, FORMATS
 from phi4.processing.messages import Image, Sound
 from phi4.server.fetch import fetch
@@ -95,10 +96,10 @@ def check_sound(content: bytes, limits: ServerLimits) -> None:
         CapacityError: it is too long.
     """
     try:
-        seconds = soundfile.info(io.BytesIO(content)).duration
+        seconds = announced_seconds(content)
     except (soundfile.SoundFileError, OSError, TypeError, ValueError, MemoryError):
         return
-    if seconds > limits.max_audio_s:
+    if seconds is not None and seconds > limits.max_audio_s:
         raise CapacityError(
             f"a sound lasts {seconds:.0f} s; this server takes at most {limits.max_audio_s:g} s: cut it into pieces"
         )
