@@ -221,3 +221,10 @@ def test_a_prompt_beyond_the_context_is_refused_with_both_numbers(nano: Assistan
 def test_a_model_that_is_not_there_is_named() -> None:
     with pytest.raises(CheckpointError, match="no/such/place"):
         Assistant.load("no/such/place")
+
+
+def test_a_message_that_cannot_be_read_is_counted(assistant: Assistant) -> None:
+    with pytest.raises(InputError, match="message 2 is not an object"):
+        assistant.reply([Message("user", "a"), {"text": "b"}])  # type: ignore[list-item]
+    with pytest.raises(InputError, match="must be a list of messages"):
+        assistant.reply("Hello")  # type: ignore[arg-type]

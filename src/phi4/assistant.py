@@ -287,8 +287,7 @@ class Assistant:
 
         A string where a picture or sound is due names a file, so dicts from strangers must not come here as they are.
         """
-        conversation = [m if isinstance(m, Message) else read_messages([m])[0] for m in messages]
-        inputs = self.processor.prepare(conversation, tools)
+        inputs = self.processor.prepare(read_messages(messages), tools)
         return AnswerStream(
             self.engine, self.processor, Request(inputs, sampling or Sampling(), constrain=constrain), stop
         )

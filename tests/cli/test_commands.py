@@ -1,6 +1,8 @@
 """The commands on the tiny checkpoint: what they print, and how they fail."""
 
 import json
+import os
+import signal
 import subprocess
 import sys
 import wave
@@ -248,3 +250,23 @@ def test_bench_refuses_what_the_context_cannot_hold(phi4: Phi4, tiny_directory: 
     outcome = phi4("bench", "--model", str(tiny_directory), "--prompt-tokens", "200000")
     assert outcome.status == 2
     assert "200001 tokens of prompt and answer do not fit the model's context of 131072" in outcome.stderr
+
+
+@pytest.mark.parametrize("again", [False, True])
+def test_ctrl_c_ends_quietly_however_early_and_often(tmp_path: Path, again: bool) -> None:
+    presses_again_at_the_end = (
+        "import os, signal, threading, time\n"
+        "def press():\n"
+        "    for _ in range(500):\n"
+        "        if signal.getsignal(signal.SIGINT) == signal.SIG_DFL:\n"
+        "            break\n"
+        "        time.sleep(0.01)\n"
+        "    os.kill(os.getpid(), signal.SIGINT)\n"
+        "    time.sleep(60)\n"
+        "threading.Thread(target=press).start()\n"
+    )
+    (tmp_path / "typer.py").write_text((presses_again_at_the_end if again else "") + "raise KeyboardInterrupt\n")
+    environment = os.environ | {"PYTHONPATH": str(tmp_path)}
+    command = [sys.executable, "-m", "phi4", "--help"]
+    result = subprocess.run(command, env=environment, capture_output=True, check=False)
+    assert (result.returncode, result.stderr) == (-signal.SIGINT if again else 130, b"")

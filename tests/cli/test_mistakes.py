@@ -1,5 +1,8 @@
 """Mistakes that are made at a keyboard: what is refused, with which words, and that nothing is lost by them."""
 
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -107,3 +110,11 @@ def test_what_is_said_of_an_answer_that_breaks_off_begins_a_line(
     result = phi4("chat", "--model", str(tiny_directory), stdin="Hello")
     assert result.stdout == "The capital\n"
     assert result.stderr.endswith("\nerror: the cache is full\n")
+
+
+def test_a_line_that_is_no_utf_8_takes_no_other_with_it(tiny_directory: Path) -> None:
+    command = [sys.executable, "-m", "phi4", "chat", "--model", str(tiny_directory), "--max-tokens", "2"]
+    environment = os.environ | {"PYTHONIOENCODING": "utf-8:strict"}
+    result = subprocess.run(command, input=b"Hello\n\xff\nBye\n", capture_output=True, env=environment, check=False)
+    assert result.stderr.count(b" tokens \xc2\xb7 ") == 2
+    assert result.stderr.count(b"error: ") == 1

@@ -465,3 +465,20 @@ def test_an_idle_engine_has_no_thread(engine: Engine, tiny: LoadedModel) -> None
         if thread.name == "phi4-engine":
             thread.join(timeout=10)
     assert not [thread for thread in threading.enumerate() if thread.name == "phi4-engine"]
+
+
+def test_a_thread_that_cannot_be_started_harms_one_request_only(
+    tiny: LoadedModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    engine = Engine(tiny.model, (), cache_tokens=64)
+    request = Request(ModelInputs((1, 2)), Sampling(max_tokens=2))
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", fail)
+        with pytest.raises(RuntimeError):
+            engine.submit(request)
+    assert engine.num_waiting == 0
+    assert len(list(engine.submit(request))) == 2
+    engine.close()

@@ -11,6 +11,7 @@ import pytest
 
 from phi4 import Assistant, Message, Sampling
 from phi4.checkpoint.quantise import SCHEMES, quantise
+from phi4.engine.engine import Engine
 from phi4.processing.messages import user_message
 from phi4.server.chat import _Chat
 from phi4.server.limits import ServerLimits
@@ -185,6 +186,7 @@ def test_a_conversation_keeps_its_turns(server: Running, assistant: Assistant) -
         ({"top_p": 5e-324}, 400, "top_p"),
         ({"stop_token_ids": [-5]}, 400, "stop_token_ids must be at least 0 each"),
         ({"stop": ""}, 400, "stop string"),
+        ({"stop": ["x"] * 65}, 400, "65 stop strings"),
         ({"logit_bias": {"x": 1}}, 400, "logit_bias"),
         ({"messages": user("word " * 200_000)}, 400, "context"),
         ({"messages": user({"type": "image_url", "image_url": {"url": "/etc/passwd"}})}, 400, "data URI"),
@@ -234,3 +236,12 @@ def test_usage_says_what_was_found_in_the_cache(
         first, second = (server.send(path, GREEDY | asked).json["usage"] for _ in range(2))
     assert first["prompt_tokens_details"]["cached_tokens"] == 0
     assert 0 < second["prompt_tokens_details"]["cached_tokens"] < second["prompt_tokens"]
+
+
+def test_an_answer_ends_where_the_cache_does(assistant: Assistant) -> None:
+    engine = Engine(assistant.loaded.model, (), cache_tokens=64)
+    asked = read_request(ChatRequest, json.dumps({"messages": user("Hello"), "temperature": 0}).encode())
+    (request,) = _Chat(Service(assistant, engine, "tiny"), asked).prepare()
+    tokens = list(engine.submit(request))
+    assert len(request.inputs.token_ids) + len(tokens) == engine.cache_tokens == 64
+    assert tokens[-1].finish_reason == "length"

@@ -1,5 +1,6 @@
 """Completions: prompts in all forms, and their log-probabilities against one pass over the whole text."""
 
+import json
 from typing import Any
 
 import pytest
@@ -89,3 +90,18 @@ def test_prompts_that_cannot_be_continued_are_refused(server: Running, fields: d
 def test_an_echo_stands_in_front_of_the_completion(server: Running, assistant: Assistant) -> None:
     text = complete(server, prompt=PROMPT, echo=True, logprobs=0)["choices"][0]["text"]
     assert text == PROMPT + assistant.ask("Hello", sampling=Sampling(max_tokens=6)).text
+
+
+def test_offsets_are_those_of_the_text_and_go_on_in_a_stream(server: Running) -> None:
+    (choice,) = complete(server, prompt="a🙂b", echo=True, logprobs=0, max_tokens=0)["choices"]
+    assert choice["logprobs"]["text_offset"] == [0, 1, 1, 1, 1, 2]
+    whole = complete(server, prompt="One", logprobs=0)["choices"][0]["logprobs"]["text_offset"]
+    reply = server.send("/v1/completions", GREEDY | {"prompt": "One", "logprobs": 0, "stream": True})
+    chunks = [json.loads(event.removeprefix("data: ")) for event in reply.body.decode().split("\n\n")[:-2]]
+    assert [place for chunk in chunks for place in chunk["choices"][0]["logprobs"]["text_offset"]] == whole
+
+
+def test_a_prompt_is_scored_as_often_as_it_is_asked_for(server: Running) -> None:
+    choices = complete(server, prompt="abc", echo=True, logprobs=1, max_tokens=0, n=2)["choices"]
+    assert [choice["index"] for choice in choices] == [0, 1]
+    assert choices[0]["logprobs"] == choices[1]["logprobs"]

@@ -133,6 +133,7 @@ CALL = '"messages": [{"role": "assistant", "tool_calls": [{"name": "f", "argumen
         ('"seed": 99999999999999999999', 0),
         ('"temperature": 1e308', 0),
         ('"logit_bias": {"999999999999": 1}', 0),
+        ('"logit_bias": {"' + "9" * 5000 + '": 1}', 0),
         ('"stop_token_ids": [-5]', 0),
         ('"max_tokens": 0', 0),
         ('"messages": [{"role": "tool", "content": null}, {"role": "system", "content": []}]', 0),

@@ -12,8 +12,10 @@ import pytest
 
 from phi4.errors import InputError
 from phi4.server import media
+from phi4.server.conversation import read_conversation
 from phi4.server.fetch import fetch, is_public
 from phi4.server.limits import ServerLimits
+from phi4.server.schema import ChatMessage, ImagePart, ImageUrl
 from server.running import picture_bytes
 
 
@@ -152,3 +154,9 @@ def test_data_uris_are_read_in_both_forms() -> None:
     for broken in ("data:image/png;base64", "data:image/png;base64,!!", "data:;base64,YQ"):
         with pytest.raises(InputError):
             media.read_address(broken, limits)
+
+
+def test_few_media_are_fetched_for_one_request() -> None:
+    part = ImagePart(ImageUrl("http://127.0.0.1/a.png"))
+    with pytest.raises(InputError, match="17 media would have to be fetched"):
+        read_conversation([ChatMessage("user", [part] * 17)], ServerLimits(allow_remote_media=True))

@@ -162,3 +162,15 @@ def test_nothing_is_wider_than_a_phone(page: Page) -> None:
     say(page, "A" * 300)
     page.wait(IS_DONE)
     assert page.run("document.documentElement.scrollWidth <= window.innerWidth")
+
+
+def test_two_clicks_take_one_microphone(page: Page) -> None:
+    page.run(
+        "window.asked = 0; { const get = navigator.mediaDevices.getUserMedia.bind(navigator.mediaDevices);"
+        " navigator.mediaDevices.getUserMedia = (wish) => { window.asked += 1; return get(wish); }; }"
+    )
+    page.run("document.getElementById('record').click(); document.getElementById('record').click()")
+    page.wait("document.getElementById('record').getAttribute('aria-pressed') === 'true'")
+    assert page.run("window.asked") == 1
+    page.run("document.getElementById('record').click()")
+    page.wait("document.querySelectorAll('#attachments audio').length === 1")

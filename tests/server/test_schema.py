@@ -111,3 +111,9 @@ def test_an_unforeseen_error_does_not_tell_its_message() -> None:
     status, body = describe_error(RuntimeError("/secret/path"))
     assert status == 500
     assert "secret" not in body.message
+
+
+@pytest.mark.parametrize("fields", [{"prompt": ["a"] * 1025}, {"prompt": ["a"] * 9, "n": 128}])
+def test_one_request_asks_for_so_many_answers_and_no_more(fields: Any) -> None:
+    with pytest.raises(RefusedError, match="1,024 answers"):
+        read_request(CompletionRequest, json.dumps(fields).encode())

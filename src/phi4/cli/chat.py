@@ -1,5 +1,6 @@
 """The interactive chat, and how an answer is shown in a terminal."""
 
+import io
 import sys
 from pathlib import Path
 
@@ -31,6 +32,9 @@ class Chat:
     def run(self) -> None:
         """Reads lines until the end of input; a bad line is reported and loses nothing."""
         print(HELP, file=sys.stderr)
+        if isinstance(sys.stdin, io.TextIOWrapper):
+            # A line that is no UTF-8 is refused by itself; read strictly it would take its neighbours with it.
+            sys.stdin.reconfigure(errors="surrogateescape")
         while True:
             try:
                 line = input("> " if sys.stdin.isatty() else "").strip()
@@ -39,7 +43,7 @@ class Chat:
                 self.take(line)
             except EOFError:
                 return
-            except (Phi4Error, UnicodeDecodeError) as error:
+            except Phi4Error as error:
                 print(f"error: {error}", file=sys.stderr)
             except KeyboardInterrupt:
                 print("(stopped)", file=sys.stderr)

@@ -105,6 +105,11 @@ class Engine:
         pool = self._scheduler.pool
         return 1 - pool.num_available / pool.num_blocks
 
+    @property
+    def cache_tokens(self) -> int:
+        """Tokens that the cache holds; no conversation can have more."""
+        return self._scheduler.pool.num_blocks * self.limits.block_tokens
+
     def submit(self, request: Request) -> Handle:
         """Queues a request; its tokens come through the handle. Any thread may call this.
 

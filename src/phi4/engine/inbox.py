@@ -34,14 +34,15 @@ class Inbox:
         with self._lock:
             if self._is_closed:
                 raise ClosedError("the engine is closed and takes no more requests; make another one")
-            self._submitted += submissions
             if submissions and not self._is_working:
                 if self._thread is not None:
                     self._thread.join()
-                self._is_working = True
                 # No daemon: the interpreter would not wait until it has left torch, which takes the process down.
-                self._thread = threading.Thread(target=work, name="phi4-engine", daemon=False)
-                self._thread.start()
+                thread = threading.Thread(target=work, name="phi4-engine", daemon=False)
+                # It waits for the lock. Where no thread is to be had, this raises, and nothing was left.
+                thread.start()
+                self._thread, self._is_working = thread, True
+            self._submitted += submissions
 
     def take(self) -> tuple[list[Submission], bool]:
         """What was left since the last time, and whether the inbox is closed; for the thread.

@@ -4,12 +4,17 @@ from collections.abc import Sequence
 
 from phi4.errors import InputError
 
+# Each is looked for behind every token; OpenAI's interface allows 4.
+MAX_STOP_STRINGS = 64
+
 
 class StopScanner:
     """Passes text through until one of the stop strings appears; holds back what may be the start of one."""
 
     def __init__(self, stops: Sequence[str]) -> None:
-        """Raises InputError for a stop string that is empty, no text or invalid Unicode."""
+        """Raises InputError for a stop string that is empty, no text or invalid Unicode, and for too many."""
+        if len(stops) > MAX_STOP_STRINGS:
+            raise InputError(f"there are {len(stops)} stop strings; at most {MAX_STOP_STRINGS} are looked for")
         for stop in stops:
             if not isinstance(stop, str) or not stop:
                 raise InputError(f"a stop string must be text and not empty, not {stop!r}")

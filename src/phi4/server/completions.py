@@ -14,7 +14,7 @@ from phi4.engine.sampling import MAX_LOGPROBS, Sampling
 from phi4.server.answers import AnswerPiece, Answers, usage_headers, usage_of
 from phi4.server.errors import invalid_field
 from phi4.server.http_io import DONE, EventStream, event_of, json_response, read_json_body, until_hung_up
-from phi4.server.logprobs import completion_logprobs
+from phi4.server.logprobs import TextOffsets, completion_logprobs
 from phi4.server.opened import Opened, open_answers
 from phi4.server.responses import Completion, CompletionChoice, PromptTokensDetails, Usage
 from phi4.server.sampling import read_sampling
@@ -71,8 +71,11 @@ class _Writer:
 
     async def stream(self, opened: Opened) -> AsyncGenerator[bytes, None]:
         """The completions as events, chunk by chunk."""
+        offsets = [TextOffsets(self._tokenizer) for one in opened.answers for _ in range(one.num_choices)]
         async for index, piece in opened.pieces:
-            logprobs = None if self._asked.logprobs is None else completion_logprobs(self._tokenizer, _tokens([piece]))
+            logprobs = None
+            if self._asked.logprobs is not None:
+                logprobs = completion_logprobs(self._tokenizer, _tokens([piece]), offsets[index])
             yield self._event(CompletionChoice(index, piece.text, piece.finish_reason, logprobs))
         if self._asked.stream_options and self._asked.stream_options.include_usage:
             yield event_of(Completion(self._id, self._created, self._model, [], usage=self.usage(opened)))
@@ -89,7 +92,8 @@ class _Writer:
         inputs = processor.prepare_prompt(prompt) if isinstance(prompt, str) else processor.prepare_ids(prompt)
         prompt_logprobs = asked.logprobs if asked.echo else None
         if self._only_echo:
-            return Request(inputs, Sampling(max_tokens=1), prompt_logprobs=prompt_logprobs)
+            sampling = Sampling(max_tokens=1, n=1 if asked.n is None else asked.n)
+            return Request(inputs, sampling, prompt_logprobs=prompt_logprobs)
         sampling = read_sampling(
             asked,
             max_tokens=DEFAULT_MAX_TOKENS if asked.max_tokens is None else asked.max_tokens,
@@ -108,7 +112,9 @@ class _Writer:
         if self._asked.logprobs is None:
             return CompletionChoice(index, text, reason)
         scored = zip(prompt, answers.prompt_log_probabilities, strict=True)
-        return CompletionChoice(index, text, reason, completion_logprobs(self._tokenizer, [*scored, *_tokens(own)]))
+        tokens = [*scored, *_tokens(own)]
+        logprobs = completion_logprobs(self._tokenizer, tokens, TextOffsets(self._tokenizer))
+        return CompletionChoice(index, text, reason, logprobs)
 
     def _event(self, choice: CompletionChoice) -> bytes:
         return event_of(Completion(self._id, self._created, self._model, [choice], usage=UNSET))

@@ -9,15 +9,28 @@ from phi4.server.limits import ServerLimits
 from phi4.server.media import decode_base64, read_address, read_picture, read_sound
 from phi4.server.schema import AudioUrlPart, ChatMessage, ContentPart, ImagePart, InputAudioPart, TextPart
 
+# Media that are fetched for one request: each takes its time in one of few threads, which no hang-up ends.
+MAX_FETCHED = 16
+
 
 def read_conversation(messages: Sequence[ChatMessage], limits: ServerLimits) -> tuple[Message, ...]:
     """Reads a conversation with its media. It may fetch and decode, so it belongs into a thread of its own.
 
     Raises:
-        InputError: a message or medium cannot be used.
+        InputError: a message or medium cannot be used, or too many media would have to be fetched.
         CapacityError: a medium is too large.
     """
+    _check_fetched(messages)
     return tuple(_read_message(message, number, limits) for number, message in enumerate(messages, start=1))
+
+
+def _check_fetched(messages: Sequence[ChatMessage]) -> None:
+    parts = [part for message in messages if isinstance(message.content, list) for part in message.content]
+    addresses = [part.image_url.url for part in parts if isinstance(part, ImagePart)]
+    addresses += [part.audio_url.url for part in parts if isinstance(part, AudioUrlPart)]
+    num_fetched = sum(address[:5].lower() != "data:" for address in addresses)
+    if num_fetched > MAX_FETCHED:
+        raise InputError(f"{num_fetched} media would have to be fetched, and at most {MAX_FETCHED} are; send data URIs")
 
 
 def _read_message(message: ChatMessage, number: int, limits: ServerLimits) -> Message:

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from phi4.engine.sampler import LogProbabilities
-from phi4.processing.tokenizer import Tokenizer
+from phi4.processing.tokenizer import TextStream, Tokenizer
 from phi4.server.responses import CompletionLogprobs, TokenLogprob, TopLogprob
 
 
@@ -19,21 +19,31 @@ def chat_logprob(tokenizer: Tokenizer, token_id: int, found: LogProbabilities) -
     )
 
 
+class TextOffsets:
+    """Where tokens begin in the text of a completion; a character of several tokens is there with the last of them."""
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        self._stream = TextStream(tokenizer, skip_special=False)
+        self._end = 0
+
+    def take(self, token_id: int) -> int:
+        """Where the next token begins, in characters."""
+        begin = self._end
+        self._end += len(self._stream.push(token_id))
+        return begin
+
+
 def completion_logprobs(
-    tokenizer: Tokenizer, tokens: Sequence[tuple[int, LogProbabilities | None]], begin: int = 0
+    tokenizer: Tokenizer, tokens: Sequence[tuple[int, LogProbabilities | None]], offsets: TextOffsets
 ) -> CompletionLogprobs:
     """All tokens of a completion, or of a piece of one.
 
     Args:
         tokenizer: the model's.
         tokens: ids with what was found for them; the first token of a prompt has nothing.
-        begin: characters in front of the first token.
+        offsets: of the completion; they go on from piece to piece.
     """
     names = [_name(tokenizer, token_id) for token_id, _ in tokens]
-    offsets = []
-    for token_id, _ in tokens:
-        offsets.append(begin)
-        begin += len(tokenizer.token_bytes(token_id).decode("utf-8", "ignore"))
     return CompletionLogprobs(
         tokens=names,
         token_logprobs=[None if found is None else found.chosen for _, found in tokens],
@@ -41,7 +51,7 @@ def completion_logprobs(
             None if found is None else _best(tokenizer, name, found)
             for name, (_, found) in zip(names, tokens, strict=True)
         ],
-        text_offset=offsets,
+        text_offset=[offsets.take(token_id) for token_id, _ in tokens],
     )
 
 

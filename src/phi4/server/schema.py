@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal, TypeVar
 import msgspec
 
 from phi4.engine.sampling import MAX_ANSWERS, MAX_BIAS, MAX_LOGPROBS, MAX_PENALTY, MAX_TEMPERATURE, MIN_TOP_P
+from phi4.processing.stop import MAX_STOP_STRINGS
 from phi4.server.errors import RefusedError, invalid_field
 
 _Request = TypeVar("_Request")
@@ -15,6 +16,9 @@ def _rule(**keywords: Any) -> msgspec.Meta:
     """What the published schema says of a value. Whoever uses the value checks it, and refuses it with better words."""
     return msgspec.Meta(extra_json_schema=keywords)
 
+
+# Answers to one request: each holds a random stream, text and a row, whether it is waiting or running.
+MAX_CHOICES = 1024
 
 _PositiveInt = Annotated[int, _rule(minimum=1)]
 _Share = Annotated[float, _rule(minimum=0, maximum=1)]
@@ -140,7 +144,7 @@ class SamplingFields(msgspec.Struct, frozen=True, kw_only=True):
     temperature: Annotated[float, _TEMPERATURE] | None = None
     top_p: Annotated[float, _rule(minimum=MIN_TOP_P, maximum=1)] | None = None
     n: Annotated[int, _rule(minimum=1, maximum=MAX_ANSWERS)] | None = None
-    stop: _StopString | list[_StopString] | None = None
+    stop: _StopString | Annotated[list[_StopString], _rule(maxItems=MAX_STOP_STRINGS)] | None = None
     seed: Annotated[int, _rule(minimum=0, maximum=2**63 - 1)] | None = None
     presence_penalty: _Penalty | None = None
     frequency_penalty: _Penalty | None = None
@@ -217,6 +221,11 @@ class CompletionRequest(SamplingFields, frozen=True, kw_only=True):
         if not isinstance(self.prompt, str) and len({type(member) for member in self.prompt}) != 1:
             raise ValueError(
                 "prompt must be text, token ids, or a list of texts or of lists of token ids, and not empty"
+            )
+        if len(self.prompts) * (self.n or 1) > MAX_CHOICES:
+            raise ValueError(
+                f"{len(self.prompts)} prompts with {self.n or 1} answers each are more than the {MAX_CHOICES:,} "
+                "answers that one request may ask for; send several requests"
             )
 
     @property

@@ -65,9 +65,9 @@ class Service:
 
     @cached_property
     def processor(self) -> Processor:
-        """Prepares conversations, within the context that this server allows."""
+        """Prepares conversations, within the context that this server allows and its cache can hold."""
         processor = self.assistant.processor
-        limit = min(self.limits.max_context or processor.max_tokens, processor.max_tokens)
+        limit = min(self.limits.max_context or processor.max_tokens, processor.max_tokens, self.engine.cache_tokens)
         return replace(processor, max_tokens=limit)
 
     @cached_property

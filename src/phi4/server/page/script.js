@@ -9,6 +9,7 @@ let messages = [];
 let attachments = [];
 let running = null; // what stops the answer that is being written
 let recorder = null;
+let isAsking = false; // for the microphone: a second one would never be let go
 
 function element(tag, properties, ...children) {
   const made = Object.assign(document.createElement(tag), properties);
@@ -98,6 +99,8 @@ function part(one) {
 
 async function record() {
   if (recorder) { recorder.stop(); return; }
+  if (isAsking) return;
+  isAsking = true;
   try {
     const microphone = await navigator.mediaDevices.getUserMedia({ audio: true });
     const pieces = [];
@@ -117,6 +120,8 @@ async function record() {
   } catch (error) {
     recorder = null;
     show("error", `The microphone cannot be used: ${error.message || error}`);
+  } finally {
+    isAsking = false;
   }
 }
 
