@@ -1,12 +1,17 @@
 """The forms in which the peers of peers.py take the same weights, each written by the peer's own tool or for it."""
 
+import hashlib
 import shutil
 import subprocess
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 from peer_programs.gguf_file import write_gguf
+
+from phi4.checkpoint.digest import base_digest, named_digest
+from phi4.checkpoint.layouts import open_checkpoint
 
 PROGRAMS = Path(__file__).parent / "peer_programs"
 
@@ -16,7 +21,7 @@ class Form:
     """A file or directory of weights that a command writes.
 
     Attributes:
-        suffix: of its name, behind that of the model's directory.
+        suffix: of its name, behind the model's identity.
         command: makes a command line out of a Python that has the peer, the source and the destination.
         source: the form that it is made of; None for the model's directory.
     """
@@ -52,6 +57,7 @@ def builder_command(python: str, source: Path, destination: Path) -> list[str]:
 
 
 FORMS = {
+    "F32": Form("F32.gguf", program("llama_cpp_quantize.py", "F32"), source="BF16"),
     "Q4_K_M": Form("Q4_K_M.gguf", program("llama_cpp_quantize.py", "Q4_K_M"), source="BF16"),
     "Q4_0": Form("Q4_0.gguf", program("llama_cpp_quantize.py", "Q4_0"), source="BF16"),
     "vLLM int8": Form("vllm-int8", program("vllm_int8_weights.py")),
@@ -61,6 +67,20 @@ FORMS = {
 }
 
 
+@cache
+def identity(directory: Path) -> str:
+    """Names a model by its folder and its content: what is written into that folder later gets forms of its own."""
+    config = (directory / "config.json").read_bytes()
+    content = hashlib.sha256(config + base_digest(open_checkpoint(directory).tensors).encode())
+    return f"{directory.resolve().name}-{content.hexdigest()[:12]}"
+
+
+def is_made_from(quantised: Path, directory: Path) -> bool:
+    """Whether a quantised directory has the weights of another one."""
+    made = open_checkpoint(quantised)
+    return named_digest(made.config, made.tensors) == base_digest(open_checkpoint(directory).tensors)
+
+
 def prepare(name: str, directory: Path, work: Path, python: str) -> Path:
     """Returns where a form of a model's weights is, after writing it into `work` unless it is there.
 
@@ -68,7 +88,7 @@ def prepare(name: str, directory: Path, work: Path, python: str) -> Path:
         subprocess.CalledProcessError: if the peer's tool fails; what it said is in `stderr`.
     """
     work.mkdir(parents=True, exist_ok=True)
-    model = directory.resolve().name
+    model = identity(directory)
     if name == "BF16":
         path = work / f"{model}-BF16.gguf"
         return path if path.exists() else write_whole(path, lambda partial: write_gguf(directory, partial))

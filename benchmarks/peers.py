@@ -23,7 +23,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from peer_weights import PROGRAMS, prepare
+from peer_weights import PROGRAMS, is_made_from, prepare
 
 BF16, QUANTISED = "directory", "quantised"  # weights that are given; all others are forms of peer_weights.py
 
@@ -142,14 +142,16 @@ def read_arguments() -> argparse.Namespace:
 
 def prepared(peers: Sequence[Peer], arguments: argparse.Namespace, python_of: Mapping[str, str]) -> dict[str, object]:
     """What each peer loads, by its name: a path, or the reason why there is none."""
-    given = {BF16: arguments.directory, QUANTISED: arguments.quantised}
+    given: dict[str, object] = {BF16: arguments.directory, QUANTISED: arguments.quantised or "no --quantised"}
+    if arguments.quantised and not is_made_from(arguments.quantised, arguments.directory):
+        given[QUANTISED] = f"{arguments.quantised} was made from other weights"
     weights: dict[str, object] = {}
     for peer in peers:
         python = python_of[peer.package]
         if not is_installed(python, peer.package):
             weights[peer.name] = "not installed"
         elif peer.weights in given:
-            weights[peer.name] = given[peer.weights] or "no --quantised"
+            weights[peer.name] = given[peer.weights]
         else:
             try:
                 weights[peer.name] = prepare(peer.weights, arguments.directory, arguments.work, python)

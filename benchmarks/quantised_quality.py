@@ -17,7 +17,7 @@ from tempfile import TemporaryDirectory
 import gguf
 import numpy as np
 import torch
-from peer_programs.gguf_file import write_gguf
+from peer_weights import PROGRAMS, prepare
 
 from phi4 import Assistant
 from phi4.checkpoint import hub
@@ -25,8 +25,6 @@ from phi4.checkpoint.inspect import inspect_checkpoint
 from phi4.engine.whole_pass import score
 from phi4.inputs import ModelInputs
 from phi4.processing.tokenizer import Tokenizer
-
-PROGRAMS = Path(__file__).parent / "peer_programs"
 
 
 @dataclass(frozen=True)
@@ -75,7 +73,8 @@ def main() -> None:
         first = first or scores
         compare(f"{model}, {bits_of_directory(hub.resolve(model)):.2f} bits", first, scores)
     if arguments.llama_cpp:
-        files = gguf_files(hub.resolve(arguments.models[0]), arguments.work, arguments.llama_cpp)
+        source = hub.resolve(arguments.models[0])
+        files = {kind: prepare(kind, source, arguments.work, arguments.llama_cpp) for kind in ("F32", "Q4_K_M")}
         exact = read_with_llama_cpp(files["F32"], windows, arguments.llama_cpp)
         assert first is not None
         compare("llama.cpp, F32, beside the first", first, exact)
@@ -106,23 +105,6 @@ def read(model: str, windows: list[list[int]], dtype: torch.dtype) -> Scores:
     assistant = Assistant.load(model, dtype=dtype, packs=())
     scored = [score(assistant.loaded.model, [ModelInputs(tuple(ids), ())])[0].float() for ids in windows]
     return Scores([torch.log_softmax(one, -1) for one in scored], list(map(torch.tensor, windows)))
-
-
-def gguf_files(directory: Path, work: Path, python: str) -> dict[str, Path]:
-    """Writes what is not there yet: the weights in bf16, and what llama.cpp's tool makes of them."""
-    work.mkdir(parents=True, exist_ok=True)
-    files = {kind: work / f"{directory.resolve().name}-{kind}.gguf" for kind in ("BF16", "F32", "Q4_K_M")}
-    for kind, path in files.items():
-        if path.exists():
-            continue
-        partial = path.with_suffix(".partial")
-        if kind == "BF16":
-            write_gguf(directory, partial)
-        else:
-            command = [python, str(PROGRAMS / "llama_cpp_quantize.py"), str(files["BF16"]), str(partial), kind]
-            subprocess.run(command, check=True, capture_output=True)
-        partial.rename(path)
-    return files
 
 
 def read_with_llama_cpp(path: Path, windows: list[list[int]], python: str) -> Scores:

@@ -36,11 +36,13 @@ class QuantisationConfig:
         linear_bits: 4 or 8 for each of `ADAPTED_LINEARS`, in every layer in turn.
         table_bits: 4 or 8, of the token embedding and the head.
         base_digest: of the language model that was quantised; packs trained on it fit.
+        codes_digest: of its codes, steps and scales as they were written; None if an earlier version wrote them.
     """
 
     linear_bits: Mapping[str, tuple[int, ...]]
     table_bits: int
     base_digest: str
+    codes_digest: str | None = None
 
 
 @dataclass(frozen=True)

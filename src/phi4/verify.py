@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from phi4.assistant import Assistant
-from phi4.checkpoint.digest import base_digest, named_digest
+from phi4.checkpoint.digest import base_digest, check_codes, named_digest
 from phi4.checkpoint.keymap import empty_model, fixed_dtypes, modality_of
 from phi4.checkpoint.layouts import Checkpoint, open_checkpoint
 from phi4.checkpoint.packs import Pack, read_pack
@@ -155,6 +155,7 @@ def verify(
     source = _Source(directory, tuple(read_pack(path) for path in packs), tuple(modalities), chosen_dtype, device)
     if not source.packs and not checkpoint.config.adapters:
         raise InputError(f"{directory} is a bare language model, so there is nothing to compare; name packs for it")
+    check_codes(checkpoint.config, checkpoint.tensors, str(directory))
     digest = named_digest(checkpoint.config, checkpoint.tensors)
     recorded = tuple(DigestProof(str(pack.path), digest, pack.base_digest) for pack in source.packs)
     if not all(proof.passed for proof in recorded):

@@ -14,7 +14,9 @@ from datatrove.data import Document
 
 from data.samples import record
 from phi4.agreement.captions import caption_agreement
+from phi4.agreement.model import Judge
 from phi4.agreement.transcripts import transcript_agreement
+from phi4.checkpoint.convert import convert
 from phi4.data.curate.curation import Reason
 from phi4.data.curate.documents import record_document
 from phi4.data.curate.run import curate
@@ -138,3 +140,15 @@ def test_a_curation_tells_the_score_of_each_record_and_counts_the_reason(
     assert len({line["detail"] for line in lines}) == 2
     reason = "| caption agreement | a caption that does not agree with its picture | 2 | 50.00 % |"
     assert reason in result.report.read_text()
+
+
+def test_a_folder_of_its_name_is_not_the_default_judge(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "nano").mkdir()
+    monkeypatch.chdir(tmp_path)
+    assert Judge.of("nano", None).model == "nano"
+
+
+def test_adapters_and_configuration_of_a_judge_are_among_its_files(tiny_directory: Path, tmp_path: Path) -> None:
+    convert(tiny_directory, tmp_path / "native", "converted")
+    names = {path.relative_to(tmp_path / "native").as_posix() for path in Judge.of(tmp_path / "native", None).files}
+    assert {"config.json", "speech-lora/adapter_model.safetensors"} <= names

@@ -1,3 +1,4 @@
+import shutil
 from pathlib import Path
 
 import pytest
@@ -54,3 +55,10 @@ def test_a_failed_conversion_leaves_nothing(model_directory: Path, tmp_path: Pat
     with pytest.raises(CheckpointError, match="truncated"):
         convert(model_directory, tmp_path / "out", "converted")
     assert not (tmp_path / "out").exists()
+
+
+def test_an_encoder_without_an_adapter_is_not_dropped(converted_directory: Path, tmp_path: Path) -> None:
+    shutil.copytree(converted_directory, tmp_path / "native")
+    shutil.rmtree(tmp_path / "native" / "speech-lora")
+    with pytest.raises(CheckpointError, match=r"no adapter for speech.*speech-lora"):
+        convert(tmp_path / "native", tmp_path / "out", "packs")

@@ -1,7 +1,9 @@
 """Rounding for a text: what the linears make of that text's inputs is nearer to what it was."""
 
+from collections.abc import Callable
 from pathlib import Path
 
+import pytest
 import torch
 
 from phi4.checkpoint.feedback import round_with_feedback
@@ -10,6 +12,7 @@ from phi4.checkpoint.quantise import SCHEMES, quantise
 from phi4.checkpoint.rounding import round_weight
 from phi4.checkpoint.weights import LoadedModel, load_model
 from phi4.engine.whole_pass import score
+from phi4.errors import CheckpointError
 from phi4.inputs import ModelInputs
 
 WINDOWS = [[1 + (7 * place + seed) % 50 for place in range(40)] for seed in range(8)]
@@ -64,3 +67,18 @@ def test_a_model_rounded_for_a_text_reads_that_text_more_like_its_source(tiny_di
         for path in (tiny_directory, tmp_path / "plain", tmp_path / "for-text")
     )
     assert (fitted - source).square().mean() < 0.9 * (plain - source).square().mean()
+
+
+def test_a_text_whose_inputs_are_no_numbers_is_refused(
+    model_directory: Path, edit_tensors: Callable[..., None], tmp_path: Path
+) -> None:
+    norm = "model.layers.0.input_layernorm.weight"
+    edit_tensors(model_directory / "model.safetensors", lambda tensors: tensors[norm][3].fill_(torch.nan))
+    with pytest.raises(CheckpointError, match="inputs that are no numbers"):
+        quantise(model_directory, tmp_path / "out", SCHEMES["4bit"], windows=WINDOWS)
+
+
+def test_who_asks_for_moments_keeps_its_own_mode(tiny: LoadedModel) -> None:
+    moments = layer_moments(tiny.model.language, WINDOWS)
+    next(moments)
+    assert not torch.is_inference_mode_enabled()

@@ -248,6 +248,8 @@ def replace_value(key: str, value: str | int | list[Any]) -> Callable[[gguf.GGUF
         (replace_value("tokenizer.ggml.eos_token_id", 262), "eos_token_id is 262, but it has 262 tokens"),
         (replace_value("tokenizer.ggml.bos_token_id", 999), "bos_token_id is 999"),
         (replace_value("tokenizer.ggml.merges", ["ab"]), "merge 'ab' is not two pieces"),
+        (lambda writer: writer.add_float32("llama.rope.scaling.factor", 4.0), "scaling by a factor of 4.0"),
+        (lambda writer: writer.add_float32("llama.rope.scale_linear", 4.0), "scaling by a factor of 4.0"),
         (lambda writer: writer.add_rope_scaling_attn_factors(1.5), "attn_factor is 1.5; only 1.0 is supported"),
         (lambda writer: writer.kv_data[0].pop("llama.block_count"), "no llama.block_count"),
         (lambda writer: writer.kv_data[0].pop("tokenizer.ggml.tokens"), "no tokenizer"),
@@ -333,3 +335,10 @@ def test_the_share_of_rotary_dimensions_gives_their_number_back(dimensions: tupl
     share = rotary_share(rotary_dim, head_dim)
     assert int(head_dim * share) == rotary_dim
     assert share <= 1
+
+
+def test_rows_that_are_no_heads_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(globals(), "interleave", lambda rows, heads: rows[:-4])
+    write_gguf(tmp_path / "m.gguf", "llama", Quantization.F16)
+    with pytest.raises(CheckpointError, match=r"qkv_proj\.weight cannot be made of"):
+        import_gguf(tmp_path / "m.gguf", tmp_path / "model")

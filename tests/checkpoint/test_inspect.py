@@ -58,7 +58,7 @@ def test_a_directory_is_inspected(tiny_directory: Path, converted_directory: Pat
 
 
 def test_a_quantised_directory_has_as_many_weights_in_fewer_bytes(tiny_directory: Path, tmp_path: Path) -> None:
-    quantise(tiny_directory, tmp_path / "quantised", SCHEMES["mixed"])
+    quantise(tiny_directory, tmp_path / "quantised", SCHEMES["mixed"], encoders=True, adapters=True)
     before, after = inspect_checkpoint(tiny_directory), inspect_checkpoint(tmp_path / "quantised")
     assert after.values == before.values
     assert after.base_digest == before.base_digest

@@ -21,6 +21,7 @@ from phi4.engine.whole_pass import score
 from phi4.errors import CheckpointError, ConfigError
 from phi4.json_file import read_json
 from phi4.model.quantised import QuantisedWeight
+from phi4.verify import verify
 
 EditTensors = Callable[[Path, Callable[[dict[str, torch.Tensor]], object]], None]
 EditJson = Callable[[Path, dict[str, Any]], None]
@@ -293,6 +294,17 @@ def test_values_that_are_no_numbers_are_refused(
     with pytest.raises(CheckpointError, match=r"embed_tokens.weight .* no numbers"):
         quantise(model_directory, tmp_path / "out", SCHEMES["4bit"])
     assert not (tmp_path / "out").exists()
+
+
+def test_a_flipped_code_is_found_when_the_directory_is_inspected_or_verified(
+    broken: Path, edit_tensors: EditTensors
+) -> None:
+    inspect_checkpoint(broken)
+    edit_tensors(broken / "model.safetensors", lambda tensors: tensors[CODES].view(-1)[5].bitwise_xor_(1))
+    with pytest.raises(CheckpointError, match="they are damaged"):
+        inspect_checkpoint(broken)
+    with pytest.raises(CheckpointError, match="they are damaged"):
+        verify(broken)
 
 
 @pytest.mark.parametrize(

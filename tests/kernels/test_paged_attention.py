@@ -1,4 +1,4 @@
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pytest
 import torch
@@ -155,3 +155,11 @@ def test_other_types_and_sizes_are_left_to_torch() -> None:
     assert not can_attend(torch.empty(1, 64, dtype=torch.float16), torch.float16)
     assert not can_attend(torch.empty(1, 48), torch.float32)
     assert not can_attend(torch.empty(1, 64, device="meta"), torch.float32)
+
+
+@pytest.mark.parametrize("level", LEVELS)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_history_in_many_pieces_has_the_bits_of_one_that_is_whole(level: str, dtype: torch.dtype) -> None:
+    case = make_case(64, dtype)
+    cut = [(n, old, [(s, s + 8) for first, last in runs for s in range(first, last, 8)]) for n, old, runs in case.parts]
+    assert torch.equal(replace(case, parts=cut).attend(level), case.attend(level))

@@ -58,3 +58,9 @@ def test_a_flipped_byte_is_refused(tmp_path: Path) -> None:
     (checkpoint / "tensors.safetensors").write_bytes(content)
     with pytest.raises(CheckpointError, match="is not what was saved; remove"):
         load_training(checkpoint)
+
+
+def test_the_next_checkpoint_removes_what_a_killed_write_left(tmp_path: Path) -> None:
+    (tmp_path / "checkpoints" / ".step-00000002.partial-12345678").mkdir(parents=True)
+    save_training(tmp_path, 3, TENSORS, {})
+    assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["step-00000003"]

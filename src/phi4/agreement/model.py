@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from phi4.assistant import Assistant
+from phi4.assistant import DEFAULT_MODEL, Assistant
 from phi4.errors import ConfigError
 
 
@@ -24,14 +24,16 @@ class Judge:
     @classmethod
     def of(cls, model: str | Path, packs: Sequence[str | Path] | None) -> "Judge":
         """Makes paths absolute: recipes are loaded in the command's folder, their steps run anywhere."""
-        name = str(Path(model).resolve()) if Path(model).is_dir() else str(model)
+        named = str(model) == DEFAULT_MODEL or not Path(model).is_dir()
+        name = str(model) if named else str(Path(model).resolve())
         return cls(name, None if packs is None else tuple(Path(pack).resolve() for pack in packs))
 
     @property
     def files(self) -> tuple[Path, ...]:
-        """Weights that were named by their place."""
+        """What was named by its place: weights, with adapters in folders of their own, and how they are used."""
         folder = Path(self.model)
-        return (*(sorted(folder.glob("*.safetensors")) if folder.is_dir() else ()), *(self.packs or ()))
+        kinds = ("*.safetensors", "*.json", "*.jinja") if folder.is_absolute() else ()
+        return (*sorted(path for kind in kinds for path in folder.rglob(kind)), *(self.packs or ()))
 
     def load(self, modality: str) -> Assistant:
         """Loads the model, once in a process.

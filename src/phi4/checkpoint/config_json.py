@@ -143,12 +143,19 @@ def read_quantisation(raw: Mapping[str, Any], num_layers: int) -> QuantisationCo
             f"{QUANTISATION_KEY}.bits must be 4 or 8 for {TABLE} and every linear, or a list of these for its "
             f"{num_layers} layers, not {wrong}"
         )
-    digest = required(values, "base_digest")
-    if not isinstance(digest, str) or not re.fullmatch("[0-9a-f]{64}", digest):
-        raise ConfigError(f"{QUANTISATION_KEY}.base_digest must be 64 hexadecimal digits, not {digest!r}")
     return QuantisationConfig(
-        {name: tuple(map(int, own)) for name, own in linear_bits.items()}, int(bits[TABLE]), digest
+        {name: tuple(map(int, own)) for name, own in linear_bits.items()},
+        int(bits[TABLE]),
+        _digest(values, "base_digest"),
+        _digest(values, "codes_digest") if "codes_digest" in values else None,
     )
+
+
+def _digest(values: Mapping[str, Any], key: str) -> str:
+    digest = required(values, key)
+    if not isinstance(digest, str) or not re.fullmatch("[0-9a-f]{64}", digest):
+        raise ConfigError(f"{QUANTISATION_KEY}.{key} must be 64 hexadecimal digits, not {digest!r}")
+    return digest
 
 
 def _of_layers(bits: Any, num_layers: int) -> tuple[Any, ...]:
@@ -161,7 +168,9 @@ def write_quantisation(quantisation: QuantisationConfig) -> dict[str, Any]:
     """What `config.json` says of a quantised model."""
     linears = {name: bits[0] if len(set(bits)) == 1 else list(bits) for name, bits in quantisation.linear_bits.items()}
     bits = {**linears, TABLE: quantisation.table_bits}
-    return {QUANTISATION_KEY: {**QUANTISATION_METHOD, "bits": bits, "base_digest": quantisation.base_digest}}
+    digests = {"base_digest": quantisation.base_digest, "codes_digest": quantisation.codes_digest}
+    noted = {key: digest for key, digest in digests.items() if digest is not None}
+    return {QUANTISATION_KEY: {**QUANTISATION_METHOD, "bits": bits, **noted}}
 
 
 def _read_rope(given: Mapping[str, Any]) -> dict[str, Any]:

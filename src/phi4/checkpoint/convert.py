@@ -16,7 +16,7 @@ from phi4.checkpoint.directories import (
 from phi4.checkpoint.fragments import base_config
 from phi4.checkpoint.gguf import import_gguf
 from phi4.checkpoint.keymap import Layout, is_multimodal, modality_of
-from phi4.checkpoint.layouts import Checkpoint, open_checkpoint, write_checkpoint
+from phi4.checkpoint.layouts import ADAPTER_FOLDERS, Checkpoint, open_checkpoint, write_checkpoint
 from phi4.checkpoint.packs import add_packs, write_pack
 from phi4.checkpoint.shards import MAX_SHARD_BYTES, Progress, specs_of
 from phi4.config import ModelConfig
@@ -88,6 +88,13 @@ def _write_directory(
 def _write_packs(checkpoint: Checkpoint, directory: Path, max_shard_bytes: int, progress: Progress | None) -> None:
     if not is_multimodal(checkpoint.config):
         raise CheckpointError(f"{checkpoint.directory} is a language model; there is no modality to write as a pack")
+    config = checkpoint.config
+    lacking = [name for name in ("vision", "speech") if getattr(config, name) and name not in config.adapters]
+    if lacking:
+        raise CheckpointError(
+            f"{checkpoint.directory} has no adapter for {' and '.join(lacking)}, and a pack holds one; put "
+            f"{' and '.join(ADAPTER_FOLDERS[name] for name in lacking)}, PEFT's, beside the weights"
+        )
     digest = named_digest(checkpoint.config, checkpoint.tensors)
     specs = specs_of(checkpoint.tensors)
     for modality in checkpoint.config.adapters:

@@ -8,6 +8,7 @@ from phi4.checkpoint.keymap import modality_of
 from phi4.checkpoint.shards import tensor_bytes
 from phi4.checkpoint.tensor_files import DTYPE_NAMES, StoredTensor
 from phi4.config import ModelConfig
+from phi4.errors import CheckpointError
 
 _THREADS = 4
 
@@ -42,6 +43,25 @@ def named_digest(config: ModelConfig, tensors: Mapping[str, StoredTensor]) -> st
     """
     quantisation = config.decoder.quantisation
     return base_digest(tensors) if quantisation is None else quantisation.base_digest
+
+
+def codes_digest(tensors: Mapping[str, StoredTensor]) -> str:
+    """Hashes the quantised weights of the decoder as `base_digest` does, without the norms, whose type may change."""
+    return base_digest({name: part for name, part in tensors.items() if name.endswith((".codes", ".steps", ".scales"))})
+
+
+def check_codes(config: ModelConfig, tensors: Mapping[str, StoredTensor], where: str) -> None:
+    """Makes sure that a quantised language model is the one that was written, if its digest was noted then.
+
+    Raises:
+        CheckpointError: it is not.
+    """
+    noted = config.decoder.quantisation.codes_digest if config.decoder.quantisation is not None else None
+    if noted is not None and (found := codes_digest(tensors)) != noted:
+        raise CheckpointError(
+            f"the quantised weights of {where} have digest {found}, but {noted} when they were written: they are "
+            "damaged; quantise the model again, or copy it again"
+        )
 
 
 def _tensor_digest(name: str, tensor: StoredTensor) -> bytes:

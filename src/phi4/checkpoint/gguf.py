@@ -136,8 +136,12 @@ def write_gguf_model(file: GgufFile, directory: Path, progress: Progress | None 
     write_json(directory / GENERATION_FILE, generation)
 
     def tensor_of(name: str) -> torch.Tensor:
-        parts = [_half_split(file.read(source), heads) for source, heads in sources[name]]
-        return torch.from_numpy(np.concatenate(parts)).to(torch.bfloat16)
+        try:
+            rows = np.concatenate([_half_split(file.read(source), heads) for source, heads in sources[name]])
+        except ValueError as error:
+            parts = {source: file.tensors[source].shape.tolist()[::-1] for source, _ in sources[name]}
+            raise CheckpointError(f"{file.path}: {name} cannot be made of {parts}: {error}") from error
+        return torch.from_numpy(rows).to(torch.bfloat16)
 
     specs = {name: TensorSpec(torch.bfloat16, shape) for name, shape in parameter_shapes(config).items()}
     write_checkpoint(directory, config, specs, tensor_of, "released", eos_token_ids, progress=progress)
@@ -145,9 +149,13 @@ def write_gguf_model(file: GgufFile, directory: Path, progress: Progress | None 
 
 def _released_config(file: GgufFile) -> dict[str, Any]:
     """Writes the metadata as the config.json of a `phi3` model."""
-    scaling = file.metadata.get(f"{file.architecture}.rope.scaling.type", "none")
-    if scaling not in ("none", "longrope"):
+    scaling = file.metadata.get(f"{file.architecture}.rope.scaling.type")
+    if scaling not in (None, "none", "longrope"):
         raise CheckpointError(f"{file.path}: rope scaling {scaling!r} is not supported")
+    # Without a type, llama.cpp takes a factor for that of linear scaling; the second key is its old name.
+    factor = file.number("rope.scaling.factor", file.number("rope.scale_linear", 1.0))
+    if scaling is None and factor not in (0.0, 1.0):
+        raise CheckpointError(f"{file.path}: rope scaling by a factor of {factor} is not supported")
     hidden, heads = file.size("embedding_length"), file.size("attention.head_count")
     head_dim = file.size("attention.key_length", hidden // heads)
     context = file.size("context_length")

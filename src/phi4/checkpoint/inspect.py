@@ -1,5 +1,6 @@
-"""Says what a checkpoint or a pack holds, from its headers; only the base's digest reads the weights."""
+"""Says what a checkpoint or a pack holds, from its headers; only digests read the weights."""
 
+import math
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -8,13 +9,13 @@ from typing import Any
 
 import torch
 
-from phi4.checkpoint.digest import named_digest
+from phi4.checkpoint.digest import check_codes, named_digest
 from phi4.checkpoint.fragments import read_own_adapter
-from phi4.checkpoint.keymap import adapter_of, added_of, file_name
+from phi4.checkpoint.keymap import adapter_of, added_of, file_name, parameter_shapes
 from phi4.checkpoint.layouts import Checkpoint, open_checkpoint
 from phi4.checkpoint.packs import Pack, read_pack, stages_of
 from phi4.checkpoint.tensor_files import DTYPE_NAMES, StoredTensor
-from phi4.config import AdapterConfig, DecoderConfig
+from phi4.config import AdapterConfig, DecoderConfig, ModelConfig
 from phi4.errors import CheckpointError
 from phi4.kernels.quantised import BLOCK_OUTPUTS, GROUP_INPUTS
 from phi4.model.paged_cache import bytes_per_token
@@ -121,11 +122,14 @@ def inspect_checkpoint(path: Path) -> Inspection:
 
 
 def _inspect_directory(checkpoint: Checkpoint) -> Inspection:
+    check_codes(checkpoint.config, checkpoint.tensors, str(checkpoint.directory))
+    exact = _before_quantisation(checkpoint.config)
     released = {file_name(name, "released"): tensor for name, tensor in checkpoint.tensors.items()}
     return _report(
         path=checkpoint.directory,
         layout=checkpoint.layout,
         tensors=released,
+        values={file_name(name, "released"): math.prod(shape) for name, shape in parameter_shapes(exact).items()},
         adapters=checkpoint.config.adapters,
         digest=named_digest(checkpoint.config, checkpoint.tensors),
         cache=CacheReport.from_config(checkpoint.config.decoder),
@@ -138,6 +142,7 @@ def _inspect_pack(pack: Pack) -> Inspection:
         path=pack.path,
         layout="pack",
         tensors=pack.tensors,
+        values={name: _num_weights(name, tensor) for name, tensor in pack.tensors.items()},
         adapters={pack.modality: adapter},
         digest=pack.base_digest,
         cache=None,
@@ -153,18 +158,19 @@ def _report(
     path: Path,
     layout: str,
     tensors: Mapping[str, StoredTensor],
+    values: Mapping[str, int],
     adapters: Mapping[str, AdapterConfig],
     digest: str,
     cache: CacheReport | None,
 ) -> Inspection:
-    values: Counter[str] = Counter()
-    for name, tensor in tensors.items():
-        values[component_of(name)] += _num_weights(name, tensor)
+    components: Counter[str] = Counter()
+    for name, count in values.items():
+        components[component_of(name)] += count
     return Inspection(
         path=path,
         layout=layout,
-        values={component: values[component] for component in sorted(values, key=_place)},
-        total_values=values.total(),
+        values={component: components[component] for component in sorted(components, key=_place)},
+        total_values=components.total(),
         total_bytes=sum(tensor.num_values * tensor.dtype.itemsize for tensor in tensors.values()),
         num_tensors=len(tensors),
         dtypes=dict(Counter(DTYPE_NAMES[tensor.dtype] for tensor in tensors.values())),
@@ -174,8 +180,19 @@ def _report(
     )
 
 
+def _before_quantisation(config: ModelConfig) -> ModelConfig:
+    """The same model with exact weights, which have no zeros that fill groups."""
+    return replace(
+        config,
+        decoder=replace(config.decoder, quantisation=None),
+        vision=config.vision and replace(config.vision, linear_bits=None),
+        speech=config.speech and replace(config.speech, linear_bits=None),
+        adapters={name: replace(adapter, bits=None) for name, adapter in config.adapters.items()},
+    )
+
+
 def _num_weights(name: str, tensor: StoredTensor) -> int:
-    """How many weights a tensor stands for; the steps and scales of quantised ones stand for none."""
+    """How many weights a pack's tensor stands for, fillings included; steps and scales of quantised ones: none."""
     match name.rpartition(".")[2]:
         case "codes":
             blocks, groups = tensor.shape[:2]

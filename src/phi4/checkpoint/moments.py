@@ -30,19 +30,21 @@ def layer_moments(language: Phi4Mini, windows: Sequence[Sequence[int]]) -> Itera
             segments = [Segment(len(ids), rotary=rotary_for(language.config, len(ids))) for ids in some]
             token_ids = torch.tensor([token for ids in some for token in ids], device=language.device)
             passes.append((language.embed(token_ids), language.step(segments)))
-        for layer in language.model.layers:
-            moments: dict[str, torch.Tensor] = {}
-            hooks = [
-                module.register_forward_pre_hook(
-                    lambda _, inputs, name=name, moments=moments: _add_moment(moments, name, inputs[0])
-                )
-                for name, module in layer.named_modules()
-                if isinstance(module, AdaptedLinear)
-            ]
+    for layer in language.model.layers:
+        moments: dict[str, torch.Tensor] = {}
+        hooks = [
+            module.register_forward_pre_hook(
+                lambda _, inputs, name=name, moments=moments: _add_moment(moments, name, inputs[0])
+            )
+            for name, module in layer.named_modules()
+            if isinstance(module, AdaptedLinear)
+        ]
+        # Not around the yield: the mode would be that of whoever asks for moments, too.
+        with torch.inference_mode():
             passes = [(layer(hidden, step), step) for hidden, step in passes]
-            for hook in hooks:
-                hook.remove()
-            yield moments
+        for hook in hooks:
+            hook.remove()
+        yield moments
 
 
 def split_windows(windows: Sequence[Sequence[int]]) -> Iterator[list[Sequence[int]]]:

@@ -10,8 +10,8 @@ import torch
 from torch.nn import functional
 
 from phi4.checkpoint.config_json import write_adapter_bits, write_encoder_bits, write_quantisation
-from phi4.checkpoint.digest import base_digest
-from phi4.checkpoint.directories import COMPANION_FILES, copy_companions
+from phi4.checkpoint.digest import base_digest, codes_digest
+from phi4.checkpoint.directories import COMPANION_FILES, CONFIG_FILE, copy_companions, write_json
 from phi4.checkpoint.feedback import round_with_feedback
 from phi4.checkpoint.keymap import fixed_dtypes, is_multimodal, modality_of, parameter_shapes
 from phi4.checkpoint.layouts import Checkpoint, open_checkpoint, write_checkpoint
@@ -143,6 +143,16 @@ def quantise(
             checkpoint.generation.eos_token_ids,
             MAX_SHARD_BYTES,
         )
+        _note_codes(partial)
+
+
+def _note_codes(directory: Path) -> None:
+    """Writes the digest of the quantised weights that a directory holds into its configuration."""
+    written = open_checkpoint(directory)
+    quantisation = written.config.decoder.quantisation
+    assert quantisation is not None
+    noted = replace(quantisation, codes_digest=codes_digest(written.tensors))
+    write_json(directory / CONFIG_FILE, {**written.config.raw, **write_quantisation(noted)})
 
 
 def _quantised(checkpoint: Checkpoint, scheme: Scheme, encoders: bool, adapters: bool) -> ModelConfig:
@@ -210,7 +220,13 @@ def _round(checkpoint: Checkpoint, name: str, bits: int, moments: torch.Tensor |
         more_outputs = padded(outputs) - outputs if ".lora_A." in name else 0
         stored = functional.pad(stored, (0, padded(inputs) - inputs, 0, more_outputs))
     # 8 bits leave no error worth passing on.
-    return round_weight(stored, bits) if moments is None or bits == 8 else round_with_feedback(stored, moments)
+    if moments is None or bits == 8:
+        return round_weight(stored, bits)
+    if not moments.isfinite().all():
+        raise CheckpointError(
+            f"the text gives {name} of {checkpoint.directory} inputs that are no numbers; it cannot be rounded for that"
+        )
+    return round_with_feedback(stored, moments)
 
 
 def _layer(name: str) -> int | None:

@@ -52,6 +52,9 @@ def save_training(run: Path, step: int, tensors: Mapping[str, torch.Tensor], sta
         ) from error
     for old in list_checkpoints(run)[:-KEPT]:
         shutil.rmtree(old)
+    # Of writes that were killed; nobody else writes here.
+    for left in (run / FOLDER).glob(".step-*.partial-*"):
+        shutil.rmtree(left)
 
 
 def list_checkpoints(run: Path) -> list[Path]:

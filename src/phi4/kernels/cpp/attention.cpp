@@ -6,6 +6,7 @@
 
 #include "attention.h"
 
+#include "allocate.h"
 #include "cached_bytes.h"
 
 #include <cmath>
@@ -167,7 +168,7 @@ void attend_tile(const Layer& layer, const Segment& segment, int64_t first, int6
     const Keys<HEAD_DIM, S> keys(layer.keys, layer.key_scales, kv_head * layer.slots);
     const Values<HEAD_DIM, S> values(layer.values, layer.value_scales, kv_head * layer.slots);
     const int64_t num_queries = tokens * group;
-    auto* queries = static_cast<Query<HEAD_DIM>*>(std::malloc(num_queries * sizeof(Query<HEAD_DIM>)));
+    auto* queries = static_cast<Query<HEAD_DIM>*>(allocate(num_queries * sizeof(Query<HEAD_DIM>)));
     for (int64_t n = 0; n < num_queries; ++n) {
         const int64_t token = first + n / group;
         const T* source = static_cast<const T*>(layer.queries) + (segment.row + token) * layer.query_stride +

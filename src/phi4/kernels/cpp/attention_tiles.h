@@ -5,7 +5,13 @@ constexpr int KEY_BLOCK = 64;
 
 // Finds the slots of the tokens first <= position < last of a conversation.
 inline void find_slots(const Segment& segment, int64_t first, int64_t last, int64_t* slots) {
-    for (int64_t n = 0; n < segment.num_runs; ++n) {
+    // The last run that begins at `first` or before it: runs stand in the order of their positions.
+    int64_t n = 0;
+    for (int64_t behind = segment.num_runs; behind - n > 1;) {
+        const int64_t middle = n + (behind - n) / 2;
+        (segment.runs[middle].position <= first ? n : behind) = middle;
+    }
+    for (; n < segment.num_runs && segment.runs[n].position < last; ++n) {
         const Run& run = segment.runs[n];
         const int64_t low = run.position > first ? run.position : first;
         const int64_t high = run.position + run.count < last ? run.position + run.count : last;
@@ -25,7 +31,7 @@ void for_each_tile(
     struct Tile {
         int64_t segment, first, tokens;
     };
-    auto* tiles = static_cast<Tile*>(std::malloc(num_tiles * sizeof(Tile)));
+    auto* tiles = static_cast<Tile*>(allocate(num_tiles * sizeof(Tile)));
     int64_t at = 0;
     for (int64_t n = 0; n < num_segments; ++n)
         for (int64_t first = 0; first < segments[n].length; first += tile_tokens) {

@@ -5,6 +5,7 @@
 
 #include "attention.h"
 
+#include "allocate.h"
 #include "cached_bytes.h"
 
 #include <immintrin.h>

@@ -5,6 +5,7 @@
 #include <cmath>
 #include <cstdlib>
 
+#include "allocate.h"
 #include "encoder.h"
 #include "packed.h"
 
@@ -139,10 +140,10 @@ void attend_fully(const FullAttention& own, int threads) {
     const int64_t keys = round_up(own.length, KEYS), width = round_up(own.head_dim, LANES);
 #pragma omp parallel num_threads(threads) if (threads > 1)
     {
-        auto* packed_keys = static_cast<uint16_t*>(std::aligned_alloc(64, keys * own.head_dim * sizeof(uint16_t)));
-        auto* packed_values = static_cast<uint16_t*>(std::aligned_alloc(64, keys * width * sizeof(uint16_t)));
-        auto* scores = static_cast<float*>(std::aligned_alloc(64, TILE_ROWS * keys * sizeof(float)));
-        auto* weights = static_cast<uint16_t*>(std::aligned_alloc(64, TILE_ROWS * keys * sizeof(uint16_t)));
+        auto* packed_keys = static_cast<uint16_t*>(allocate(keys * own.head_dim * sizeof(uint16_t)));
+        auto* packed_values = static_cast<uint16_t*>(allocate(keys * width * sizeof(uint16_t)));
+        auto* scores = static_cast<float*>(allocate(TILE_ROWS * keys * sizeof(float)));
+        auto* weights = static_cast<uint16_t*>(allocate(TILE_ROWS * keys * sizeof(uint16_t)));
 #pragma omp for schedule(dynamic)
         for (int64_t item = 0; item < own.sequences * own.heads; ++item) {
             const int64_t sequence = item / own.heads, head = item % own.heads;

@@ -3,6 +3,8 @@
 
 #include "attention.h"
 
+#include "allocate.h"
+
 #include <immintrin.h>
 
 #include <cmath>

@@ -292,9 +292,9 @@ public:
         for (const Segment& segment : segments_)
             for (int64_t n = 0; n < segment.num_runs; ++n) {
                 const Run& run = segment.runs[n];
-                for (int64_t slot = run.slot; slot < run.slot + run.count; ++slot) {
+                const int64_t old = segment.cached - run.position;
+                for (int64_t slot = run.slot + (old > 0 ? old : 0); slot < run.slot + run.count; ++slot) {
                     const int64_t token = run.position + slot - run.slot - segment.cached;
-                    if (token < 0) continue;
                     if (token >= segment.length) break;
                     const char* row = rows + (segment.row + token) * row_bytes;
                     for (int head = 0; head < kv_heads; ++head)

@@ -34,31 +34,7 @@ inline void store_some(uint16_t* target, __m512 values, int64_t count) {
     _mm256_mask_storeu_epi16(target, first_lanes(count), reinterpret_cast<__m256i>(_mm512_cvtneps_pbh(values)));
 }
 
-// Transposes 16 x 16 words of 32 bits in place.
-inline void transpose(__m512i (&rows)[LANES]) {
-    __m512i step[LANES];
-    for (int n = 0; n < LANES; n += 2) {
-        step[n] = _mm512_unpacklo_epi32(rows[n], rows[n + 1]);
-        step[n + 1] = _mm512_unpackhi_epi32(rows[n], rows[n + 1]);
-    }
-    for (int n = 0; n < LANES; n += 4)
-        for (int half = 0; half < 2; ++half) {
-            rows[n + 2 * half] = _mm512_unpacklo_epi64(step[n + half], step[n + 2 + half]);
-            rows[n + 2 * half + 1] = _mm512_unpackhi_epi64(step[n + half], step[n + 2 + half]);
-        }
-    // rows[4 * a + b] holds in its 128-bit part c the words 4 * c + b of the original rows 4 * a ... 4 * a + 3.
-    for (int b = 0; b < 4; ++b) {
-        const __m512i low01 = _mm512_shuffle_i32x4(rows[b], rows[4 + b], 0x88);
-        const __m512i high01 = _mm512_shuffle_i32x4(rows[b], rows[4 + b], 0xdd);
-        const __m512i low23 = _mm512_shuffle_i32x4(rows[8 + b], rows[12 + b], 0x88);
-        const __m512i high23 = _mm512_shuffle_i32x4(rows[8 + b], rows[12 + b], 0xdd);
-        step[b] = _mm512_shuffle_i32x4(low01, low23, 0x88);
-        step[8 + b] = _mm512_shuffle_i32x4(low01, low23, 0xdd);
-        step[4 + b] = _mm512_shuffle_i32x4(high01, high23, 0x88);
-        step[12 + b] = _mm512_shuffle_i32x4(high01, high23, 0xdd);
-    }
-    for (int n = 0; n < LANES; ++n) rows[n] = step[n];
-}
+#include "transpose.h"
 
 // Packs 16 rows of a matrix, `row_stride` values apart, as one vector of outputs for each pair of inputs; vectors go
 // `vector_stride` values apart. Rows from `count` on are zeros, and so are inputs from `inputs` on.

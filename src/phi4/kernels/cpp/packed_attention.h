@@ -5,6 +5,7 @@
 // of a step, nor how a prompt was cut, nor the number of threads changes a bit.
 
 #include "attention_tiles.h"
+#include "transpose.h"
 
 // Tokens of a tile; with a group of heads each, their queries pass over a block of keys that was packed once.
 constexpr int QUERY_TOKENS = 64;
@@ -26,31 +27,6 @@ struct Sums {
     float highest;                            // score
     int64_t history;                          // keys that it sees
 };
-
-// Rows of four bytes become columns.
-inline void transpose(__m512i (&rows)[16]) {
-    __m512i pairs[16];
-    for (int n = 0; n < 16; n += 2) {
-        pairs[n] = _mm512_unpacklo_epi32(rows[n], rows[n + 1]);
-        pairs[n + 1] = _mm512_unpackhi_epi32(rows[n], rows[n + 1]);
-    }
-    for (int n = 0; n < 16; n += 4) {
-        rows[n] = _mm512_unpacklo_epi64(pairs[n], pairs[n + 2]);
-        rows[n + 1] = _mm512_unpackhi_epi64(pairs[n], pairs[n + 2]);
-        rows[n + 2] = _mm512_unpacklo_epi64(pairs[n + 1], pairs[n + 3]);
-        rows[n + 3] = _mm512_unpackhi_epi64(pairs[n + 1], pairs[n + 3]);
-    }
-    for (int n = 0; n < 4; ++n) {
-        const __m512i even = _mm512_shuffle_i32x4(rows[n], rows[n + 4], 0x88);
-        const __m512i odd = _mm512_shuffle_i32x4(rows[n], rows[n + 4], 0xdd);
-        const __m512i even_high = _mm512_shuffle_i32x4(rows[n + 8], rows[n + 12], 0x88);
-        const __m512i odd_high = _mm512_shuffle_i32x4(rows[n + 8], rows[n + 12], 0xdd);
-        rows[n] = _mm512_shuffle_i32x4(even, even_high, 0x88);
-        rows[n + 4] = _mm512_shuffle_i32x4(odd, odd_high, 0x88);
-        rows[n + 8] = _mm512_shuffle_i32x4(even, even_high, 0xdd);
-        rows[n + 12] = _mm512_shuffle_i32x4(odd, odd_high, 0xdd);
-    }
-}
 
 // 64 bytes of a head of HEAD_BYTES, zeros behind its end.
 template <int HEAD_BYTES>
@@ -168,7 +144,7 @@ void attend_tile(const Layer& layer, const Segment& segment, int64_t first, int6
     const int64_t num_queries = tokens * group;
     [[maybe_unused]] const typename Kind::Scope scope;
     const Kind stored(layer, kv_head * layer.slots);
-    auto* queries = static_cast<Query*>(std::aligned_alloc(64, num_queries * sizeof(Query)));
+    auto* queries = static_cast<Query*>(allocate(num_queries * sizeof(Query)));
     for (int64_t n = 0; n < num_queries; ++n) {
         const int64_t token = first + n / group;
         Kind::begin(

@@ -2,6 +2,7 @@
 
 #include <cstdlib>
 
+#include "allocate.h"
 #include "encoder.h"
 #include "packed.h"
 
@@ -80,7 +81,7 @@ void project_all(const Projection& own, int threads) {
     const int64_t blocks = (own.num_rows + BLOCK_ROWS - 1) / BLOCK_ROWS;
 #pragma omp parallel num_threads(threads) if (threads > 1)
     {
-        auto* packed = static_cast<uint16_t*>(std::aligned_alloc(64, own.inputs * PANEL * sizeof(uint16_t)));
+        auto* packed = static_cast<uint16_t*>(allocate(own.inputs * PANEL * sizeof(uint16_t)));
 #pragma omp for schedule(dynamic)
         for (int64_t item = 0; item < panels * blocks; ++item) {
             const int64_t output = item % panels * outputs, first = item / panels * BLOCK_ROWS;

@@ -11,6 +11,7 @@
 #include <cstdlib>
 #include <cstring>
 
+#include "allocate.h"
 #include "packed.h"
 
 namespace phi4 {
@@ -36,7 +37,7 @@ inline int64_t tiles_of(int64_t count, int64_t each) { return (count + each - 1)
 // All rows, zeros behind the last one and behind the last input: [tiles, steps, 16 pairs of inputs, 16 rows, 2].
 uint16_t* pack_all(const Product& product, int threads) {
     const int64_t steps = tiles_of(product.inputs, STEP_INPUTS), tiles = tiles_of(product.num_rows, TILE_SIDE);
-    auto* packed = static_cast<uint16_t*>(std::aligned_alloc(64, tiles * steps * TILE_VALUES * sizeof(uint16_t)));
+    auto* packed = static_cast<uint16_t*>(allocate(tiles * steps * TILE_VALUES * sizeof(uint16_t)));
 #pragma omp parallel for num_threads(threads) if (threads > 1 && tiles > 1)
     for (int64_t tile = 0; tile < tiles; ++tile) {
         uint16_t* own = packed + tile * steps * TILE_VALUES;
