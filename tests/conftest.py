@@ -1,12 +1,22 @@
 """The tiny checkpoint that most tests run on, and settings for all tests."""
 
+import os
 from pathlib import Path
 
+import hypothesis
 import pytest
 import torch
 
 from phi4.checkpoint.initialise import initialise
 from phi4.checkpoint.weights import LoadedModel, load_model
+
+# Colours would cut through the words that tests look for, and a key would close their servers.
+for name in ("FORCE_COLOR", "GITHUB_ACTIONS", "PY_COLORS", "COLUMNS", "PHI4_API_KEY"):
+    os.environ.pop(name, None)
+
+# Tests are never timed: a slow machine is no failure.
+hypothesis.settings.register_profile("untimed", deadline=None)
+hypothesis.settings.load_profile("untimed")
 
 # Tests run in two processes on two cores; more threads would only wait for each other.
 torch.set_num_threads(1)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from huggingface_hub import constants
+from huggingface_hub.utils import filter_repo_objects
 
 from phi4.checkpoint.cache import cache_home, cached_directory
 from phi4.checkpoint.hub import ALLOWED_FILES, pull_from_hub, resolve
@@ -25,7 +26,7 @@ class RefusingHub(BaseHTTPRequestHandler):
             self.send_header("Content-Length", "100")
             self.end_headers()
             return
-        gated, revision = "gated" in self.path, "revisionless" in self.path
+        gated, revision = "gated" in self.path, "revisionless/revision/v9" in self.path
         code = "GatedRepo" if gated else "RevisionNotFound" if revision else "RepoNotFound"
         self.send_response(403 if gated else 404)
         self.send_header("X-Error-Code", code)
@@ -123,7 +124,10 @@ def test_what_the_hub_refuses_is_explained(repository: str, said: str) -> None:
 
 
 def test_neither_pickles_nor_code_are_ever_downloaded() -> None:
-    assert not any(pattern.endswith((".bin", ".pt", ".pth", ".py", "*")) for pattern in ALLOWED_FILES[:4])
+    unwanted = ["pytorch_model.bin", "a.pt", "a.pth", "a.pkl", "modeling.py", "sub/run.py", "LICENSE.py", "NOTICE.bin"]
+    assert list(filter_repo_objects(unwanted, allow_patterns=ALLOWED_FILES)) == []
+    wanted = ["config.json", "model-00001-of-00002.safetensors", "LICENSE", "NOTICE.md", "chat_template.jinja"]
+    assert list(filter_repo_objects(wanted, allow_patterns=ALLOWED_FILES)) == wanted
 
 
 def test_the_cache_follows_its_variables(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """What OpenAI's interface promises to every client."""
 
 import json
+import os
 from typing import Any
 
 import openai
@@ -138,5 +139,7 @@ def test_a_sound_is_transcribed(api: Api) -> None:
     try:
         text = api.client.audio.transcriptions.create(model=api.model, file=file, response_format="verbose_json")
     except openai.BadRequestError as error:
+        if "CONFORMANCE_URL" not in os.environ:
+            raise  # our own model hears
         pytest.skip(f"no speech: {error}")
     assert text.duration == pytest.approx(0.5, abs=0.05)

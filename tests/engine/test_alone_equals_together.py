@@ -207,12 +207,19 @@ def test_with_native_kernels_company_and_chunks_change_no_bit(
 
 
 @pytest.mark.skipif(NATIVE is None, reason="the stock products round with the number of rows")
-def test_a_rounded_cache_that_is_shared_taken_away_and_written_again_changes_no_bit(short: Phi4Multimodal) -> None:
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["fp32", "bf16"])
+@pytest.mark.parametrize("cache_dtype", [None, torch.int8], ids=["auto", "int8"])
+def test_a_cache_that_is_shared_taken_away_and_written_again_changes_no_bit(
+    short: Phi4Multimodal, dtype: torch.dtype, cache_dtype: torch.dtype | None
+) -> None:
     """Rows are preempted, cross the original context and find blocks of others; alone, nothing of that happens."""
+    model = Phi4Multimodal(short.config).eval()
+    model.load_state_dict(short.state_dict())
+    model.to(dtype)
     inputs = [conversation(short.config, mode, length, seed=1) for mode in MODES for length in (10, 45)]
     requests = [Request(one, Sampling(max_tokens=20, logprobs=0)) for one in (*inputs, *inputs)]
-    tight = Engine(short, (), SchedulerLimits(block_tokens=4), cache_tokens=150, cache_dtype=torch.int8)
-    roomy = Engine(short, (), SchedulerLimits(reuse_prefixes=False, long_ahead=0.0), cache_dtype=torch.int8)
+    tight = Engine(model, (), SchedulerLimits(block_tokens=4), cache_tokens=150, cache_dtype=cache_dtype)
+    roomy = Engine(model, (), SchedulerLimits(reuse_prefixes=False, long_ahead=0.0), cache_dtype=cache_dtype)
     together: list[list[GeneratedToken]] = [[] for _ in requests]
     for index, token in tight.generate(requests):
         together[index].append(token)

@@ -86,7 +86,12 @@ def test_encoders_run_once_per_medium_however_long_the_answer_and_often_the_ques
     assert len(calls) == 2
 
 
-def test_media_of_requests_that_come_together_are_encoded_together(tiny: LoadedModel, engine: Engine) -> None:
+@pytest.mark.parametrize(("rounds", "passes"), [(False, (1, 1)), (True, (6, 3))])
+def test_media_that_come_together_are_encoded_together_unless_company_would_change_bits(
+    tiny: LoadedModel, engine: Engine, monkeypatch: pytest.MonkeyPatch, rounds: bool, passes: tuple[int, int]
+) -> None:
+    for module in ("speech", "vision"):
+        monkeypatch.setattr(f"phi4.model.{module}.rounds_with_company", lambda _: rounds)
     conversations = [conversation(tiny.config, mode, 10, seed) for seed in range(40, 43) for mode in MODES]
     alone = [answer(engine, inputs) for inputs in conversations]
     calls = []
@@ -98,7 +103,7 @@ def test_media_of_requests_that_come_together_are_encoded_together(tiny: LoadedM
         together[index].append(token.token_id)
     for hook in hooks:
         hook.remove()
-    assert calls == list(parts)
+    assert calls == [part for part, count in zip(parts, passes, strict=True) for _ in range(count)]
     assert together == alone
 
 

@@ -2,16 +2,11 @@
 
 from pathlib import Path
 
-import hypothesis
 import pytest
 from tokenizers import Tokenizer as BackendTokenizer
 
 from phi4.processing.tokenizer import Tokenizer
 from processing.phi_tokenizer import phi_tokenizer_json, write_json
-
-# Tests are never timed: a slow machine is no failure.
-hypothesis.settings.register_profile("untimed", deadline=None)
-hypothesis.settings.load_profile("untimed")
 
 
 @pytest.fixture(scope="session")

@@ -128,7 +128,7 @@ def test_text_called_png_and_missing_files_are_named(tmp_path: Path) -> None:
 
 
 def test_formats_that_start_other_programs_are_not_opened() -> None:
-    with pytest.raises(InputError):
+    with pytest.raises(InputError, match="is no picture in a known format"):  # not: no program was found for it
         load_image(encode(PIL.Image.fromarray(COLOURS), "EPS"))
 
 

@@ -71,6 +71,9 @@ def test_an_answer_is_the_one_without_a_server_streamed_or_not(
     assert [(one["modality"], one["tokens"]) for one in used["media"]] == list(expected.media)
     assert reply.json["usage"]["prompt_tokens"] == len(expected.prompt_token_ids)
     assert reply.headers["phi4-adapter"] == (expected.adapter or "none")
+    assert reply.headers["phi4-rotary"] == expected.rotary
+    assert reply.headers["phi4-prompt-tokens"] == str(len(expected.prompt_token_ids))
+    assert reply.headers["phi4-media"] == (", ".join(f"{name}={count}" for name, count in expected.media) or "none")
 
 
 def test_a_quantised_model_is_served_like_any_other(tiny_directory: Path, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -15,7 +16,8 @@ from phi4.train.distributed import Group, own_device
 from phi4.train.recipe import load_stage
 from train.conftest import RECIPE, Setting, losses
 
-STEPS = 4
+# A checkpoint stands in the middle and one at the end.
+STEPS = 8
 
 
 def test_two_processes_train_as_one(setting: Setting, tmp_path: Path) -> None:
@@ -50,6 +52,12 @@ def test_two_processes_train_as_one(setting: Setting, tmp_path: Path) -> None:
     for state in states:
         del state["tensors_sha256"]  # sums over processes round differently
     assert states[0] == states[1]
+    shutil.rmtree(list_checkpoints(two)[-1])
+    for name in ("vision", "speech"):
+        (two / f"{name}.safetensors").unlink()
+    assert setting.train(stage, two, resume=True, dtype=torch.float32).step == STEPS
+    for ours, theirs in zip(losses(two), losses(one), strict=True):
+        assert ours == pytest.approx(theirs, rel=1e-4)
 
 
 def test_without_torchrun_there_is_one_process() -> None:

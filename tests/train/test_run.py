@@ -198,3 +198,13 @@ def test_a_stage_for_another_model_is_refused_before_anything_is_computed(settin
     with pytest.raises(ConfigError, match=r"vision\.projector.*speech\.adapter"):
         replace(setting, packs=setting.packs[1:]).train(replace(align(), sources=(Source("tones"),)), tmp_path / "run")
     assert not (tmp_path / "run" / "checkpoints").exists()
+
+
+def test_workers_change_no_byte_and_leave_the_callers_threads_alone(setting: Setting, tmp_path: Path) -> None:
+    alone = setting.train(align(), tmp_path / "alone").packs["vision"].read_bytes()
+    torch.set_num_threads(2)
+    try:
+        assert setting.train(align(), tmp_path / "ahead", workers=1).packs["vision"].read_bytes() == alone
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(1)

@@ -17,8 +17,9 @@ from huggingface_hub.errors import HTTPError as ClientError  # type: ignore[attr
 from phi4.checkpoint import nano
 from phi4.errors import CheckpointError
 
+NOTICES = [name + ending for name in ("LICENSE", "NOTICE") for ending in ("", ".md", ".txt")]
 # Weights as safetensors and what is text. Never pickles, never code.
-ALLOWED_FILES = ["*.json", "*.safetensors", "*.jinja", "merges.txt", "LICENSE*", "NOTICE*"]
+ALLOWED_FILES = ["*.json", "*.safetensors", "*.jinja", "merges.txt", *NOTICES]
 
 
 def pull_from_hub(model: str) -> Path:

@@ -99,10 +99,22 @@ def train_stage(
     if not resume and ((run / "checkpoints").exists() or (run / MODEL_FOLDER).exists()):
         raise TrainingError(f"{run} holds a run already; continue it with --resume, or name another folder")
     run.mkdir(parents=True, exist_ok=True)
-    place = own_device(device)
-    if workers:
-        # What is left to this process's CPU is small, and its threads would wait for cores that the workers use.
-        torch.set_num_threads(1)
+    with _one_thread_beside(workers):
+        return _train(stage, base, packs, data, run, resume, own_device(device), dtype, modalities, workers)
+
+
+def _train(
+    stage: Stage,
+    base: Path,
+    packs: Sequence[Path],
+    data: Path,
+    run: Path,
+    resume: bool,
+    place: torch.device,
+    dtype: torch.dtype | None,
+    modalities: Sequence[Modality],
+    workers: int,
+) -> RunResult:
     checkpoint = open_checkpoint(base)
     if checkpoint.config.decoder.quantisation is not None:
         raise ConfigError(
@@ -273,6 +285,18 @@ def _run(trainer: Trainer, stage: Stage, run: Path, group: Group) -> int | None:
         else:
             trainer.train(interrupt, None)
         return None if trainer.step == stage.steps else interrupt.signal or signal.SIGTERM
+
+
+@contextmanager
+def _one_thread_beside(workers: int) -> Iterator[None]:
+    """What is left to this process is small where others prepare the data: its threads would wait for their cores."""
+    threads = torch.get_num_threads()
+    if workers:
+        torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 @contextmanager
