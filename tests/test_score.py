@@ -138,3 +138,8 @@ def test_data_without_test_records_is_refused(tmp_path: Path) -> None:
     write_shards([record("a"), record("b", split="valid")], tmp_path / "chats")
     with pytest.raises(DataError, match=r"no test records \(chats\)"):
         read_held_out(tmp_path)
+
+
+def test_accents_and_vowel_signs_belong_to_their_words() -> None:
+    assert split_words("cafe\u0301s don’t हिन्दी 'so' rock'n'roll") == ["cafés", "don't", "हिन्दी", "so", "rock'n'roll"]
+    assert score_answers(["कि"], ["का"]).word_error_rate == 1.0

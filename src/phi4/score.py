@@ -1,7 +1,7 @@
 """Answers held-out records with a whole model, and says how good the answers are."""
 
 import random
-import re
+import unicodedata
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -195,7 +195,10 @@ def score_answers(expected: Sequence[str], answers: Sequence[str]) -> Score:
 
 def split_words(text: str) -> list[str]:
     """The words of a text in small letters, without punctuation; an apostrophe inside a word belongs to it."""
-    return re.findall(r"\w+(?:['’]\w+)*", text.lower())
+    composed = unicodedata.normalize("NFC", text.lower().replace("’", "'"))
+    # Marks are vowels in some scripts, and accents.
+    kept = (c if c.isalnum() or c in "_'" or unicodedata.category(c).startswith("M") else " " for c in composed)
+    return [word for piece in "".join(kept).split() if (word := piece.strip("'"))]
 
 
 def edit_distance(expected: Sequence[str], given: Sequence[str]) -> int:

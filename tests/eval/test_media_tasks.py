@@ -69,7 +69,19 @@ def test_mmmu_puts_pictures_where_they_are_named(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("text", "letter"),
-    [("B", "B"), ("(C).", "C"), ("The answer is D.", "D"), ("A. yes", "A"), ("A dog", "a dog"), ("It is (B)", "B")],
+    [
+        ("B", "B"),
+        ("(C).", "C"),
+        ("The answer is D.", "D"),
+        ("A. yes", "A"),
+        ("A dog", "a dog"),
+        ("It is (B)", "B"),
+        ("Answer: B", "B"),
+        ("The answer is **B**.", "B"),
+        ("The correct answer is: B", "B"),
+        ("**Answer:** (C)", "C"),
+        ("**D**", "D"),
+    ],
 )
 def test_the_letter_of_an_answer_is_found(text: str, letter: str) -> None:
     assert chosen_letter(text) == letter
@@ -98,6 +110,9 @@ def test_docvqa_textvqa_and_ocrbench(tmp_path: Path) -> None:
     reading = {"dataset": "x", "question": "Read.", "question_type": "y", "answer": ["exit"], "image": image}
     (item,) = parquet_items("ocrbench", tmp_path, "data/test-0.parquet", reading)
     assert value("ocrbench", item, "It says EXIT") == 1.0
+    formula = {**reading, "dataset": "HME100k", "answer": ["\\frac { a } { b }"]}
+    (item,) = parquet_items("ocrbench", tmp_path / "formula", "data/test-0.parquet", formula)
+    assert value("ocrbench", item, "$\\frac{a}{b}$") == 1.0
 
 
 def test_librispeech_as_it_is_unpacked_and_as_a_table(tmp_path: Path) -> None:

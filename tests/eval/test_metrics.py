@@ -7,8 +7,8 @@ import pytest
 
 from phi4.errors import DataError, InputError
 from phi4.eval import language_metrics
-from phi4.eval.families.arithmetic import last_box, last_number
-from phi4.eval.language_metrics import CER, CHRF, WER, bleu
+from phi4.eval.families.arithmetic import last_box, last_number, last_number_behind_points
+from phi4.eval.language_metrics import CER, CHRF, UNSPACED_CER, WER, bleu
 from phi4.eval.metrics import (
     ACCURACY,
     ACCURACY_BY_LENGTH,
@@ -49,10 +49,26 @@ def test_the_most_probable_choice_counts_and_by_length_the_one_with_the_most_pro
 
 @pytest.mark.parametrize(
     ("text", "number"),
-    [("so 3 + 4 = 7 apples.", "7"), ("$1,234.50 in all", "1234.5"), ("-12", "-12"), ("none", ""), ("7.00", "7")],
+    [
+        ("so 3 + 4 = 7 apples.", "7"),
+        ("$1,234.50 in all", "1234.5"),
+        ("-12", "-12"),
+        ("none", ""),
+        ("7.00", "7"),
+        ("১৮", "18"),
+        ("−5", "-5"),
+        ("18,00 €", "18"),
+        ("1,000", "1000"),
+    ],
 )
 def test_the_last_number_of_an_answer_counts(text: str, number: str) -> None:
     assert last_number(text) == number
+
+
+def test_points_part_thousands_where_they_do_so_in_the_language() -> None:
+    assert last_number_behind_points("1.000 Euro") == "1000"
+    assert last_number_behind_points("1 000 €") == "1000"
+    assert last_number_behind_points("1.5") == "1.5"
 
 
 @pytest.mark.parametrize(
@@ -63,6 +79,9 @@ def test_the_last_number_of_an_answer_counts(text: str, number: str) -> None:
         ("first \\boxed{1}, no, \\boxed{x^{2}}", "x^{2}"),
         ("\\boxed{12,000\\text{ cm}}", "12000"),
         ("\\boxed{3", "3"),
+        ("\\boxed{\\text{even}}", "even"),
+        ("\\boxed{\\text{(A)}, \\text{(C)}}", "(A),(C)"),
+        ("\\boxed{5 \\text{cm}}", "5"),
     ],
 )
 def test_the_last_box_of_an_answer_counts(text: str, answer: str) -> None:
@@ -150,3 +169,14 @@ def test_a_comparison_is_paired() -> None:
     assert moved.low > 0
     same = compare("ratio", np.stack([first, ones], 1), np.stack([first, ones], 1), seed=0)
     assert (same.value, same.p_value) == (0.0, 1.0)
+
+
+def test_spaces_are_no_letters_where_none_are_written() -> None:
+    assert value(UNSPACED_CER, ["这 并 不 是 告 别"], "这并不是告别。") == 0.0
+    assert value(UNSPACED_CER, ["你好，世界"], "你好世间") == 0.25
+    assert value(WER, ["🐶"], "🐶") == 0.0
+
+
+def test_answers_about_pictures_are_compared_as_vqa_does() -> None:
+    for right, given, worth in (("3.5", "35", 0), ("10:30", "1030", 0), ("two", "2", 1), ("new york", "New-York.", 1)):
+        assert value(VQA_ACCURACY, [right] * 10, given) == worth

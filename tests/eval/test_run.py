@@ -16,6 +16,7 @@ from phi4.engine.request import Request
 from phi4.engine.sampling import Sampling
 from phi4.errors import DataError, InputError
 from phi4.eval.ask import ask_items
+from phi4.eval.families.held_out import read_held_out_tasks
 from phi4.eval.items import RowItems, choose_indices, question_digest
 from phi4.eval.language_metrics import import_library
 from phi4.eval.likelihood import encode_continuation, encode_windows, score_continuations
@@ -256,3 +257,18 @@ def test_tasks_that_do_not_exist_are_named() -> None:
     with pytest.raises(InputError, match="named twice"):
         open_tasks(["gsm8k", "gsm8k"], None)
     assert all(task.rows is not None and task.name == name for name, task in TASKS.items())
+
+
+def test_answers_that_were_asked_for_otherwise_are_not_taken_over(
+    assistant: Assistant, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = write_rows(tmp_path / "data", 2)
+    run(assistant, data, tmp_path / "out")
+    monkeypatch.setitem(globals(), "ECHO", replace(ECHO, ask=Generate(Sampling(max_tokens=5))))
+    with pytest.raises(DataError, match="answers to echo that were asked for with"):
+        run(assistant, data, tmp_path / "out")
+
+
+def test_any_task_of_records_has_a_file(tmp_path: Path) -> None:
+    write_shards([record("a", split="test", task="qa/vision")], tmp_path / "set")
+    assert read_held_out_tasks(tmp_path)[0][0].name == "set.qa%2Fvision.text"

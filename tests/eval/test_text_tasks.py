@@ -13,6 +13,7 @@ from phi4.errors import DataError, InputError
 from phi4.eval.families.instructions import CHECKS, follows
 from phi4.eval.items import RowItems
 from phi4.eval.registry import TASKS
+from phi4.eval.rows import read_rows
 from phi4.eval.task import Item, Reply
 
 GSM8K = {"question": "Ann has 2 apples and buys 3. How many?", "answer": "2 + 3 = <<2+3=5>>5\n#### 5"}
@@ -155,8 +156,6 @@ def test_ifeval(tmp_path: Path) -> None:
             "ONE TWO three",
             "ONE two",
         ),
-        ("change_case:english_capital", {}, "ONE", "One"),
-        ("change_case:english_lowercase", {}, "one", "One"),
         ("punctuation:no_comma", {}, "one two", "one, two"),
     ],
 )
@@ -175,6 +174,26 @@ def test_the_language_of_an_answer_is_checked() -> None:
     assert follows("Der Leuchtturm steht auf einem Felsen im Meer.", instruction, german) == [True]
     assert follows("The lighthouse stands on a rock in the sea.", instruction, german) == [False]
     assert follows("123", instruction, german) == [True]
+    capital, small = ["change_case:english_capital"], ["change_case:english_lowercase"]
+    assert follows("THE LIGHTHOUSE STANDS ON A ROCK IN THE SEA.", capital, [{}]) == [True]
+    assert follows("The lighthouse stands on a rock in the sea.", capital, [{}]) == [False]
+    assert follows("DER LEUCHTTURM STEHT AUF EINEM FELSEN IM MEER.", capital, [{}]) == [False]
+    assert follows("the lighthouse stands on a rock in the sea.", small, [{}]) == [True]
+
+
+def test_sections_highlights_and_first_words_are_the_published_ones() -> None:
+    sections = [{"section_spliter": "SECTION", "num_sections": 2}]
+    assert follows("Section 1\na\nSection 2\nb", ["detectable_format:multiple_sections"], sections) == [False]
+    assert follows("* * *", ["detectable_format:number_highlighted_sections"], [{"num_highlights": 1}]) == [False]
+    first = [{"num_paragraphs": 2, "nth_paragraph": 1, "first_word": "president"}]
+    assert follows("President's day\n\nx", ["length_constraints:nth_paragraph_first_word"], first) == [True]
+
+
+def test_long_cells_and_marks_of_the_byte_order_are_read(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("text\n" + "x" * 200_000 + "\n")
+    assert [len(row.text("text")) for row in read_rows(tmp_path / "a.csv")] == [200_000]
+    (tmp_path / "a.jsonl").write_bytes(b'\xef\xbb\xbf{"a": 1}\n')
+    assert [row.fields for row in read_rows(tmp_path / "a.jsonl")] == [{"a": 1}]
 
 
 def test_what_tells_languages_is_asked_for_before_anything_is_answered(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -88,3 +88,11 @@ def test_the_functions_are_offered_to_the_model(tmp_path: Path, assistant: Assis
 def test_a_row_of_another_layout_is_named(question: Any, answer: Any, message: str, tmp_path: Path) -> None:
     with pytest.raises(DataError, match=message):
         item_of(tmp_path, question, answer)
+
+
+def test_signs_that_the_leaderboard_counts_count(tmp_path: Path) -> None:
+    call = {"f": {"formula": ["3x + 1"], "language": ["C++"]}}
+    item = item_of(tmp_path, answer={"id": "simple_0", "ground_truth": [call]})
+    assert is_right(item, ("f", {"formula": "3x+1", "language": "c++"}))
+    assert not is_right(item, ("f", {"formula": "3x - 1", "language": "C++"}))
+    assert not is_right(item, ("f", {"formula": "3x + 1", "language": "C#"}))

@@ -1,7 +1,8 @@
 """Word and character error rates (jiwer), BLEU and chrF (sacrebleu); the libraries come with `phi4[eval]`."""
 
 import importlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import cache, partial
 from typing import Any
 
@@ -25,8 +26,13 @@ def import_library(name: str) -> Any:
         raise InputError(f"this needs {name}, which is not installed: pip install 'phi4[eval]'") from error
 
 
+def _split(item: Item) -> Callable[[str], list[str]]:
+    """Words without punctuation; where the right answer is nothing but signs, such as an emoji, those are compared."""
+    return split_words if split_words(item.references[0]) else str.split
+
+
 def _word_errors(item: Item, reply: Reply) -> Sequence[float]:
-    expected, given = (" ".join(split_words(text)) for text in (item.references[0], reply.texts[0]))
+    expected, given = (" ".join(_split(item)(text)) for text in (item.references[0], reply.texts[0]))
     if not expected:
         return (float(len(given.split())), 0.0)
     alignment = import_library("jiwer").process_words(expected, given)
@@ -34,8 +40,8 @@ def _word_errors(item: Item, reply: Reply) -> Sequence[float]:
     return (float(errors), float(alignment.hits + alignment.substitutions + alignment.deletions))
 
 
-def _character_errors(item: Item, reply: Reply) -> Sequence[float]:
-    expected, given = (" ".join(split_words(text)) for text in (item.references[0], reply.texts[0]))
+def _character_errors(item: Item, reply: Reply, between: str = " ") -> Sequence[float]:
+    expected, given = (between.join(_split(item)(text)) for text in (item.references[0], reply.texts[0]))
     if not expected:
         return (float(len(given)), 0.0)
     alignment = import_library("jiwer").process_characters(expected, given)
@@ -90,4 +96,6 @@ def chrf_of(sums: npt.NDArray[np.float64]) -> float:
 
 WER = Metric("WER", _word_errors, higher_is_better=False, check=partial(import_library, "jiwer"))
 CER = Metric("CER", _character_errors, higher_is_better=False, check=partial(import_library, "jiwer"))
+# Of languages that are written without spaces; some references have them all the same, such as those of FLEURS.
+UNSPACED_CER = replace(CER, statistics=partial(_character_errors, between=""))
 CHRF = Metric("chrF", _chrf_statistics, total="chrf", check=partial(import_library, "sacrebleu"))

@@ -17,6 +17,9 @@ Sums = npt.NDArray[np.float64]
 
 # Below this similarity an answer of a document question counts for nothing (ANLS, arXiv 1907.00490).
 ANLS_THRESHOLD = 0.5
+ARTICLES = ("a", "an", "the")
+NUMBERS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
+DIGITS = {"none": "0"} | {word: str(number) for number, word in enumerate(NUMBERS)}
 
 
 def total(kind: Total, sums: Sums) -> float:
@@ -95,16 +98,24 @@ def _number(text: str) -> float | None:
 
 def _vote(item: Item, reply: Reply) -> Sequence[float]:
     """What ten people said: an answer that three of them gave counts in full (VQA accuracy, arXiv 1505.00468)."""
-    given = normalise(reply.texts[0])
-    matches = [normalise(right) == given for right in item.references]
+    given = _plainly(reply.texts[0])
+    matches = [_plainly(right) == given for right in item.references]
     # The mean over all sets that leave one person out.
     shares = [min(1.0, (sum(matches) - match) / 3) for match in matches]
     return (sum(shares) / len(shares), 1.0)
 
 
+def _plainly(text: str) -> str:
+    """As VQA's own evaluation: small letters, digits for numbers, punctuation parts words, no articles."""
+    kept = re.sub(r"(?<=\d),(?=\d)|\.(?!\d)|'", "", text.lower())
+    words = [DIGITS.get(word, word) for word in re.sub(r"[;/\[\]\"{}()=+\\_><@`,?!-]", " ", kept).split()]
+    return " ".join(word for word in words if word not in ARTICLES)
+
+
 def _contains(item: Item, reply: Reply) -> Sequence[float]:
-    given = " ".join(reply.texts[0].lower().split())
-    return (float(any(" ".join(right.lower().split()) in given for right in item.references)), 1.0)
+    between = " " if item.details.get("spaces", True) else ""
+    given = between.join(reply.texts[0].lower().split())
+    return (float(any(between.join(right.lower().split()) in given for right in item.references)), 1.0)
 
 
 def _per_word(item: Item, reply: Reply) -> Sequence[float]:
@@ -118,7 +129,7 @@ def _per_byte(item: Item, reply: Reply) -> Sequence[float]:
 def normalise(text: str) -> str:
     """Small letters, no punctuation, no articles, single spaces."""
     words = text.lower().translate(str.maketrans("", "", string.punctuation)).split()
-    return " ".join(word for word in words if word not in ("a", "an", "the"))
+    return " ".join(word for word in words if word not in ARTICLES)
 
 
 ACCURACY = Metric("accuracy", _accuracy)

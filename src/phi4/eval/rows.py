@@ -191,7 +191,7 @@ def _read_whole(file: Path) -> bytes:
     return file.read_bytes()
 
 
-def _lines(file: Path, encoding: str = "utf-8") -> Iterator[str]:
+def _lines(file: Path) -> Iterator[str]:
     """The lines of a file, none of which may take all memory."""
     with file.open("rb") as lines:
         number = 0
@@ -200,7 +200,7 @@ def _lines(file: Path, encoding: str = "utf-8") -> Iterator[str]:
             if len(line) > MAX_ROW_BYTES:
                 raise DataError(f"{file}, line {number} has more than {MAX_ROW_BYTES:,} bytes; it is no row of a table")
             # A mark of the byte order is only taken from the beginning.
-            yield line.decode(encoding if number == 1 else "utf-8")
+            yield line.decode("utf-8-sig" if number == 1 else "utf-8")
 
 
 def _read_lines(file: Path) -> Iterator[Any]:
@@ -236,7 +236,9 @@ def _read_parquet(file: Path) -> Iterator[Any]:
 
 
 def _read_table(file: Path, columns: Sequence[str]) -> Iterator[Any]:
-    lines, names = _lines(file, "utf-8-sig"), columns or None
+    lines, names = _lines(file), columns or None
+    # Python's own limit is 128 KiB; a row has one already.
+    csv.field_size_limit(MAX_ROW_BYTES)
     if file.suffix == ".csv":
         yield from csv.DictReader(lines, names)
     else:

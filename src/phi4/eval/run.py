@@ -85,6 +85,13 @@ def evaluate(
                 metric.check()
     make_folder(out)
     results = _begin(out, Results(model, asdict(settings), environment, {}))
+    for task, _ in tasks:
+        before = results.tasks.get(task.name)
+        if before is not None and before.ask and before.ask != ask_to_json(task.ask):
+            raise DataError(
+                f"{out} has answers to {task.name} that were asked for with {before.ask}, not {ask_to_json(task.ask)}: "
+                "name another folder"
+            )
     chosen = [choose_indices(len(items), settings.limit, settings.seed) for _, items in tasks]
     num_total, num_done = sum(map(len, chosen)), 0
     for (task, items), indices in zip(tasks, chosen, strict=True):

@@ -117,6 +117,10 @@ def test_empty_files_are_refused(tmp_path: Path) -> None:
     for reader in (JsonLines(), PlainText(), PlainText("line"), Records()):
         assert read(reader, tmp_path / "a", b"") == [("0", "<an empty file>")]
     assert read(Parquet(), tmp_path / "a") == [("1", "<broken Parquet file>")]
+    pa.parquet.write_table(pa.table({"text": pa.array([], pa.string())}), tmp_path / "b.parquet")
+    assert list(Parquet().read(tmp_path / "b.parquet")) == [Refused("0", "an empty file")]
+    (tmp_path / "b.warc.gz").write_bytes(b"")
+    assert list(Warc().read(tmp_path / "b.warc.gz")) == [Refused("0", "an archive without pages")]
 
 
 def test_parquet_rows_keep_their_licence(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import shutil
 from collections import Counter
 from pathlib import Path
 from xml.etree import ElementTree
@@ -261,3 +262,23 @@ def test_files_of_which_nothing_is_left_disturb_no_comparison(folder: Path) -> N
     (folder / "recipe.py").unlink()
     with pytest.raises(DataError, match="no records to write"):
         run(folder, only, out="none")
+
+
+def test_a_run_that_is_stopped_while_it_tidies_up_is_complete(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    delete = shutil.rmtree
+
+    def stopped(path: Path, **options: bool) -> None:
+        if options or not (Path(path) / "phase-00").exists():
+            return delete(path, **options)
+        delete(Path(path) / "phase-00" / "removed")
+        delete(Path(path) / "phase-02" / "documents")
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, "rmtree", stopped)
+        with pytest.raises(KeyboardInterrupt):
+            run(folder, EVERYTHING)
+    result, whole = run(folder, EVERYTHING), run(folder, EVERYTHING, out="whole")
+    assert shard_bytes(result.shards) == shard_bytes(whole.shards)
+    assert removed(result) == removed(whole)
+    assert {path.name for path in (folder / "out").iterdir()} == {path.name for path in (folder / "whole").iterdir()}

@@ -123,9 +123,19 @@ def test_an_evaluation_set_that_is_broken_is_named(name: str, content: bytes, tm
         decontaminate({"broken": tmp_path / name})
 
 
+@pytest.mark.parametrize(("name", "between"), [("a.csv", ","), ("a.tsv", "\t")])
+def test_a_short_question_in_a_table_is_found_by_itself(name: str, between: str, tmp_path: Path) -> None:
+    short = "How many stones are there in all bridges?"
+    (tmp_path / name).write_text(f"id{between}question\n17{between}{short}\n")
+    step = decontaminate({"bridges": tmp_path / name})
+    assert step.reason(Document(f"He asked: {short} Nobody knew.", "a")) == "shares a run of words with bridges"
+
+
 def test_an_evaluation_set_that_adds_nothing_is_an_error(tmp_path: Path) -> None:
     path = tmp_path / "test.txt"
     path.write_text("Yes.\nNo.\n")
+    with pytest.raises(ConfigError, match="no evaluation set"):
+        decontaminate({})
     with pytest.raises(ConfigError, match="adds no text"):
         decontaminate({"short": path})
     with pytest.raises(ConfigError, match="cannot be read"):

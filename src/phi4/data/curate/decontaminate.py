@@ -1,5 +1,6 @@
 """Decontamination: finds texts that share n-grams of words with the records that a model is to be measured on."""
 
+import csv
 import gzip
 import json
 import re
@@ -14,6 +15,7 @@ import xxhash
 from datatrove.data import Document
 
 from phi4.data.curate.curation import Filter
+from phi4.data.curate.read import MAX_BYTES
 from phi4.errors import ConfigError
 
 # GPT-3's number (appendix C of its report); shorter questions are looked for whole, unless they are shorter than that.
@@ -28,13 +30,16 @@ def decontaminate(evaluation_sets: Mapping[str, Path], ngram: int = NGRAM, min_w
 
     Args:
         evaluation_sets: files by name: JSON, JSON lines or Parquet, of which all texts are taken, whatever the fields,
-            or plain text and tables, of which each line is one; `.gz` is unpacked, but for Parquet.
+            tables (CSV, TSV), of which each cell is one, or plain text, of which each line is; `.gz` is unpacked, but
+            for Parquet.
         ngram: words of a run. A text with fewer is looked for as a whole.
         min_words: texts with fewer words are not looked for: they would be found anywhere.
 
     Raises:
-        ConfigError: a file cannot be read, or holds no text that is long enough.
+        ConfigError: there is no file, one cannot be read, or holds no text that is long enough.
     """
+    if not evaluation_sets:
+        raise ConfigError("there is no evaluation set to look for; name files, or leave the decontamination out")
     if not 1 <= min_words <= ngram:
         raise ConfigError(f"min_words is {min_words} and ngram {ngram}; they must be 1 <= min_words <= ngram")
     found: dict[int, dict[int, str]] = {}
@@ -74,10 +79,10 @@ def run_hashes(words: list[str], size: int) -> Iterator[int]:
 
 def _texts(path: Path) -> Iterator[str]:
     kind = path.with_suffix("").suffix if path.suffix == ".gz" else path.suffix
-    readers = {".jsonl": _of_lines, ".json": _of_json, ".parquet": _of_parquet}
+    readers = {".jsonl": _of_lines, ".json": _of_json, ".parquet": _of_parquet, ".csv": _of_cells, ".tsv": _of_cells}
     try:
         yield from readers.get(kind, _lines)(path)
-    except (OSError, EOFError, ValueError, RecursionError, pyarrow.ArrowException) as error:
+    except (OSError, EOFError, ValueError, RecursionError, csv.Error, pyarrow.ArrowException) as error:
         raise ConfigError(f"the evaluation set {path} cannot be read: {error}") from error
 
 
@@ -99,6 +104,14 @@ def _of_json(path: Path) -> Iterator[str]:
         yield from _of_lines(path)
     else:
         yield from _strings(value)
+
+
+def _of_cells(path: Path) -> Iterator[str]:
+    csv.field_size_limit(MAX_BYTES)
+    lines = _lines(path)
+    table = csv.reader(lines) if ".csv" in path.suffixes else csv.reader(lines, delimiter="\t", quoting=csv.QUOTE_NONE)
+    for cells in table:
+        yield from cells
 
 
 def _of_parquet(path: Path) -> Iterator[str]:

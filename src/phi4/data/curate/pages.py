@@ -24,6 +24,8 @@ def pages(path: Path, extractor: Extractor) -> Iterator[Read]:
                 if record.rec_type in ("response", "conversion"):
                     number += 1
                     yield _page(record, str(number), extractor)
+        if not number:
+            yield Refused("0", "an archive without pages")
     except (ArchiveLoadFailed, EOFError, OSError, ValueError, zlib.error) as error:
         yield Refused("end", "broken archive", str(error))
 

@@ -105,6 +105,8 @@ class Parquet(Reader):
                     for row in batch.to_pylist():
                         number += 1
                         yield _row_document(str(number), row, self.text, self.licence, self.source, {})
+            if not number:
+                yield Refused("0", "an empty file")
         except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
             yield Refused(str(number + 1), "broken Parquet file", str(error))
 

@@ -27,10 +27,13 @@ from phi4.data.manifest import read_manifest
 from phi4.data.record import Record
 from phi4.data.shards import write_shards
 from phi4.errors import ConfigError, DataError
+from phi4.files import new_file
 
 RECIPE_FILE = "recipe.json"
 REMOVED_FILE = "removed.jsonl.gz"
 WORK_FOLDER = "work"
+# Its name while it is deleted.
+FINISHED_FOLDER = ".finished"
 MIXTURE = "mixture and budget"
 
 # Told what is being done.
@@ -81,12 +84,13 @@ def curate(
     out, raw = out.resolve(), raw.resolve()
     if out.is_relative_to(raw):
         raise ConfigError(f"{out} lies in the folder of the raw files, {raw}, whose files are read; name one outside")
-    work = out / WORK_FOLDER
+    work, finished = out / WORK_FOLDER, out / FINISHED_FOLDER
     plan = CurationPlan(f"{Path(path).resolve()}:{name}", str(Path.cwd()), str(raw), str(work), ())
     curation = plan.load()
     plan = replace(plan, files=find_files(curation.collections, raw))
     result = Curated(out / name, out / "report.md")
     _begin(plan, curation, out, version)
+    shutil.rmtree(finished, ignore_errors=True)
     if result.report.is_file() and not work.exists():
         tell(f"{result.shards} is complete already")
         return result
@@ -97,7 +101,8 @@ def curate(
         run_phase(plan, number, phase, workers, executor)
     tell("mixture, shards, report")
     _finish(plan, curation, len(parts), out, result, started)
-    shutil.rmtree(work)
+    # At once: whoever is stopped while much is deleted must not go on with half of it.
+    shutil.rmtree(work.rename(finished))
     return result
 
 
@@ -127,7 +132,8 @@ def _begin(plan: CurationPlan, curation: Curation, out: Path, version: str) -> N
     if out.exists() and any(out.iterdir()):
         raise DataError(f"{out} exists and is not empty; name a new folder or empty it first")
     out.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(made_of, indent=2), encoding="utf-8")
+    with new_file(path) as partial:
+        partial.write_text(json.dumps(made_of, indent=2), encoding="utf-8")
 
 
 def _finish(

@@ -1,6 +1,7 @@
 """Word problems with a number or a formula as the answer: GSM8K, MGSM, MATH."""
 
 import re
+import unicodedata
 
 from phi4.engine.sampling import Sampling
 from phi4.eval.metrics import exact_match
@@ -9,22 +10,33 @@ from phi4.eval.task import Generate, Item, Rows, Task
 from phi4.processing.messages import Message
 
 NUMBER = re.compile(r"-?\d[\d,]*(?:\.\d+)?")
+# Units stand behind a value, with a space in front of them or a digit; other text is the answer, or a part of it.
+UNIT = re.compile(r"(?<!^)\\text\s*\{\s[^{}]*\}|(?<=\d)\s*\\text\s*\{[^{}]*\}")
 # GSM8K notes sums for a calculator in its solutions.
 CALCULATION = re.compile(r"<<[^<>]*>>")
 # "Question:" and "Step-by-Step Answer:" in eleven languages.
 LEADING_WORDS = re.compile(r"^[^:：]{1,40}[:：]\s*")
 ASK_FOR_NUMBER = "Think step by step, then give the answer as a number on the last line."
 ASK_FOR_BOX = "Think step by step, then put the final answer into \\boxed{}."
+# Languages that write 1.000 or 1 000 for a thousand.
+POINTS = ("de", "es", "fr", "ru")
 MGSM_LANGUAGES = ("bn", "de", "en", "es", "fr", "ja", "ru", "sw", "te", "th", "zh")
 
 
 def last_number(text: str) -> str:
     """The last number of a text without separators and trailing zeros, or nothing."""
-    numbers = NUMBER.findall(text)
+    digits = re.sub(r"\d", lambda digit: str(unicodedata.decimal(digit[0])), text.replace("\N{MINUS SIGN}", "-"))
+    numbers = NUMBER.findall(digits)
     if not numbers:
         return ""
-    number = numbers[-1].replace(",", "")
+    # A comma before fewer than three digits is a decimal one.
+    number = re.sub(r",(?=\d{1,2}$)", ".", numbers[-1]).replace(",", "")
     return number.rstrip("0").rstrip(".") if "." in number else number
+
+
+def last_number_behind_points(text: str) -> str:
+    """As `last_number`, where points or spaces part thousands."""
+    return last_number(re.sub(r"(?<=\d)[. \u00a0\u202f](?=\d{3}(?!\d))", "", text))
 
 
 def last_box(text: str) -> str:
@@ -42,7 +54,8 @@ def last_box(text: str) -> str:
 
 def simplify(formula: str) -> str:
     """Takes spacing, units, dollar signs and other spellings of the same out of a formula."""
-    text = re.sub(r"\\text\s*\{[^{}]*\}|\\[,;:! ]|\\left|\\right|\\\$|\$|\s|\^\\circ|\^\{\\circ\}|\\%|%", "", formula)
+    text = re.sub(r"\\text\s*\{([^{}]*)\}", r"\1", UNIT.sub("", formula.strip()))
+    text = re.sub(r"\\[,;:! ]|\\left|\\right|\\\$|\$|\s|\^\\circ|\^\{\\circ\}|\\%|%", "", text)
     text = re.sub(r"\\[dt]frac", r"\\frac", text)
     text = re.sub(r"\\frac(\d)(\d)", r"\\frac{\1}{\2}", text)
     text = re.sub(r"(?<=\d),(?=\d{3}(?!\d))", "", text)
@@ -107,7 +120,7 @@ TASKS = (
         Task(
             name=f"mgsm_{language}",
             ask=Generate(Sampling(max_tokens=512)),
-            metrics=(exact_match(last_number),),
+            metrics=(exact_match(last_number_behind_points if language in POINTS else last_number),),
             rows=Rows(
                 "question, and answer_number or answer",
                 _multilingual,

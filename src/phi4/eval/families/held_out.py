@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from phi4.engine.sampling import Sampling
 from phi4.eval.language_metrics import CER, WER
@@ -45,7 +46,7 @@ def read_held_out_tasks(data: Path) -> list[tuple[Task, HeldOutItems]]:
 
 def _task(held_out: HeldOut) -> Task:
     return Task(
-        name=f"{held_out.dataset}.{held_out.task}.{held_out.media}",
+        name=quote(f"{held_out.dataset}.{held_out.task}.{held_out.media}", safe=" +"),
         ask=Generate(Sampling(max_tokens=MAX_TOKENS)),
         metrics=(exact_match(str.strip), WER, CER),
         modalities=held_out.modalities,

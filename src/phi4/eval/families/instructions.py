@@ -51,7 +51,7 @@ def _nth_paragraph(text: str, given: Mapping[str, Any]) -> bool:
     place = given["nth_paragraph"] - 1
     if len(paragraphs) != given["num_paragraphs"] or not 0 <= place < len(paragraphs):
         return False
-    first = paragraphs[place].split()[0].strip("'\"").rstrip(".,?!'\"").lower()
+    first = re.split("[.,?!'\"]", paragraphs[place].split()[0].lstrip("'").lstrip('"'))[0].lower()
     return first == given["first_word"].lower()
 
 
@@ -63,7 +63,13 @@ def _postscript(text: str, given: Mapping[str, Any]) -> bool:
 
 def _sections(text: str, given: Mapping[str, Any]) -> bool:
     marker = re.escape(str(given["section_spliter"]).strip())
-    return _count(rf"\s?{marker}\s?\d+\s?", text) >= given["num_sections"]
+    # In the case that was asked for, unlike keywords.
+    return len(re.findall(rf"\s?{marker}\s?\d+\s?", text)) >= given["num_sections"]
+
+
+def _highlights(text: str, given: Mapping[str, Any]) -> bool:
+    found = re.findall(r"\*([^\n*]*)\*", text) + re.findall(r"\*\*([^\n*]*)\*\*", text)
+    return sum(bool(inside.strip()) for inside in found) >= given["num_highlights"]
 
 
 def _json(text: str, _: Mapping[str, Any]) -> bool:
@@ -127,9 +133,7 @@ CHECKS: dict[str, Check] = {
     "detectable_format:constrained_response": lambda text, _: any(
         f"My answer is {answer}." in text for answer in ("yes", "no", "maybe")
     ),
-    "detectable_format:number_highlighted_sections": lambda text, given: (
-        len(re.findall(r"\*\*[^\n*]+\*\*|\*[^\n*]+\*", text)) >= given["num_highlights"]
-    ),
+    "detectable_format:number_highlighted_sections": _highlights,
     "detectable_format:multiple_sections": _sections,
     "detectable_format:json_format": _json,
     "detectable_format:title": lambda text, _: any(title.strip() for title in re.findall(r"<<([^\n]+?)>>", text)),
@@ -140,8 +144,8 @@ CHECKS: dict[str, Check] = {
     ),
     "startend:quotation": lambda text, _: len(text.strip()) > 1 and text.strip()[0] == text.strip()[-1] == '"',
     "change_case:capital_word_frequency": _capital_words,
-    "change_case:english_capital": lambda text, _: text.isupper(),
-    "change_case:english_lowercase": lambda text, _: text.islower(),
+    "change_case:english_capital": lambda text, _: text.isupper() and _language(text, {"language": "en"}),
+    "change_case:english_lowercase": lambda text, _: text.islower() and _language(text, {"language": "en"}),
     "punctuation:no_comma": lambda text, _: "," not in text,
 }
 

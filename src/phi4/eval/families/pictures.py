@@ -15,12 +15,14 @@ SHORT = Generate(Sampling(max_tokens=64))
 ASK_SHORTLY = "Answer the question with a single word or phrase."
 ASK_FOR_LETTER = "Answer with the letter of the right choice."
 LETTERS = "ABCDEFGHI"
+# Of OCRBench, the part whose answers are LaTeX, in which spaces do not count.
+HANDWRITTEN_FORMULAS = "HME100k"
 PICTURE_MARK = re.compile(r"<image (\d)>")
 
 
 def chosen_letter(text: str) -> str:
     """The letter behind "answer is", at the beginning, or in brackets; where there is none, the answer's words."""
-    for pattern in (r"answer\s*(?:is|:)\s*\(?([A-I])\b", r"^\W*([A-I])(?:[).:]|\s*$)", r"\(([A-I])\)"):
+    for pattern in (r"(?i:answer)\W*(?:is\b|:)[^\w\n]*([A-I])\b", r"^\W*([A-I])(?:[).:]|\W*$)", r"\(([A-I])\)"):
         if found := re.findall(pattern, text.strip()):
             return str(found[-1])
     return " ".join(text.lower().split()).rstrip(".")
@@ -83,7 +85,8 @@ def _scene(row: SourceRow) -> Item:
 
 def _reading(row: SourceRow) -> Item:
     question = user_message(row.text("question"), [row.medium("image")])
-    return Item(f"{row.number}", (question,), references=row.texts("answer"))
+    details = {"spaces": False} if row.fields.get("dataset") == HANDWRITTEN_FORMULAS else {}
+    return Item(f"{row.number}", (question,), references=row.texts("answer"), details=details)
 
 
 TASKS = (

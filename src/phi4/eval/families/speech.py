@@ -4,7 +4,7 @@ from functools import partial
 
 from phi4.assistant import TRANSCRIBE_PROMPT
 from phi4.engine.sampling import Sampling
-from phi4.eval.language_metrics import CER, CHRF, WER, bleu
+from phi4.eval.language_metrics import CER, CHRF, UNSPACED_CER, WER, bleu
 from phi4.eval.rows import SourceRow
 from phi4.eval.task import Generate, Item, Rows, Task
 from phi4.processing.messages import user_message
@@ -41,7 +41,7 @@ def _translate(language: str, row: SourceRow) -> Item:
 
 def _recognition(name: str, repository: str | None, files: str, columns: tuple[str, ...] = ()) -> Task:
     """Languages without spaces are scored by character first."""
-    metrics = (CER, WER) if name.endswith(("zh-CN", "ja", "cmn_hans_cn", "ja_jp")) else (WER, CER)
+    metrics = (UNSPACED_CER, WER) if name.endswith(("zh-CN", "ja", "cmn_hans_cn", "ja_jp")) else (WER, CER)
     fields = "audio, or the path of a sound; and text, sentence or transcription"
     return Task(name, TRANSCRIBE, metrics, Rows(fields, _transcript, repository, files, columns), SPEECH)
 

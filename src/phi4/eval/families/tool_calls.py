@@ -1,5 +1,6 @@
 """Function calls in the Berkeley leaderboard's layout: a file of questions, one of answers in a folder beside it."""
 
+import re
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -13,6 +14,8 @@ from phi4.processing.messages import read_messages
 from phi4.processing.tools import ToolCall, parse_tool_calls, read_tools
 
 ANSWERS = "possible_answer"
+# The leaderboard's own list: "April 1, 2024" is "april 1 2024", but "+" is not "-" and "C++" not "C#".
+UNCOUNTED = re.compile(r"[ ,./\-_*^]")
 # The leaderboard's categories whose answers are calls to the functions on offer, in one turn.
 CATEGORIES = ("simple", "multiple", "parallel", "parallel_multiple")
 
@@ -55,7 +58,7 @@ def _are_right(given: Mapping[str, Any], right: Mapping[str, Sequence[Any]]) -> 
 
 
 def _is_same(given: Any, right: Any) -> bool:
-    """Case, spaces and punctuation of texts do not count, nor whether a number is whole."""
+    """Case, spaces and some signs of texts do not count, as on the leaderboard, nor whether a number is whole."""
     if isinstance(given, str) and isinstance(right, str):
         return _letters(given) == _letters(right)
     if isinstance(given, list) and isinstance(right, list):
@@ -67,7 +70,7 @@ def _is_same(given: Any, right: Any) -> bool:
 
 
 def _letters(text: str) -> str:
-    return "".join(letter for letter in text.lower() if letter.isalnum())
+    return UNCOUNTED.sub("", text).lower().replace("'", '"')
 
 
 def _read(row: SourceRow) -> Item:
