@@ -322,3 +322,8 @@ def test_a_wrong_count_of_tokens_is_refused(split: Path, tmp_path: Path) -> None
     assistant = assistant_of(load_untrained(split / "base", tmp_path / "new.safetensors", counting))
     with pytest.raises(InputError, match="a sensor input has 5 tokens, but 6 placeholders"):
         ask(assistant, Signal("sensor", SAMPLES), "Hi")
+
+
+def test_a_name_that_every_module_has_is_refused() -> None:
+    with pytest.raises(ConfigError, match="meaning of its own"):
+        Modality("training", dict, nn.Identity, lambda *_: None, lambda *_: 0)  # type: ignore[arg-type, return-value]

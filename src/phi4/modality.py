@@ -44,7 +44,7 @@ class Modality:
                 f"a modality cannot be named {self.name!r}; small letters, digits and underscores make a name"
             )
         # Adapters are kept in a ModuleDict, which has attributes of its own.
-        if self.name in RESERVED_NAMES or hasattr(nn.ModuleDict, self.name):
+        if self.name in RESERVED_NAMES or hasattr(nn.ModuleDict(), self.name):
             raise ConfigError(f"a modality cannot be named {self.name!r}: that word has a meaning of its own already")
 
 

@@ -3,32 +3,41 @@
 import os
 import subprocess
 import sys
-from itertools import islice
 
 import torch
 
-from phi4.data.ahead import computed_ahead
+from phi4.data.ahead import Ahead
 
 # Asks for results, and goes on when its whole group gets the signals that end a training.
 SIGNALLED = """
 import os, signal
-from itertools import islice
-from phi4.data.ahead import computed_ahead
+from phi4.data.ahead import Ahead
 
 for number in (signal.SIGINT, signal.SIGTERM):
     signal.signal(number, lambda *_: None)
-results = computed_ahead(lambda number: number, 0, 1, 1)
-next(results)
+results = Ahead(lambda number: number, [0], 1, 1)
+results.next(0)
 for number in (signal.SIGINT, signal.SIGTERM):
     os.killpg(0, number)
-    print(len(list(islice(results, 100))))
+    print(len([results.next(0) for _ in range(100)]))
 """
 
 
 def test_results_come_in_order_from_another_process() -> None:
-    results = list(islice(computed_ahead(lambda number: (number, os.getpid()), 3, 4, 1), 50))
+    ahead = Ahead(lambda number: (number, os.getpid()), [3], 4, 1)
+    results = [ahead.next(0) for _ in range(50)]
     assert [number for number, _ in results] == list(range(3, 203, 4))
     assert os.getpid() not in {process for _, process in results}
+
+
+def test_all_sequences_share_the_processes() -> None:
+    """Read unevenly, as rows with longer and shorter examples are."""
+    ahead = Ahead(lambda number: (number, os.getpid()), range(24), 24, 1)
+    results = {place: [ahead.next(place) for _ in range(1 + place)] for place in range(24)}
+    assert all(
+        [number for number, _ in own] == list(range(place, 24 * (place + 1), 24)) for place, own in results.items()
+    )
+    assert len({process for own in results.values() for _, process in own}) == 1
 
 
 def test_tensors_of_every_type_come_as_they_were() -> None:
@@ -37,7 +46,7 @@ def test_tensors_of_every_type_come_as_they_were() -> None:
         torch.tensor([], dtype=torch.int64),
         torch.tensor(True),
     ]
-    received = next(computed_ahead(lambda _: sent, 0, 1, 1))
+    received = Ahead(lambda _: sent, [0], 1, 1).next(0)
     for tensor, copy in zip(sent, received, strict=True):
         assert copy.dtype == tensor.dtype
         assert torch.equal(copy, tensor)

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from data.samples import contents, media_record, png, record, wav
-from phi4.data.media_files import file_ending
+from phi4.data.media_files import file_ending, load_medium
 from phi4.data.record import Record, read_records, write_records
 from phi4.errors import DataError
 from phi4.processing.messages import Image, Message, Signal, Sound
@@ -115,6 +115,15 @@ def test_a_file_is_known_by_how_it_begins(beginning: bytes, ending: str) -> None
         ({"rejected": "It is a."}, "the rejected answer is the chosen one"),
         ({"rejected": "\ud800"}, "not valid Unicode"),
         ({"messages": (Message("user", "\ud800"), Message("assistant", "b"))}, "not valid Unicode"),
+        (
+            {
+                "messages": (
+                    Message("user", "a"),
+                    Message("assistant", "", tool_calls=(ToolCall("f", {"q": "\ud83d"}),)),
+                )
+            },
+            "not valid Unicode",
+        ),
     ],
 )
 def test_a_record_without_what_it_needs_is_refused(fields: dict[str, Any], said: str) -> None:
@@ -207,3 +216,9 @@ def test_two_records_with_one_id_are_not_written(tmp_path: Path) -> None:
 def test_the_answer_is_the_last_messages_text() -> None:
     turns = (Message("user", "a"), Message("assistant", "b"), Message("user", "c"), Message("assistant", ("d", "e")))
     assert record("x", *turns).answer == "de"
+
+
+def test_a_picture_in_place_of_its_path_is_told_in_short(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="cannot be read: File name too long") as caught:
+        load_medium(tmp_path, "data:image/png;base64," + "A" * 100_000)
+    assert len(str(caught.value)) < 300

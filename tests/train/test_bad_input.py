@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 from full_disk import no_file_above
 from phi4.checkpoint.training import list_checkpoints, load_training
 from phi4.data.order import Order
-from phi4.data.record import Record
+from phi4.data.record import Record, Split
 from phi4.data.shards import write_shards
 from phi4.errors import CheckpointError, DataError, TrainingError
 from phi4.processing.messages import Message, user_message
@@ -168,7 +168,14 @@ def test_a_broken_record_of_the_validation_is_named_before_any_step(setting: Set
     assert_nothing_came_of_it(tmp_path / "run")
 
 
-def test_a_text_for_a_contrastive_stage_is_named(setting: Setting, tmp_path: Path) -> None:
-    text = record("words", "train", Message("user", "Hello?"), "red")
-    with pytest.raises(DataError, match="'words' has no medium for vision"):
-        with_records(setting, tmp_path / "data", [*colours(4, "train"), text]).train(contrast(), tmp_path / "run")
+@pytest.mark.parametrize("split", ["train", "valid"])
+def test_a_text_for_a_contrastive_stage_is_a_broken_record(setting: Setting, tmp_path: Path, split: Split) -> None:
+    text = record("words", split, Message("user", "Hello?"), "red")
+    texts = with_records(setting, tmp_path / "data", [*colours(4, "train"), text])
+    if split == "valid":
+        with pytest.raises(DataError, match=r"'words' cannot be used for validation: .* no medium for vision"):
+            texts.train(contrast(), tmp_path / "run")
+        assert_nothing_came_of_it(tmp_path / "run")
+    else:
+        assert texts.train(contrast(), tmp_path / "run").step == contrast().steps
+        assert [one["skipped"] for one in read_metrics(tmp_path / "run") if "skipped" in one][-1] > 0

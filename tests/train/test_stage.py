@@ -3,7 +3,7 @@ from dataclasses import replace
 import pytest
 
 from phi4.errors import ConfigError
-from phi4.train.stage import Source
+from phi4.train.stage import Answers, Source
 from train.stages import align
 
 
@@ -36,3 +36,7 @@ def test_without_warm_up_the_first_step_has_the_highest_rate() -> None:
 def test_an_impossible_stage_is_refused(changes: dict[str, object], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         replace(align(), **changes)
+
+
+def test_an_option_that_is_not_used_leaves_the_digest_of_a_recipe() -> None:
+    assert (repr(Answers()), repr(Answers(spelled=True))) == ("Answers()", "Answers(spelled=True)")

@@ -124,8 +124,9 @@ def rate_law(
 
 
 def default_workers(device: Device) -> int:
-    """CUDA is fed by all of the processor; a CPU that trains has no time to spare."""
-    return len(os.sched_getaffinity(0)) if device == "cuda" else 0
+    """CUDA is fed by all of the processor, shared with torchrun's others; a CPU that trains has no time to spare."""
+    processes = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    return max(1, len(os.sched_getaffinity(0)) // processes) if device == "cuda" else 0
 
 
 def print_stages(paths: list[Path]) -> None:

@@ -1,11 +1,11 @@
-"""Runs a function on a sequence of numbers in other processes, ahead of when its results are asked for."""
+"""Runs a function on sequences of numbers in other processes, ahead of when its results are asked for."""
 
 import io
 import os
 import pickle
-from collections.abc import Callable, Iterator
-from itertools import count
-from typing import Any, TypeVar
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 import torch
@@ -18,26 +18,54 @@ PIECE = 8
 Result = TypeVar("Result")
 
 
-def computed_ahead(function: Callable[[int], Result], first: int, stride: int, workers: int) -> Iterator[Result]:
-    """Yields function(first), function(first + stride), ... in this order, without an end.
+class Ahead(Generic[Result]):
+    """Computes function(number) for several sequences of numbers, all of them in the same few processes."""
 
-    Args:
-        function: depends on its number alone; its results are pickled.
-        first: number to begin with.
-        stride: from one number to the next.
-        workers: how many processes; each is a fork of this one, so that the function need not be pickled.
-    """
-    pieces: DataLoader[bytes] = DataLoader(
-        _Pieces(function),
-        sampler=(range(start, start + PIECE * stride, stride) for start in count(first, PIECE * stride)),
-        batch_size=None,
-        num_workers=workers,
-        prefetch_factor=4,
-        multiprocessing_context="fork",
-        worker_init_fn=_begin_worker,
-    )
-    for piece in pieces:
-        yield from pickle.loads(piece)  # noqa: S301 - this process's own forks wrote it
+    def __init__(self, function: Callable[[int], Result], firsts: Sequence[int], stride: int, workers: int) -> None:
+        """Plans the work; it begins when the first result is asked for.
+
+        Args:
+            function: depends on its number alone; its results are pickled.
+            firsts: the number that each sequence begins with.
+            stride: from one number of a sequence to the next.
+            workers: how many processes; each is a fork of this one, so that the function need not be pickled.
+        """
+        self._stride = stride
+        # Results of many sequences wait for each other in memory; those of few are worth larger pieces.
+        self._piece = PIECE if len(firsts) <= workers else 1
+        self._following = list(firsts)
+        self._ready: list[deque[Result]] = [deque() for _ in firsts]
+        self._underway = [0] * len(firsts)
+        self._pieces: DataLoader[bytes] = DataLoader(
+            _Pieces(function),
+            sampler=self._due(),
+            batch_size=None,
+            num_workers=workers,
+            prefetch_factor=4,
+            multiprocessing_context="fork",
+            worker_init_fn=_begin_worker,
+        )
+        self._results: Iterator[bytes] | None = None
+
+    def next(self, sequence: int) -> Result:
+        """Returns the next result of one of the sequences, by its place among `firsts`."""
+        if self._results is None:
+            self._results = iter(self._pieces)
+        while not self._ready[sequence]:
+            found, results = pickle.loads(next(self._results))  # noqa: S301 - this process's own forks wrote it
+            self._underway[found] -= len(results)
+            self._ready[found].extend(results)
+        return self._ready[sequence].popleft()
+
+    def _due(self) -> Iterator[tuple[int, range]]:
+        """Pieces without an end: each of the sequence of which the fewest results are there or underway."""
+        while True:
+            waiting = [len(ready) + underway for ready, underway in zip(self._ready, self._underway, strict=True)]
+            sequence = waiting.index(min(waiting))
+            start = self._following[sequence]
+            stop = self._following[sequence] = start + self._piece * self._stride
+            self._underway[sequence] += self._piece
+            yield sequence, range(start, stop, self._stride)
 
 
 class _Pieces(Dataset[bytes]):
@@ -46,11 +74,12 @@ class _Pieces(Dataset[bytes]):
     def __init__(self, function: Callable[[int], Any]) -> None:
         self.function = function
 
-    def __getitem__(self, numbers: range) -> bytes:
+    def __getitem__(self, piece: tuple[int, range]) -> bytes:
+        sequence, numbers = piece
         file = io.BytesIO()
         pickler = pickle.Pickler(file, pickle.HIGHEST_PROTOCOL)
         pickler.dispatch_table = {torch.Tensor: _tensor_as_array}
-        pickler.dump([self.function(number) for number in numbers])
+        pickler.dump((sequence, [self.function(number) for number in numbers]))
         return file.getvalue()
 
 

@@ -1,14 +1,15 @@
 """Batches: examples packed into rows, in an order that can be taken up again anywhere."""
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import count
 from typing import Any
 
 import numpy as np
 
-from phi4.data.ahead import computed_ahead
+from phi4.data.ahead import Ahead
 from phi4.data.example import Example, run_of_tokens
 from phi4.data.order import Order
 from phi4.data.record import Record
@@ -80,6 +81,7 @@ class Batches:
         seed: int,
         augment: Augment | None = None,
         workers: int = 0,
+        streams: Sequence[int] | None = None,
     ) -> None:
         """Begins every stream at its first draw.
 
@@ -91,8 +93,8 @@ class Batches:
             tokens_per_row: no row is longer.
             seed: of the order and of augmentation.
             augment: changes records before they are encoded.
-            workers: processes that prepare examples ahead, for each stream that is read; 0 prepares each in its turn.
-                The rows are the same.
+            workers: processes that prepare examples ahead; 0 prepares each in its turn. The rows are the same.
+            streams: those that this process reads; None reads all.
 
         Raises:
             DataError: a data set is empty or has no weight, or a number is out of range.
@@ -116,8 +118,9 @@ class Batches:
         self._seed = seed
         self._workers = workers
         self._draws = [0] * num_streams
-        # What each stream that was read yet draws next.
-        self._ahead: dict[int, Iterator[Drawn]] = {}
+        self._streams = range(num_streams) if streams is None else streams
+        # What prepares the draws of these streams, once one was read.
+        self._drawn: dict[int, Callable[[], Drawn]] = {}
         # An example that did not fit into its stream's last row; its draw is not counted yet.
         self._waiting: dict[int, tuple[Example, str]] = {}
         self.skipped: Counter[str] = Counter()
@@ -168,14 +171,15 @@ class Batches:
             )
         self._draws = list(draws)
         self._waiting = {}
-        self._ahead = {}
+        self._drawn = {}
 
     def _next_example(self, stream: int) -> tuple[Example, str]:
         """The stream's next record that can be used, and the name of its data set; counts the draws of others."""
         self._check_skipped()
-        if stream not in self._ahead:
-            self._ahead[stream] = self._drawn_from(stream)
-        for drawn in self._ahead[stream]:
+        if not self._drawn:
+            self._drawn = self._begin()
+        while True:
+            drawn = self._drawn[stream]()
             self._num_encoded += 1
             if drawn.example is not None:
                 return drawn.example, drawn.dataset
@@ -183,14 +187,17 @@ class Batches:
             self.first_skipped = [*self.first_skipped, f"{drawn.dataset}, {drawn.details}"][:3]
             self._draws[stream] += 1
             self._check_skipped()
-        raise AssertionError("unreachable: draws have no end")
 
-    def _drawn_from(self, stream: int) -> Iterator[Drawn]:
-        """All draws of a stream from where it stands."""
-        first = stream + self._draws[stream] * self._num_streams
+    def _begin(self) -> dict[int, Callable[[], Drawn]]:
+        """For each stream, what returns its next draw, from where it stands."""
+        firsts = [stream + self._draws[stream] * self._num_streams for stream in self._streams]
         if self._workers:
-            return computed_ahead(self._prepare, first, self._num_streams, self._workers)
-        return map(self._prepare, count(first, self._num_streams))
+            ahead = Ahead(self._prepare, firsts, self._num_streams, self._workers)
+            return {stream: partial(ahead.next, place) for place, stream in enumerate(self._streams)}
+        return {
+            stream: map(self._prepare, count(first, self._num_streams)).__next__
+            for stream, first in zip(self._streams, firsts, strict=True)
+        }
 
     def _prepare(self, k: int) -> Drawn:
         """Makes an example of the k-th draw, or says why there is none."""

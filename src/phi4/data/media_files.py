@@ -64,7 +64,8 @@ def load_medium(folder: Path, reference: Any) -> bytes:
             raise DataError(f"the medium {reference!r} lies outside {folder}; media are files in the records' folder")
         content = path.read_bytes()
     except (OSError, ValueError) as error:
-        raise DataError(f"the medium {reference!r} cannot be read: {error}") from error
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise DataError(f"the medium {reference!r:.100} cannot be read: {reason}; name a file") from error
     if _SHA256.fullmatch(path.stem) and hashlib.sha256(content).hexdigest() != path.stem:
         raise DataError(f"the medium {reference!r} is damaged: its SHA-256 is no longer its name; write it again")
     return content

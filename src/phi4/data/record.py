@@ -10,6 +10,7 @@ from phi4.data.media_files import load_medium, store_medium
 from phi4.errors import DataError, InputError
 from phi4.files import new_file
 from phi4.processing.messages import Image, Message, Part, Signal, Sound, read_messages
+from phi4.processing.tools import format_tool_calls
 
 Split = Literal["train", "valid", "test"]
 SPLITS: tuple[Split, ...] = get_args(Split)
@@ -76,7 +77,8 @@ class Record:
             raise DataError(f"record {self.id!r}: the rejected answer is the chosen one; leave the record out")
 
     def _check_text(self) -> None:
-        parts = [part for message in self.messages for part in message.parts if isinstance(part, str)]
+        parts = [part if isinstance(part, str) else part.modality for m in self.messages for part in m.parts]
+        parts += [text for m in self.messages for text in (m.tools or "", format_tool_calls(m.tool_calls))]
         try:
             "".join([self.id, self.source, self.licence, self.task, self.rejected or "", *parts]).encode()
         except UnicodeEncodeError as error:

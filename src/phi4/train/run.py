@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import math
 import signal
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -33,8 +32,9 @@ from phi4.train.distributed import Group, own_device, process_group
 from phi4.train.interrupt import watch_signals
 from phi4.train.log import RunLog
 from phi4.train.objectives import build_objectives
+from phi4.train.objectives.loss import first_medium
 from phi4.train.parts import belongs_to, copy_parts, select_trained
-from phi4.train.stage import LANGUAGE, Answers, Contrastive, Objective, Preference, Stage, Text
+from phi4.train.stage import LANGUAGE, Answers, Contrastive, Ctc, Objective, Preference, Stage, Text
 from phi4.train.trainer import Trainer
 
 # The language model that a stage made, in the folder of its run; what it was trained on stands beside its weights.
@@ -204,7 +204,6 @@ def _prepare(
     objectives = build_objectives(stage, model, data, training, processor.tokenizer)
     for objective in objectives.values():
         objective.to(model.device)
-    own_streams = len(range(group.rank, stage.rows_per_step, group.size))
     batches = Batches(
         training,
         {source.dataset: source.weight for source in stage.sources},
@@ -213,7 +212,8 @@ def _prepare(
         tokens_per_row=stage.tokens_per_row,
         seed=stage.seed,
         augment=stage.augment,
-        workers=math.ceil(workers / max(1, own_streams)),
+        workers=workers,
+        streams=range(group.rank, stage.rows_per_step, group.size),
     )
     valid = {
         name: _encode_all(records.select("valid").sample(stage.valid_records), encode[name], stage.tokens_per_row)
@@ -224,7 +224,7 @@ def _prepare(
 
 
 def _encoder(objective: Objective, loaded: LoadedModel, processor: Processor, tokens_per_row: int) -> Encode:
-    """What makes examples of records for an objective."""
+    """What makes examples of records for an objective; those that lack the medium that it is about are refused."""
     eos_token_ids = loaded.generation.eos_token_ids
     match objective:
         case Text():
@@ -241,9 +241,13 @@ def _encoder(objective: Objective, loaded: LoadedModel, processor: Processor, to
             spelled = isinstance(objective, Answers) and objective.spelled
             encode = partial(encode_example, processor=processor, eos_token_ids=eos_token_ids, spelled=spelled)
 
+    needed = {Contrastive: "vision", Ctc: getattr(objective, "modality", None)}.get(type(objective))
+
     def encode_supported(record: Record) -> Example:
         example = encode(record)
         loaded.model.adapter_for(example.inputs.modalities)  # refuses modalities that have no adapter together
+        if needed is not None:
+            first_medium(example, needed)
         return example
 
     return encode_supported

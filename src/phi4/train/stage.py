@@ -25,6 +25,10 @@ class Answers:
 
     spelled: bool = False
 
+    def __repr__(self) -> str:
+        # A recipe's digest is made of it; runs that began before there was the option go on.
+        return "Answers(spelled=True)" if self.spelled else "Answers()"
+
 
 @dataclass(frozen=True)
 class Text:
