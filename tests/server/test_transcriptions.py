@@ -12,7 +12,7 @@ import pytest
 from phi4 import Assistant, Sampling
 from phi4.processing.audio_file import load_audio
 from phi4.processing.sound_pieces import cut_where_quiet
-from phi4.server.subtitles import Segment, to_srt, to_vtt
+from phi4.server.subtitles import TimedSegment, to_srt, to_vtt
 from server.running import Running, picture_bytes, sound_bytes
 
 
@@ -69,7 +69,7 @@ def test_a_sound_is_cut_where_it_is_quiet() -> None:
 
 
 def test_subtitles_keep_their_shape_whatever_is_said() -> None:
-    segments = [Segment(0.0, 61.5, "a <b> & c\n\nd"), Segment(3661.25, 3662.0, "e")]
+    segments = [TimedSegment(0.0, 61.5, "a <b> & c\n\nd"), TimedSegment(3661.25, 3662.0, "e")]
     assert to_srt(segments) == (
         "1\n00:00:00,000 --> 00:01:01,500\na <b> & c\nd\n\n2\n01:01:01,250 --> 01:01:02,000\ne\n\n"
     )

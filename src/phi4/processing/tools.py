@@ -13,8 +13,8 @@ TOOL_CALL_CLOSER = "<|/tool_call|>"
 FUNCTOOLS = "functools"
 
 # Both dialects seen in the wild (facts sheet 9.1): the release's tokens, and the word that Phi-3.5 models write.
-_OPENER = re.compile(re.escape(TOOL_CALL_OPENER) + rf"|\b{FUNCTOOLS}(?=\s*\[)")
-_CLOSER = re.compile(r"\s*" + re.escape(TOOL_CALL_CLOSER))
+CALL_BEGINS = re.compile(re.escape(TOOL_CALL_OPENER) + rf"|\b{FUNCTOOLS}(?=\s*\[)")
+CALLS_END = re.compile(r"\s*" + re.escape(TOOL_CALL_CLOSER))
 _BETWEEN_CALLS = re.compile(r"[\s,;]*(?=[\[{])")
 _DECODER = json.JSONDecoder()
 
@@ -91,7 +91,7 @@ def parse_tool_calls(text: str) -> tuple[str, tuple[ToolCall, ...]]:
     kept: list[str] = []
     calls: list[ToolCall] = []
     position = search_from = 0
-    while opener := _OPENER.search(text, search_from):
+    while opener := CALL_BEGINS.search(text, search_from):
         found, end = _read_calls(text, opener.end())
         if found:
             kept.append(text[position : opener.start()])
@@ -116,5 +116,5 @@ def _read_calls(text: str, start: int) -> tuple[list[ToolCall], int]:
             break
         calls.extend(read)
         end = value_end
-    closer = _CLOSER.match(text, end)
+    closer = CALLS_END.match(text, end)
     return calls, closer.end() if calls and closer else end

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
-class Segment:
+class TimedSegment:
     """What is said in a part of a sound.
 
     Attributes:
@@ -23,7 +23,7 @@ class Segment:
     average_logprob: float = 0.0
 
 
-def to_srt(segments: Sequence[Segment]) -> str:
+def to_srt(segments: Sequence[TimedSegment]) -> str:
     """SubRip."""
     return "".join(
         f"{number}\n{_clock(one.start_s, ',')} --> {_clock(one.end_s, ',')}\n{_one_block(one.text)}\n\n"
@@ -31,7 +31,7 @@ def to_srt(segments: Sequence[Segment]) -> str:
     )
 
 
-def to_vtt(segments: Sequence[Segment]) -> str:
+def to_vtt(segments: Sequence[TimedSegment]) -> str:
     """WebVTT, in which `&` and `<` begin something else."""
     cues = (
         f"{_clock(one.start_s, '.')} --> {_clock(one.end_s, '.')}\n"

@@ -12,7 +12,15 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
-from phi4.processing.tools import FUNCTOOLS, TOOL_CALL_CLOSER, TOOL_CALL_OPENER, ToolCall, read_tool_call
+from phi4.processing.tools import (
+    CALL_BEGINS,
+    CALLS_END,
+    FUNCTOOLS,
+    TOOL_CALL_CLOSER,
+    TOOL_CALL_OPENER,
+    ToolCall,
+    read_tool_call,
+)
 
 
 @dataclass(frozen=True)
@@ -39,7 +47,6 @@ def _beginnings(text: str) -> str:
     return "|".join(re.escape(text[:length]) for length in range(len(text) - 1, 0, -1))
 
 
-_OPENER = re.compile(re.escape(TOOL_CALL_OPENER) + rf"|\b{FUNCTOOLS}(?=\s*\[)")
 # The end of a text that may become an opener, and a rest that may become the first call, the next one, or a closer.
 _MAYBE_OPENER = re.compile(rf"(?:{_beginnings(TOOL_CALL_OPENER)}|\b(?:{FUNCTOOLS}\s*|{_beginnings(FUNCTOOLS)}))\Z")
 _MAYBE_GROUP = re.compile(r"[\s,;]*(?:\[\s*)?\Z")
@@ -48,7 +55,6 @@ _MAYBE_CLOSER = re.compile(rf"\s*(?:{_beginnings(TOOL_CALL_CLOSER)})?\Z")
 _GROUP = re.compile(r"[\s,;]*(?:\[\s*)?(?=\{)")
 _NEXT_IN_LIST = re.compile(r"\s*,\s*(?=\{)")
 _LIST_END = re.compile(r"\s*\]")
-_CLOSER = re.compile(r"\s*" + re.escape(TOOL_CALL_CLOSER))
 _USUAL_HEAD = re.compile(r'\{\s*"name"\s*:\s*("(?:[^"\\]|\\.)*")\s*,\s*"arguments"\s*:\s*(?=\{)')
 _DECODER = json.JSONDecoder()
 
@@ -121,7 +127,7 @@ class ToolCallStream:
     def _read_text(self, is_last: bool) -> list[Piece] | None:
         context = self._before + self._held
         begin = len(self._before)
-        if opener := _OPENER.search(context, begin):
+        if opener := CALL_BEGINS.search(context, begin):
             self._mode, self._opener, self._in_list = "calls", opener[0], False
             text = self._take(opener.start() - begin, then_drop=len(opener[0]))
             return [text] if text else []
@@ -174,7 +180,7 @@ class ToolCallStream:
         opener, self._opener, self._mode = self._opener, "", "text"
         if opener:
             return [opener]
-        if closer := _CLOSER.match(self._held):
+        if closer := CALLS_END.match(self._held):
             self._take(closer.end())
         return []
 

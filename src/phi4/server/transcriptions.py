@@ -23,7 +23,7 @@ from phi4.server.responses import TimedText, TimedTranscription, Transcription, 
 from phi4.server.sampling import read_sampling
 from phi4.server.schema import SamplingFields, TranscriptionForm, read_form
 from phi4.server.service import Service, service_of
-from phi4.server.subtitles import Segment, to_srt, to_vtt
+from phi4.server.subtitles import TimedSegment, to_srt, to_vtt
 
 # The prompt that the release was trained to translate with (facts sheet 3.2).
 TRANSLATE_PROMPT = "Translate the audio to English."
@@ -91,7 +91,7 @@ class _Pieces:
         self._places = cut_where_quiet(samples, SAMPLE_RATE_HZ)
         return [self._request(samples[start:end]) for start, end in self._places]
 
-    async def read(self, opened: Opened) -> list[Segment]:
+    async def read(self, opened: Opened) -> list[TimedSegment]:
         """What is said in each piece."""
         said = await opened.collect()
         return [self._segment(start, end, own) for (start, end), own in zip(self._places, said, strict=True)]
@@ -107,10 +107,10 @@ class _Pieces:
         )
         return Request(inputs, sampling)
 
-    def _segment(self, start: int, end: int, pieces: Sequence[AnswerPiece]) -> Segment:
+    def _segment(self, start: int, end: int, pieces: Sequence[AnswerPiece]) -> TimedSegment:
         tokens = [piece.token for piece in pieces if piece.token.finish_reason != "stop"]
         logprobs = [token.log_probabilities.chosen for token in tokens if token.log_probabilities is not None]
-        return Segment(
+        return TimedSegment(
             start / SAMPLE_RATE_HZ,
             end / SAMPLE_RATE_HZ,
             "".join(piece.text for piece in pieces).strip(),
@@ -122,7 +122,7 @@ class _Pieces:
 def _write(
     asked: TranscriptionForm,
     task: Task,
-    segments: Sequence[Segment],
+    segments: Sequence[TimedSegment],
     usage: TranscriptionUsage,
     headers: dict[str, str],
 ) -> Response:

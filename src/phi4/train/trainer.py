@@ -25,7 +25,7 @@ from phi4.train.validate import validate
 
 
 @dataclass(frozen=True)
-class StepResult:
+class StepReport:
     """What one update did.
 
     Attributes:
@@ -169,7 +169,7 @@ class Trainer:
     def _stopping(self, interrupt: Interrupt) -> bool:
         return self.group.any(interrupt.signal is not None)
 
-    def _update(self) -> StepResult:
+    def _update(self) -> StepReport:
         rows = {stream: self.batches.next_row(stream) for stream in self.streams}
         counts = self._counts(list(rows.values()))
         # Of each objective: loss, terms that are right, and its own figures.
@@ -203,7 +203,7 @@ class Trainer:
         }
         num_tokens = sum(row.num_tokens for row in rows.values())
         ((all_tokens, all_skipped),) = self._sum([[num_tokens, self.batches.skipped.total()]])
-        return StepResult(losses, shares, figures, norm, int(all_tokens), int(all_skipped))
+        return StepReport(losses, shares, figures, norm, int(all_tokens), int(all_skipped))
 
     def _not_finite(self, what: str, consequence: str = "no weight was changed by it") -> str:
         saved = list_checkpoints(self.run)
@@ -233,7 +233,7 @@ class Trainer:
         self.group.sum([tensor])
         return tensor.tolist()
 
-    def _report(self, log: RunLog, result: StepResult, tokens_per_second: float) -> None:
+    def _report(self, log: RunLog, result: StepReport, tokens_per_second: float) -> None:
         scalars = {f"train/{name}/loss": loss for name, loss in result.losses.items()}
         scalars |= {f"train/{name}/accuracy": share for name, share in result.correct.items()}
         scalars |= {f"train/{name}": value for name, value in result.figures.items()}
