@@ -150,4 +150,5 @@ $(RUNS)/long-joint/vision.safetensors $(RUNS)/long-joint/speech.safetensors &: $
 	$(call TRAIN,recipes/nano_long.py:joint) $(addprefix --pack ,$^)
 
 $(NANO)/long-results.json: $(RUNS)/long-joint/vision.safetensors $(RUNS)/long-joint/speech.safetensors
+	$(BIN)/python -m recipes.nano.report --runs $(RUNS) --out $(NANO)/long-curves.svg
 	$(BIN)/python -m recipes.nano.evaluate $(addprefix --pack ,$^) --data $(DATA) --out $@

@@ -28,6 +28,7 @@ from timing import alternate
 from phi4.checkpoint.presets import load_preset
 from phi4.checkpoint.quantise import SCHEMES
 from phi4.config import DecoderConfig, QuantisationConfig
+from phi4.kernels.instructions import LEVELS
 from phi4.model.decoder import Phi4Mini
 from phi4.model.paged_cache import PagedCache, bytes_per_token
 from phi4.model.quantised import QuantisedWeight
@@ -129,7 +130,7 @@ def estimate(model: Phi4Mini, tokens: int, chunk: int, cache_name: str, threads:
     products = 2 * weights * tokens
     attention = 2 * config.num_attention_heads * config.head_dim * tokens**2 * config.num_hidden_layers
     _, byte_peak = floors(threads)
-    attention_peak = byte_peak if cache_name == "int8" else fp32_tera_operations()
+    attention_peak = byte_peak if cache_name == "int8" else tera_operations()
     floor = products / byte_peak / 1e12 + attention / attention_peak / 1e12
     print(
         f"{tokens} tokens, {config.num_hidden_layers} layers, {threads} threads: products {products / 1e12:.0f} T at "
@@ -156,9 +157,10 @@ def quantised_linears(model: Phi4Mini) -> list[QuantisedWeight]:
     return [module for module in model.model.layers.modules() if isinstance(module, QuantisedWeight)]
 
 
-def fp32_tera_operations() -> float:
-    """10^12 operations a second of the stock fp32 product at its best: close to what products and sums can do."""
-    a, b = torch.randn(2, 2048, 2048)
+def tera_operations() -> float:
+    """10^12 operations a second of the stock product at its best, in the type that attention over bf16 multiplies."""
+    has_bf16 = {"amx", "avx512_bf16"} & set(LEVELS)
+    a, b = torch.randn(2, 2048, 2048).to(torch.bfloat16 if has_bf16 else torch.float32)
     return 2 * 2048**3 / min(alternate({"product": lambda: a @ b}, 1)["product"] for _ in range(5)) / 1e12
 
 

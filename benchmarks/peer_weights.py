@@ -60,6 +60,7 @@ FORMS = {
     "F32": Form("F32.gguf", program("llama_cpp_quantize.py", "F32"), source="BF16"),
     "Q4_K_M": Form("Q4_K_M.gguf", program("llama_cpp_quantize.py", "Q4_K_M"), source="BF16"),
     "Q4_0": Form("Q4_0.gguf", program("llama_cpp_quantize.py", "Q4_0"), source="BF16"),
+    "Q8_0": Form("Q8_0.gguf", program("llama_cpp_quantize.py", "Q8_0"), source="BF16"),
     "vLLM int8": Form("vllm-int8", program("vllm_int8_weights.py")),
     "OpenVINO int4": Form("openvino-int4", optimum_command),
     "ONNX Runtime int4": Form("onnxruntime-int4", builder_command),

@@ -55,6 +55,7 @@ PEERS = (
     Peer("llama.cpp, BF16", "llama_cpp", "llama_cpp_rows.py", "BF16"),
     Peer("llama.cpp, Q4_K_M", "llama_cpp", "llama_cpp_rows.py", "Q4_K_M"),
     Peer("llama.cpp, Q4_0", "llama_cpp", "llama_cpp_rows.py", "Q4_0"),
+    Peer("llama.cpp, Q8_0", "llama_cpp", "llama_cpp_rows.py", "Q8_0"),
     Peer("llama.cpp, Q4_K_M, keys and values f16", "llama_cpp", "llama_cpp_context.py", "Q4_K_M", "f16"),
     Peer("llama.cpp, Q4_K_M, keys and values q8_0", "llama_cpp", "llama_cpp_context.py", "Q4_K_M", "q8_0"),
     Peer("vLLM, bf16", "vllm", "vllm_rows.py", BF16),

@@ -10,6 +10,7 @@ from sensor_data import DESCRIPTIONS, QUESTION, draw, make_records, make_traces
 from phi4 import Assistant, InputError, Message, Modality, Signal
 from phi4.checkpoint.fragments import added_fragment
 from phi4.checkpoint.layouts import open_checkpoint
+from phi4.checkpoint.nano import PACKS
 from phi4.checkpoint.new_pack import write_new_pack
 from phi4.config import AdapterConfig
 from phi4.data.shards import write_shards
@@ -42,15 +43,13 @@ SENSOR = Modality("sensor", dict, Encoder, prepare, count_tokens=lambda spectra,
 if __name__ == "__main__":
     bare = Assistant.load("nano", packs=())
     base, folder = bare.loaded.directory, Path(mkdtemp(prefix="sensor-", dir="."))
-    new, parts, sources = folder / "new.safetensors", ("sensor", "sensor.adapter"), (Source("traces"),)
+    new, parts, data = folder / "new.safetensors", ("sensor", "sensor.adapter"), (Source("traces"),)
     fragment = added_fragment({"window": 20}, AdapterConfig(rank=8, alpha=16.0), token_id=8)  # Chats never use it.
     write_new_pack(new, open_checkpoint(base), "sensor", fragment, {}, modalities=[SENSOR])
     write_shards(make_records(480, seed=0), folder / "data" / "traces")
-    stage = Stage(
-        "words", parts, sources, steps=60, learning_rate=2e-3, warmup_steps=5, rows_per_step=1, tokens_per_row=320
-    )
+    stage = Stage("say", parts, data, steps=60, learning_rate=2e-3, warmup_steps=5, rows_per_step=1, tokens_per_row=320)
     pack = train_stage(stage, base, [new], folder / "data", folder / "run", modalities=[SENSOR]).packs["sensor"]
-    assistant, right = Assistant.load("nano", packs=[pack], modalities=[SENSOR]), 0
+    assistant, right = Assistant.load("nano", packs=[*PACKS, pack], modalities=[SENSOR]), 0
     for words, trace in make_traces(len(DESCRIPTIONS), seed=1):
         answer = assistant.reply([Message("user", (Signal("sensor", trace), QUESTION))]).answer.text
         print(draw(trace), answer)

@@ -22,6 +22,8 @@ BLOCKS = [
 # What an example has to show; of the others it is enough that they run and say something.
 EXPECTED = {
     "sensor": r"(18|19|20) of 20 held-out traces are right.*the same tokens as without the pack: True",
+    "together": r"Paris.*together: True\]\n[^\n]*vision; the same together: True.*speech; the same together: True",
+    "structured": r'^\{\s*"city": "[^"]+"\s*\}\n(red|green|blue)\n$',
     # Which answers are right depends on the packs; what they should be stands beside them.
     "demo": r"Paris\..*right is: Paris.*right is: guitar.*right is: triangle.*right is: turn on.*right is: red",
 }

@@ -1,6 +1,7 @@
 """The table of who may import whom (docs/tour.md), read from the imports themselves."""
 
 import ast
+import re
 from pathlib import Path
 
 import phi4
@@ -133,3 +134,12 @@ def test_the_model_knows_no_files_strings_or_pictures() -> None:
         assert roots <= {"torch", "math", "dataclasses", "collections", "itertools", "types", "typing", "phi4"}, (
             path.name
         )
+
+
+def test_processing_and_data_know_no_neural_networks() -> None:
+    network = re.compile(
+        r"^from torch import .*\bnn\b|^import torch\.nn|^from torch\.nn import (?!functional$)|\bnn\.Module\b",
+        re.MULTILINE,
+    )
+    for part in ("processing", "data"):
+        assert not [path.name for path in (PACKAGE / part).rglob("*.py") if network.search(path.read_text())]

@@ -16,6 +16,7 @@ from rich.progress import Progress
 from rich.table import Table
 
 from phi4 import Assistant
+from phi4.files import file_digest
 from phi4.score import HeldOut, Score, answer_records, read_held_out, score_answers
 from recipes.nano.command import run
 from recipes.nano.sentences import word_to_digit
@@ -88,7 +89,7 @@ def main(
             answers = answer_records(assistant, held_out.records, LONG_TASKS.get(held_out.task, MAX_TOKENS))
             given = dict(progress.track(answers, total=records, description=held_out.task))
             scores[held_out.task] = score_task(held_out, [given[place] for place in range(records)])
-            write_results(so_far, scores, limit)
+            write_results(so_far, scores, limit, pack)
     so_far.replace(out)
     Console().print(results_table(scores))
 
@@ -106,8 +107,8 @@ def to_digits(text: str) -> str:
     return word_to_digit(text.split())
 
 
-def write_results(path: Path, scores: dict[str, Score], limit: int | None) -> None:
-    """Writes what is known of each task that is done."""
+def write_results(path: Path, scores: dict[str, Score], limit: int | None, packs: Sequence[Path]) -> None:
+    """Writes what is known of each task that is done, and of which packs."""
     results = {
         task: {
             "records": score.records,
@@ -116,6 +117,7 @@ def write_results(path: Path, scores: dict[str, Score], limit: int | None) -> No
             "value": MEASURES[task].value(score),
             "target": MEASURES[task].target,
             "met": MEASURES[task].is_met(score),
+            "packs": {path.name: file_digest(path) for path in packs},
         }
         for task, score in scores.items()
     }

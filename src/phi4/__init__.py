@@ -8,7 +8,16 @@ if TYPE_CHECKING:
     from phi4.engine.engine import Engine
     from phi4.engine.request import Request
     from phi4.engine.sampling import Sampling
-    from phi4.errors import CapacityError, CheckpointError, ClosedError, ConfigError, InputError, Phi4Error
+    from phi4.errors import (
+        CapacityError,
+        CheckpointError,
+        ClosedError,
+        ConfigError,
+        DataError,
+        InputError,
+        Phi4Error,
+        TrainingError,
+    )
     from phi4.modality import Modality
     from phi4.processing.messages import Image, Message, Signal, Sound
 
@@ -22,6 +31,7 @@ __all__ = [
     "CheckpointError",
     "ClosedError",
     "ConfigError",
+    "DataError",
     "Engine",
     "Image",
     "InputError",
@@ -32,6 +42,7 @@ __all__ = [
     "Sampling",
     "Signal",
     "Sound",
+    "TrainingError",
 ]
 
 _HOMES = {
@@ -39,7 +50,16 @@ _HOMES = {
     "phi4.engine.engine": ("Engine",),
     "phi4.engine.request": ("Request",),
     "phi4.engine.sampling": ("Sampling",),
-    "phi4.errors": ("CapacityError", "CheckpointError", "ClosedError", "ConfigError", "InputError", "Phi4Error"),
+    "phi4.errors": (
+        "CapacityError",
+        "CheckpointError",
+        "ClosedError",
+        "ConfigError",
+        "DataError",
+        "InputError",
+        "Phi4Error",
+        "TrainingError",
+    ),
     "phi4.modality": ("Modality",),
     "phi4.processing.messages": ("Image", "Message", "Signal", "Sound"),
 }

@@ -34,14 +34,23 @@ def new_file(destination: Path) -> Iterator[Path]:
     """Gives a hidden name to write to; the file takes its final name only when the block ends without an error.
 
     Args:
-        destination: the final name; a file that has it already is replaced.
+        destination: the final name; a file that has it already is replaced. An OSError that a write ends with names it.
     """
     partial = destination.with_name(f".{destination.name}.partial-{os.getpid()}")
     try:
         yield partial
         partial.replace(destination)
+    except OSError as failed:
+        _name(failed, destination)
+        raise
     finally:
         partial.unlink(missing_ok=True)
+
+
+def _name(failed: OSError, destination: Path) -> None:
+    """A full disk names no file."""
+    if failed.errno is not None and failed.filename is None:
+        failed.filename = str(destination)
 
 
 @contextmanager
@@ -67,8 +76,7 @@ def new_directory(destination: Path, error: type[Phi4Error] = CheckpointError) -
             destination.rmdir()
         os.rename(partial, destination)
     except OSError as failed:
-        if failed.errno is not None and failed.filename is None:  # a full disk names no file
-            failed.filename = str(destination)
+        _name(failed, destination)
         raise
     finally:
         shutil.rmtree(partial, ignore_errors=True)

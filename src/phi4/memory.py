@@ -3,15 +3,21 @@
 import os
 import resource
 import sys
+from pathlib import Path
 
 import torch
 
+# What a container may use: control groups 2 and 1.
+LIMIT_FILES = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))
+
 
 def memory_bytes(device: torch.device) -> int:
-    """Memory of a device: of the graphics card for CUDA, of the machine otherwise."""
+    """Memory of a device: of the graphics card for CUDA, else of the machine, or what a container may use of it."""
     if device.type == "cuda":
         return torch.cuda.get_device_properties(device).total_memory
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    limits = [file.read_text().strip() for file in LIMIT_FILES if file.is_file()]
+    machine = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return min([machine, *(int(limit) for limit in limits if limit.isdigit())])  # "max" is no limit
 
 
 def peak_resident_bytes() -> int:

@@ -64,8 +64,7 @@ def imported_files(path: Path, root: Path) -> list[Path]:
     found: list[Path] = []
     waiting = [path]
     while waiting:
-        for name in _imported_names(waiting.pop()):
-            place = root.joinpath(*name.split("."))
+        for place in _imported_places(waiting.pop(), root):
             for candidate in (place.with_suffix(".py"), place / "__init__.py"):
                 if candidate.is_file() and candidate not in found:
                     found.append(candidate)
@@ -73,15 +72,22 @@ def imported_files(path: Path, root: Path) -> list[Path]:
     return sorted(found)
 
 
-def _imported_names(path: Path) -> list[str]:
-    """All modules that a file may import: of `from a import b`, a and a.b."""
-    names: list[str] = []
+def _imported_places(path: Path, root: Path) -> list[Path]:
+    """Where all modules lie that a file may import, without endings: of `from a.b import c`, a, a/b and a/b/c."""
+    places: list[Path] = []
     for node in ast.walk(ast.parse(path.read_bytes())):
         if isinstance(node, ast.Import):
-            names += [alias.name for alias in node.names]
-        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
-            names += [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
-    return names
+            start, names = root, [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            # One dot is the folder of the file, each further one the folder above it.
+            start = path.parents[node.level - 1] if node.level else root
+            names = [f"{node.module or ''}.{alias.name}" for alias in node.names]
+        else:
+            continue
+        for name in names:
+            parts = [part for part in name.split(".") if part]
+            places += [start.joinpath(*parts[:length]) for length in range(1, len(parts) + 1)]
+    return places
 
 
 def _makes(kind: type, value: Any, module: ModuleType) -> bool:

@@ -5,12 +5,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 # In pixels.
-PLOT_WIDTH = 760
+PLOT_WIDTH = 850
 ROW_HEIGHT = 22
-LABEL_WIDTH = 230
+LABEL_WIDTH = 300
 DARK, LIGHT = "#2f6f9f", "#cdd9e5"
 # Room behind the rows for a number, and for one with its interval.
-NUMBER_WIDTH, INTERVAL_WIDTH = 90, 230
+NUMBER_WIDTH, INTERVAL_WIDTH = 90, 250
 # A file needs it, and a page does not.
 NAMESPACE = 'xmlns="http://www.w3.org/2000/svg" '
 

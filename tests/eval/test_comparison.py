@@ -52,8 +52,8 @@ def test_a_comparison_is_written_with_a_plot_of_its_differences(tmp_path: Path) 
     plot = ElementTree.parse(tmp_path / "moved" / "comparison.svg")
     assert plot.findtext(".//{*}text") == "sums, exact match"
     (dot,) = plot.findall(".//{*}circle")
-    # No difference is in the middle of the line, at 380.
-    assert float(dot.get("cx", 0)) > 450
+    # No difference is in the middle of the line, at 450.
+    assert float(dot.get("cx", 0)) > 520
     assert "results.svg" in (before / "results.md").read_text()
     ElementTree.parse(before / "results.svg")
 

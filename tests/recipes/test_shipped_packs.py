@@ -10,6 +10,7 @@ import torch
 from phi4 import Assistant
 from phi4.checkpoint.nano import BASE_DIGEST, PACKS, pull_nano
 from phi4.checkpoint.packs import Pack, read_pack
+from phi4.files import file_digest
 from phi4.verify import verify
 from recipes.nano.evaluate import MEASURES
 
@@ -37,6 +38,7 @@ def test_they_are_small_in_bf16_and_for_the_pinned_base(packs: list[Pack]) -> No
 def test_everything_that_they_were_trained_on_is_attributed(packs: list[Pack]) -> None:
     """Each source of each stage, by package and version."""
     attribution = (PACKS[0].parent / "ATTRIBUTION.md").read_text(encoding="utf-8")
+    assert "Apache-2.0" in attribution.partition("## Language model")[0]
     sources = {
         source
         for pack in packs
@@ -72,5 +74,7 @@ def test_the_pages_table_is_what_was_measured_beside_what_should_be_reached() ->
     for task, measure in MEASURES.items():
         result = results[task]
         assert result["target"] == measure.target
+        # Some results are older than this note.
+        assert result.get("packs") in (None, {path.name: file_digest(path) for path in PACKS}), task
         row = f"| {task} | {measure.name} | {result['records']:,} | {result['value']:.1%} | {measure.target_text} |"
         assert row in page, task

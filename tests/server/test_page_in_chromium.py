@@ -174,3 +174,71 @@ def test_two_clicks_take_one_microphone(page: Page) -> None:
     assert page.run("window.asked") == 1
     page.run("document.getElementById('record').click()")
     page.wait("document.querySelectorAll('#attachments audio').length === 1")
+
+
+@pytest.mark.parametrize("key", ["secret", "schlüssel", "ключ"])
+def test_a_question_without_the_key_leaves_the_focus_in_its_field(
+    browser: Page, start: Callable[..., AbstractContextManager[Running]], key: str
+) -> None:
+    with start(api_key=key) as server:
+        browser.open(f"http://127.0.0.1:{server.port}/")
+        browser.wait("document.activeElement.id === 'key'")
+        browser.run("document.getElementById('text').focus()")
+        say(browser, "Hello")
+        browser.wait("document.querySelector('article.error') && document.getElementById('stop').hidden")
+        assert browser.run("document.activeElement.id") == "key"
+        browser.call("Input.insertText", text=key)
+        browser.run("document.getElementById('text').focus()")
+        browser.run("document.getElementById('send').click()")
+        browser.wait(IS_DONE)
+
+
+def test_an_answer_that_a_limit_cut_says_so(page: Page) -> None:
+    make_endless(page)
+    page.run("document.getElementById('max_tokens').value = 12")
+    say(page, "Hello")
+    page.wait(IS_DONE)
+    assert page.run(NOTE).endswith("cut off at the limit of tokens")
+
+
+def test_text_that_comes_with_a_picture_of_itself_is_pasted_as_text(page: Page) -> None:
+    assert page.run(
+        "(() => { const data = new DataTransfer();"
+        " data.setData('text/plain', 'a'); data.setData('text/html', '<b>a</b>');"
+        " data.items.add(new File(['x'], 'image.png', {type: 'image/png'}));"
+        " return document.getElementById('text').dispatchEvent(new ClipboardEvent('paste',"
+        " {clipboardData: data, bubbles: true, cancelable: true})); })()"
+    )
+    assert page.run("document.querySelectorAll('#attachments li').length") == 0
+
+
+def test_the_enter_that_ends_a_composition_sends_nothing(page: Page) -> None:
+    page.run("document.getElementById('text').value = 'こんにち'")
+    page.run(
+        "document.getElementById('text').dispatchEvent(new KeyboardEvent('keydown',"
+        " {key: 'Enter', keyCode: 229, bubbles: true, cancelable: true}))"
+    )
+    assert page.run("document.querySelectorAll('article').length") == 0
+
+
+def test_a_page_that_may_have_no_microphone_says_why(page: Page) -> None:
+    page.run("Object.defineProperty(navigator, 'mediaDevices', {value: undefined, configurable: true})")
+    page.run("document.getElementById('record').click()")
+    page.wait("document.querySelector('article.error')?.textContent.includes('https')")
+
+
+def test_a_screen_reader_is_told_who_speaks(page: Page) -> None:
+    say(page, "Hello")
+    page.wait(IS_DONE)
+    assert page.run("[...document.querySelectorAll('article')].map((one) => one.ariaLabel).join()") == "You,Answer"
+
+
+def test_a_setting_that_is_no_number_is_refused(page: Page) -> None:
+    page.run(
+        "(() => { const one = document.getElementById('temperature');"
+        " document.getElementById('settings').open = true; one.value = ''; one.focus(); })()"
+    )
+    page.call("Input.insertText", text="-")
+    page.run("document.getElementById('text').focus()")
+    say(page, "Hello")
+    page.wait("document.querySelector('article.error')?.textContent.includes('temperature is no number')")

@@ -10,7 +10,7 @@ from typing import IO, cast
 from charset_normalizer import from_bytes
 from datatrove.data import Document
 
-from phi4.data.curate.read import MAX_BYTES, PART_BYTES, SAMPLE_BYTES, Part, Read, Refused
+from phi4.data.curate.read import MAX_BYTES, PART_BYTES, SAMPLE_BYTES, FilePart, Read, Refused
 
 # Lines of any length are skipped in pieces of this length.
 PIECE_BYTES = 2**20
@@ -29,17 +29,17 @@ def decode(content: bytes) -> tuple[str, str] | None:
     return None if best is None else (str(best), best.encoding)
 
 
-def line_parts(path: Path) -> Sequence[Part]:
+def line_parts(path: Path) -> Sequence[FilePart]:
     """Cuts a long file at ends of lines."""
     return _parts(path, _end_of_line)
 
 
-def paragraph_parts(path: Path) -> Sequence[Part]:
+def paragraph_parts(path: Path) -> Sequence[FilePart]:
     """Cuts a long file behind empty lines."""
     return _parts(path, _end_of_paragraph)
 
 
-def _parts(path: Path, next_end: Callable[[IO[bytes]], int]) -> Sequence[Part]:
+def _parts(path: Path, next_end: Callable[[IO[bytes]], int]) -> Sequence[FilePart]:
     size = path.stat().st_size
     if path.suffix == ".gz" or size <= PART_BYTES:
         return ()
@@ -53,7 +53,7 @@ def _parts(path: Path, next_end: Callable[[IO[bytes]], int]) -> Sequence[Part]:
     except OSError:
         # Whoever reads the file as a whole says so.
         return ()
-    return [Part(start, end) for start, end in pairwise([*ends, size]) if start < end]
+    return [FilePart(start, end) for start, end in pairwise([*ends, size]) if start < end]
 
 
 def _end_of_line(file: IO[bytes]) -> int:
@@ -75,7 +75,7 @@ def _end_of_paragraph(file: IO[bytes]) -> int:
     return file.tell()
 
 
-def lines(path: Path, part: Part | None = None) -> Iterator[Read]:
+def lines(path: Path, part: FilePart | None = None) -> Iterator[Read]:
     """The lines of a file as documents named by their numbers; those of a part by the byte that they begin at."""
     number, position = 0, part.start if part else 0
     try:

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from phi4.data.curate.curation import BatchFilter, Collection, Curation, DocumentStep, Duplicates, Filter, load_curation
-from phi4.data.curate.read import Part
+from phi4.data.curate.read import FilePart
 from phi4.errors import ConfigError, DataError
 from phi4.files import file_digest
 from phi4.recipe_file import imported_files
@@ -32,7 +32,7 @@ class RawFile:
     collection: str
     path: str
     bytes: int
-    part: Part | None = None
+    part: FilePart | None = None
 
 
 @dataclass(frozen=True)

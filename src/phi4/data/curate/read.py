@@ -14,7 +14,7 @@ SAMPLE_BYTES = 200
 
 
 @dataclass(frozen=True)
-class Part:
+class FilePart:
     """A part of a file.
 
     Attributes:

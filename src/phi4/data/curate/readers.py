@@ -16,7 +16,7 @@ from phi4.data.curate.documents import record_document
 from phi4.data.curate.extraction import Extractor
 from phi4.data.curate.lines import line_parts, lines, paragraph_parts, paragraphs, whole_file
 from phi4.data.curate.pages import pages
-from phi4.data.curate.read import MAX_BYTES, PART_BYTES, SAMPLE_BYTES, Part, Read, Refused
+from phi4.data.curate.read import MAX_BYTES, PART_BYTES, SAMPLE_BYTES, FilePart, Read, Refused
 from phi4.data.record import read_record
 from phi4.errors import DataError
 
@@ -28,14 +28,14 @@ PARQUET_BUFFER_BYTES = 2**20
 class Reader(Protocol):
     """Cuts one file into documents, whose ids are their places in the file."""
 
-    def parts(self, path: Path) -> Sequence[Part]:
+    def parts(self, path: Path) -> Sequence[FilePart]:
         """Where a large file is cut, so that several tasks can read it; nothing where it is read as a whole.
 
         The parts must follow from the file alone.
         """
         return ()
 
-    def read(self, path: Path, part: Part | None = None) -> Iterator[Read]:
+    def read(self, path: Path, part: FilePart | None = None) -> Iterator[Read]:
         """Yields documents and what had to be refused, in the order of the file or of a part of it."""
         ...
 
@@ -54,11 +54,11 @@ class JsonLines(Reader):
     licence: str = "licence"
     source: str = "source"
 
-    def parts(self, path: Path) -> Sequence[Part]:
+    def parts(self, path: Path) -> Sequence[FilePart]:
         """Cuts at the ends of lines."""
         return line_parts(path)
 
-    def read(self, path: Path, part: Part | None = None) -> Iterator[Read]:
+    def read(self, path: Path, part: FilePart | None = None) -> Iterator[Read]:
         """Yields a document for each line."""
         for line in lines(path, part):
             yield line if isinstance(line, Refused) else self._document(line)
@@ -79,7 +79,7 @@ class Parquet(Reader):
     licence: str = "licence"
     source: str = "source"
 
-    def parts(self, path: Path) -> Sequence[Part]:
+    def parts(self, path: Path) -> Sequence[FilePart]:
         """Cuts between row groups."""
         try:
             metadata = pa.parquet.read_metadata(path)
@@ -91,9 +91,9 @@ class Parquet(Reader):
             if size >= PART_BYTES or group == metadata.num_row_groups - 1:
                 ends.append(group + 1)
                 size = 0
-        return [Part(start, end) for start, end in pairwise([0, *ends])] if len(ends) > 1 else ()
+        return [FilePart(start, end) for start, end in pairwise([0, *ends])] if len(ends) > 1 else ()
 
-    def read(self, path: Path, part: Part | None = None) -> Iterator[Read]:
+    def read(self, path: Path, part: FilePart | None = None) -> Iterator[Read]:
         """Yields a document for each row, by its number in the file."""
         number = 0
         try:
@@ -121,13 +121,13 @@ class PlainText(Reader):
 
     cut: Literal["file", "paragraph", "line"] = "file"
 
-    def parts(self, path: Path) -> Sequence[Part]:
+    def parts(self, path: Path) -> Sequence[FilePart]:
         """Cuts between documents."""
         if self.cut == "file":
             return ()
         return line_parts(path) if self.cut == "line" else paragraph_parts(path)
 
-    def read(self, path: Path, part: Part | None = None) -> Iterator[Read]:
+    def read(self, path: Path, part: FilePart | None = None) -> Iterator[Read]:
         """Yields a document for each piece that is not empty."""
         if self.cut == "file":
             yield whole_file(path)
@@ -148,7 +148,7 @@ class Warc(Reader):
 
     max_page_s: float = 60.0
 
-    def read(self, path: Path, part: Part | None = None) -> Iterator[Read]:
+    def read(self, path: Path, part: FilePart | None = None) -> Iterator[Read]:
         """Yields a document for each page, whose source is its address."""
         with closing(Extractor(self.max_page_s)) as extractor:
             yield from pages(path, extractor)
@@ -158,7 +158,7 @@ class Warc(Reader):
 class Records(Reader):
     """The project's own records, one on each line, with their media beside the file (docs/data.md)."""
 
-    def read(self, path: Path, part: Part | None = None) -> Iterator[Read]:
+    def read(self, path: Path, part: FilePart | None = None) -> Iterator[Read]:
         """Yields a document for each record."""
         for line in lines(path):
             if isinstance(line, Refused):

@@ -18,7 +18,8 @@ function element(tag, properties, ...children) {
 }
 
 function headers() {
-  const key = $("key").value;
+  // A header has bytes: those of UTF-8, which the server compares.
+  const key = String.fromCharCode(...new TextEncoder().encode($("key").value));
   return { "Content-Type": "application/json", ...(key && { Authorization: `Bearer ${key}` }) };
 }
 
@@ -102,6 +103,7 @@ async function record() {
   if (isAsking) return;
   isAsking = true;
   try {
+    if (!navigator.mediaDevices) throw new Error("a browser lends it to pages over https or from this machine only");
     const microphone = await navigator.mediaDevices.getUserMedia({ audio: true });
     const pieces = [];
     recorder = new MediaRecorder(microphone);
@@ -127,10 +129,12 @@ async function record() {
 
 // Conversation
 
+const NAMES = { user: "You", assistant: "Answer", error: "Error" };
+
 function show(role, text, media = []) {
   const body = element("p", { textContent: text });
   const note = element("footer");
-  const article = element("article", { className: role }, ...media.map(medium), body, note);
+  const article = element("article", { className: role, ariaLabel: NAMES[role] }, ...media.map(medium), body, note);
   $("chat").append(article);
   $("chat").scrollTop = $("chat").scrollHeight;
   return { article, body, note };
@@ -147,6 +151,8 @@ function follow(change) {
 // Settings that are left empty are the server's affair.
 function settings() {
   const names = ["temperature", "top_p", "max_tokens", "seed"];
+  const wrong = names.find((name) => $(name).validity.badInput);
+  if (wrong) throw new Error(`The setting ${wrong} is no number. Change it, or leave it empty.`);
   return Object.fromEntries(names.filter((name) => $(name).value !== "").map((name) => [name, Number($(name).value)]));
 }
 
@@ -176,12 +182,12 @@ async function* events(response) {
   }
 }
 
-function describe(usage, seconds) {
+function describe(usage, seconds, reason) {
   const used = usage.phi4;
   const speed = seconds > 0 ? ` · ${((usage.completion_tokens - 1) / seconds).toFixed(1)} tokens/s` : "";
   const media = used.media.map((one) => ` · ${one.modality} ${one.tokens} tokens`).join("");
   return `adapter ${used.adapter ?? "none"} · ${usage.prompt_tokens} + ${usage.completion_tokens} tokens${media}`
-    + ` · rotary ${used.rotary}${speed}`;
+    + ` · rotary ${used.rotary}${speed}${reason === "length" ? " · cut off at the limit of tokens" : ""}`;
 }
 
 async function ask(signal) {
@@ -202,6 +208,7 @@ async function answer() {
   const stopper = running = new AbortController();
   let text = "";
   let usage = null;
+  let reason = null;
   let first = 0;
   let last = 0;
   toggle(true);
@@ -210,14 +217,16 @@ async function answer() {
     for await (const event of events(await ask(stopper.signal))) {
       if (event.error) throw new Error(event.error.message);
       usage = event.usage ?? usage;
-      const piece = event.choices[0]?.delta.content;
+      const choice = event.choices[0];
+      reason = choice?.finish_reason ?? reason;
+      const piece = choice?.delta.content;
       if (!piece) continue;
       last = performance.now();
       first ||= last;
       text += piece;
       follow(() => { shown.body.textContent = text; shown.note.textContent = ""; });
     }
-    follow(() => { shown.note.textContent = usage ? describe(usage, (last - first) / 1000) : "broken off"; });
+    follow(() => { shown.note.textContent = usage ? describe(usage, (last - first) / 1000, reason) : "broken off"; });
   } catch (error) {
     if (error.name === "AbortError") {
       shown.note.textContent = "stopped";
@@ -239,10 +248,12 @@ async function answer() {
 }
 
 function toggle(isRunning) {
+  // Whoever is in another field, such as that of the key, stays there.
+  const isFree = [document.body, $("text"), $("send"), $("stop")].includes(document.activeElement);
   $("stop").hidden = !isRunning;
   $("send").hidden = isRunning;
   $("chat").setAttribute("aria-busy", String(isRunning));
-  (isRunning ? $("stop") : $("text")).focus();
+  if (isFree) (isRunning ? $("stop") : $("text")).focus();
 }
 
 async function send() {
@@ -290,11 +301,16 @@ async function nameModel() {
 
 $("composer").onsubmit = (event) => { event.preventDefault(); send(); };
 $("text").onkeydown = (event) => {
-  if (event.key === "Enter" && !event.shiftKey && !event.isComposing) { event.preventDefault(); send(); }
+  // Safari says of the Enter that ends a composition only by its code that it belongs to one.
+  const isComposing = event.isComposing || event.keyCode === 229;
+  if (event.key === "Enter" && !event.shiftKey && !isComposing) { event.preventDefault(); send(); }
 };
 document.onkeydown = (event) => { if (event.key === "Escape") running?.abort(); };
 document.onpaste = (event) => {
-  if (event.clipboardData.files.length) { event.preventDefault(); attach([...event.clipboardData.files]); }
+  const { files, types } = event.clipboardData;
+  // Text from an office program comes with a picture of itself.
+  const isText = types.includes("text/plain") && types.includes("text/html");
+  if (files.length && !isText) { event.preventDefault(); attach([...files]); }
 };
 document.ondragover = (event) => { event.preventDefault(); $("composer").classList.add("over"); };
 document.ondragleave = () => $("composer").classList.remove("over");
