@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from phi4.engine.feature_cache import FeatureCache
+from phi4.errors import CheckpointError
 from phi4.inputs import Medium
 
 
@@ -83,3 +84,11 @@ def test_a_medium_that_fails_does_so_alone(encoders: Any) -> None:
     assert isinstance(bad, OverflowError)
     assert isinstance(first, torch.Tensor)
     assert encode(cache, "c") is last
+
+
+def test_features_that_are_no_numbers_are_refused_alone(encoders: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    value = {"a": 1.0, "nan": torch.nan}
+    monkeypatch.setattr(encoders, "encode", lambda medium, _: torch.full((medium.num_tokens, 64), value[medium.digest]))
+    good, bad = FeatureCache(encoders, max_bytes=2**20).encode([(sound(one), "speech") for one in ("a", "nan")])
+    assert isinstance(good, torch.Tensor)
+    assert isinstance(bad, CheckpointError)

@@ -41,10 +41,11 @@ def test_neighbours_change_no_bit(level: str, dtype: torch.dtype) -> None:
         assert torch.equal(swiglu(own, level), swiglu(hidden, level)[row : row + 1])
 
 
-@pytest.mark.parametrize("extreme", [0.0, 1e4, -1e4, 3e38])
-def test_extreme_gates_give_what_torch_gives(extreme: float) -> None:
+@pytest.mark.parametrize("level", LEVELS)
+@pytest.mark.parametrize("extreme", [0.0, 1e4, -1e4, 3e38, -3e38])
+def test_extreme_gates_give_what_torch_gives(level: str, extreme: float) -> None:
     gate_up = torch.tensor([[extreme, 1.0, 2.0, -1.0]])
-    torch.testing.assert_close(swiglu(gate_up), functional.silu(gate_up[:, :2]) * gate_up[:, 2:])
+    torch.testing.assert_close(swiglu(gate_up, level), functional.silu(gate_up[:, :2]) * gate_up[:, 2:])
 
 
 def test_what_is_not_a_number_stays_so() -> None:

@@ -97,10 +97,12 @@ def test_threads_change_no_bit(two_threads: None) -> None:
     assert torch.equal(case.attend(), together)
 
 
-def test_scores_of_any_size_give_finite_outputs() -> None:
-    case = make_case(64, torch.float32)
+@pytest.mark.parametrize("level", LEVELS)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_scores_of_any_size_give_finite_outputs(level: str, dtype: torch.dtype) -> None:
+    case = make_case(64, dtype)
     case.queries.mul_(1e4)
-    assert case.attend().isfinite().all()
+    assert case.attend(level).isfinite().all()
 
 
 def test_new_tokens_are_stored_and_nothing_else_is_touched() -> None:

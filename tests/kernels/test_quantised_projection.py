@@ -129,3 +129,9 @@ def test_rows_may_have_gaps() -> None:
 def test_gradients_are_refused() -> None:
     with torch.inference_mode(False), torch.enable_grad(), pytest.raises(ValueError, match="no gradients"):
         round_once(torch.ones(1, 96, requires_grad=True))
+
+
+def test_an_activation_that_nobody_knows_is_refused() -> None:
+    for rows in (round_once(numbers(2, 80)), round_in_torch(numbers(2, 80))):
+        with pytest.raises(ValueError, match="activation: tanh"):
+            project_rounded(rows, packed(48, 80), activation="tanh")  # type: ignore[arg-type]

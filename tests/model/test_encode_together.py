@@ -1,6 +1,7 @@
 """Media of many conversations pass the encoders together, and each becomes what it becomes alone."""
 
 from collections.abc import Iterator
+from copy import deepcopy
 
 import pytest
 import torch
@@ -8,6 +9,7 @@ import torch
 from conversations import MODES, conversation, picture, sound
 from phi4.checkpoint.weights import LoadedModel
 from phi4.inputs import AudioFrames, ImageCrops
+from phi4.kernels.instructions import LEVELS
 from phi4.model.multimodal import Phi4Multimodal
 from phi4.model.speech import MAX_CHUNK_TOKENS, Speech
 from phi4.model.vision import MAX_PATCHES_TOGETHER, Vision
@@ -111,3 +113,13 @@ def test_media_of_all_kinds_keep_their_order(tiny: LoadedModel) -> None:
     together = tiny.model.encode_together(media, adapters)
     for medium, adapter, rows in zip(media, adapters, together, strict=True):
         torch.testing.assert_close(rows, tiny.model.encode(medium, adapter), atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.skipif("avx512_bf16" not in LEVELS, reason="media pass one by one here")
+@torch.inference_mode()
+def test_no_stock_product_sees_company(tiny: LoadedModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    encoder = deepcopy(tiny.model.vision.encoder).bfloat16()
+    monkeypatch.setattr(torch.nn.functional, "linear", lambda *_: pytest.fail("a stock product"))
+    assert tiny.config.vision is not None
+    side = tiny.config.vision.image_size
+    encoder._embed_patches(torch.zeros(2, 3, side, side).bfloat16())

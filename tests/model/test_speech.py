@@ -5,7 +5,9 @@ import torch
 
 from conversations import sound
 from phi4.checkpoint.weights import LoadedModel
-from phi4.model.speech import MAX_CHUNK_TOKENS, ConformerEncoder
+from phi4.config import SpeechConfig
+from phi4.errors import ConfigError
+from phi4.model.speech import MAX_CHUNK_TOKENS, ConformerEncoder, ConformerFeedForward
 
 
 @pytest.fixture(scope="module")
@@ -47,3 +49,9 @@ def test_the_bias_depends_on_the_clamped_distance(encoder: ConformerEncoder) -> 
     assert torch.equal(bias[:, limit + 2, 0], module.weight[0])  # key far before the query
     assert torch.equal(bias[:, 0, limit + 2], module.weight[2 * limit - 1])  # key far behind it
     assert torch.equal(bias[:, 5, 4], module.weight[limit - 1])
+
+
+def test_quantised_gates_that_are_no_whole_blocks_are_refused() -> None:
+    config = SpeechConfig(hidden_size=32, intermediate_size=24, num_attention_heads=2, linear_bits=8)
+    with pytest.raises(ConfigError, match="multiple of 16"):
+        ConformerFeedForward(config)

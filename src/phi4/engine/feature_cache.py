@@ -6,6 +6,7 @@ from collections.abc import Sequence
 import torch
 
 from phi4.engine.language_model import LanguageModel
+from phi4.errors import CheckpointError
 from phi4.inputs import Medium
 
 # Modality, digest and adapter, which decides on the projector.
@@ -40,7 +41,8 @@ class FeatureCache:
         """
         keys = [(medium.modality, medium.digest, adapter) for medium, adapter in wanted]
         missing = {key: one for key, one in zip(keys, wanted, strict=True) if key not in self._features}
-        encoded = dict(zip(missing, self._encode_together(list(missing.values())), strict=True))
+        made = self._encode_together(list(missing.values()))
+        encoded = {key: _finite(key, features) for key, features in zip(missing, made, strict=True)}
         found = [self._features[key] if key in self._features else encoded[key] for key in keys]
         for key, features in zip(keys, found, strict=True):
             if isinstance(features, torch.Tensor):
@@ -67,3 +69,13 @@ class FeatureCache:
             return self._model.encode(medium, adapter)
         except Exception as error:  # an encoder may raise anything, modalities from outside above all
             return error
+
+
+def _finite(key: Key, features: torch.Tensor | Exception) -> torch.Tensor | Exception:
+    """Features; an error for those that are no numbers: 0 * NaN would reach earlier text, which others share."""
+    if isinstance(features, torch.Tensor) and not bool(features.isfinite().all()):
+        return CheckpointError(
+            f"the features of a {key[0]} input are not finite numbers: it holds some itself, or the encoder's weights "
+            "are damaged or overflow in their dtype"
+        )
+    return features

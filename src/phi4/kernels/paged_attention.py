@@ -56,8 +56,8 @@ class PagedAttention:
             level: instructions to use, of `LEVELS`; None for the best.
 
         Raises:
-            ValueError: a conversation has no new token, fewer slots than tokens, or slots below 0, or the processor
-                lacks the instructions.
+            ValueError: a conversation has no new token, fewer slots than tokens, or slots below 0, or nothing was
+                compiled.
         """
         if NATIVE is None:
             raise ValueError("no kernels were compiled; the caller asks `can_attend` first")
@@ -76,7 +76,7 @@ class PagedAttention:
             [tokens, heads * head_dim].
 
         Raises:
-            ValueError: the tensors do not fit the conversations or each other.
+            ValueError: the tensors do not fit the conversations or each other, or the processor lacks the instructions.
         """
         news, caches = (queries, keys, values), (self.keys[layer], self.values[layer])
         scales = None if self.scales is None else self.scales[layer]

@@ -128,6 +128,7 @@ def project_rounded(
     fits = (
         rows.fits
         and weight.fits
+        and activation in ACTIVATIONS
         and inputs == groups * GROUP_INPUTS
         and (bias is None or (bias.shape == (outputs,) and bias.is_floating_point() and is_aligned(bias)))
         and all(
@@ -136,7 +137,9 @@ def project_rounded(
         and all(part.device == rows.values.device for part in (weight.codes, *parts))
     )
     if not fits:
-        raise ValueError(f"no kernel projects {describe(rows.values, weight.codes, *parts)}")
+        raise ValueError(
+            f"no kernel projects {describe(rows.values, weight.codes, *parts)} with activation: {activation}"
+        )
     if rows.level is None:
         found = project_in_torch(
             rows, weight, bias, activation=activation, scale=scale, factors=factors, residual=residual

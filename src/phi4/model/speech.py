@@ -8,8 +8,10 @@ from torch import nn
 from torch.nn import functional
 
 from phi4.config import SpeechConfig
+from phi4.errors import ConfigError
 from phi4.inputs import AudioFrames
 from phi4.kernels.encoder import Ending
+from phi4.kernels.quantised import BLOCK_OUTPUTS
 from phi4.model.encoder_attention import EncoderAttention
 from phi4.model.encoder_batches import rounds_with_company, split_batches
 from phi4.model.encoder_steps import convolve, downsample, layer_norm, project
@@ -235,6 +237,12 @@ class ConformerFeedForward(nn.Module):
 
     def __init__(self, config: SpeechConfig) -> None:
         super().__init__()
+        # Values and gates are multiplied by themselves where they are quantised: each must be whole blocks.
+        if config.linear_bits is not None and config.intermediate_size % BLOCK_OUTPUTS:
+            raise ConfigError(
+                f"a gated linear of linear_units {config.intermediate_size} cannot be quantised: "
+                f"they must be a multiple of {BLOCK_OUTPUTS}"
+            )
         self.layer_norm = nn.LayerNorm(config.hidden_size)
         self.value_gate_proj = new_linear(config.hidden_size, 2 * config.intermediate_size, config.linear_bits)
         self.down_proj = new_linear(config.intermediate_size, config.hidden_size, config.linear_bits)

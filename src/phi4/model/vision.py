@@ -177,7 +177,8 @@ class SiglipEncoder(nn.Module):
         size, _ = self.patch_embedding.kernel_size
         patches = crops.unflatten(3, (-1, size)).unflatten(2, (-1, size)).permute(0, 2, 4, 1, 3, 5).flatten(3)
         weight = self.patch_embedding.weight.flatten(1)
-        return functional.linear(patches.flatten(1, 2), weight, self.patch_embedding.bias)
+        assert self.patch_embedding.bias is not None
+        return project(patches.flatten(1, 2), weight, Ending(self.patch_embedding.bias))
 
     def summarise(self, features: torch.Tensor) -> torch.Tensor:
         """Makes one vector of a crop, with the remaining layers, the last norm and the head.

@@ -164,7 +164,7 @@ void add_block(Query<HEAD_DIM>* own, const Block<HEAD_DIM, S>& block, int64_t st
 template <int HEAD_DIM, typename T, typename S>
 void attend_tile(const Layer& layer, const Segment& segment, int64_t first, int64_t tokens, int kv_head) {
     const int group = layer.heads / layer.kv_heads;
-    const float scale = 1.0f / std::sqrt(static_cast<float>(HEAD_DIM));
+    const float scale = 1.0f / sqrtf(static_cast<float>(HEAD_DIM));
     const Keys<HEAD_DIM, S> keys(layer.keys, layer.key_scales, kv_head * layer.slots);
     const Values<HEAD_DIM, S> values(layer.values, layer.value_scales, kv_head * layer.slots);
     const int64_t num_queries = tokens * group;

@@ -72,7 +72,7 @@ struct Bytes {
 
     template <typename T>
     static void begin(const T* source, Query& own) {
-        const float factor = LOG2_E / std::sqrt(static_cast<float>(HEAD_DIM));
+        const float factor = LOG2_E / sqrtf(static_cast<float>(HEAD_DIM));
         for (int group = 0; group < GROUPS; ++group) {
             const int32_t total =
                 round_group<GROUP>(source + group * GROUP, own.values + group * GROUP, own.scales + group);

@@ -30,7 +30,7 @@ void norm_row(const T* input, const T* weight, float eps, int64_t width, T* outp
     for (; n + LANES <= width; n += LANES) sums += load(input + n) * load(input + n);
     for (int lane = 0; n + lane < width; ++lane) rest[lane] = widen(input[n + lane]);
     sums += rest * rest;
-    const float scale = 1.0f / std::sqrt(add_up(sums) / static_cast<float>(width) + eps);
+    const float scale = 1.0f / sqrtf(add_up(sums) / static_cast<float>(width) + eps);
     for (int64_t i = 0; i < width; ++i) narrow(widen(weight[i]) * rounded(widen(input[i]) * scale, input), output + i);
 }
 
@@ -38,7 +38,8 @@ template <typename T>
 void swiglu_row(const T* gate, const T* up, int64_t width, T* output) {
     for (int64_t i = 0; i < width; ++i) {
         const float x = widen(gate[i]);
-        const float e = exp_negative(x < 0.0f ? x : -x);
+        const float power = exp_negative(x < 0.0f ? x : -x);
+        const float e = x < -87.0f ? 0.0f : power;  // the exponential ends there, and x may be of any size
         const float silu = x * ((x < 0.0f ? e : 1.0f) / (1.0f + e));
         narrow(silu * widen(up[i]), output + i);
     }

@@ -19,7 +19,7 @@ void norm_row(const LayerNorm& own, const uint16_t* row, uint16_t* result) {
         squares = _mm512_fmadd_ps(off, off, squares);
     }
     const float variance = _mm512_reduce_add_ps(squares) / static_cast<float>(own.width);
-    const __m512 scale = _mm512_set1_ps(1.0f / std::sqrt(variance + own.eps));
+    const __m512 scale = _mm512_set1_ps(1.0f / sqrtf(variance + own.eps));
     for (int64_t n = 0; n < own.width; n += LANES) {
         const int64_t rest = own.width - n;
         const __m512 normal = _mm512_mul_ps(_mm512_sub_ps(load_some(row + n, rest), mean), scale);

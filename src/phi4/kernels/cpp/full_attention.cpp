@@ -53,7 +53,7 @@ struct Head {
                                                          head * own.bias_head_stride + position * own.bias_query_stride;
         // Powers of two take fewer steps than those of e.
         constexpr float LOG2_E = 1.44269504f;
-        const __m512 scale = _mm512_set1_ps(LOG2_E / std::sqrt(static_cast<float>(own.head_dim)));
+        const __m512 scale = _mm512_set1_ps(LOG2_E / sqrtf(static_cast<float>(own.head_dim)));
         __m512 highest = _mm512_set1_ps(-INFINITY);
         for (int64_t key = 0; key < own.length; key += LANES) {
             const __mmask16 inside = first_lanes(own.length - key);

@@ -98,7 +98,7 @@ struct Halves {
     }
 
     // Of the softmax, to the base 2.
-    static inline __m512 factor() { return _mm512_set1_ps(LOG2_E / std::sqrt(static_cast<float>(HEAD_DIM))); }
+    static inline __m512 factor() { return _mm512_set1_ps(LOG2_E / sqrtf(static_cast<float>(HEAD_DIM))); }
 
     static inline void round_weights(const __m512 (&wide)[KEY_VECTORS], const Block&, Weights& weights) {
         for (int v = 0; v < KEY_VECTORS; ++v)
