@@ -76,6 +76,8 @@ def new_directory(destination: Path, error: type[Phi4Error] = CheckpointError) -
             destination.rmdir()
         os.rename(partial, destination)
     except OSError as failed:
+        if isinstance(failed.filename, str) and Path(failed.filename).is_relative_to(partial):
+            failed.filename = str(destination / Path(failed.filename).relative_to(partial))
         _name(failed, destination)
         raise
     finally:

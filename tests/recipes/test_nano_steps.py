@@ -12,7 +12,7 @@ import torch
 from safetensors import SafetensorError
 
 from full_disk import no_file_above
-from phi4.checkpoint.nano import BASE_DIGEST, pull_nano
+from phi4.checkpoint.nano import BASE_DIGEST, PACKS, pull_nano
 from phi4.checkpoint.packs import read_pack
 from phi4.checkpoint.weights import load_model
 from phi4.data.record import Record
@@ -89,7 +89,7 @@ def pack(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
     loaded = SimpleNamespace(config=SimpleNamespace(adapters={"vision": None, "speech": None}))
     monkeypatch.setattr(evaluate.Assistant, "load", lambda *_, **__: SimpleNamespace(loaded=loaded))
     monkeypatch.setattr(evaluate, "answer_records", perfect)
-    return [Path("vision.safetensors"), Path("speech.safetensors")]
+    return list(PACKS)
 
 
 def test_every_task_is_measured_against_its_target(pack: list[Path], tmp_path: Path) -> None:

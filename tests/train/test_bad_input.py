@@ -1,6 +1,7 @@
 """What goes wrong ends with an error that says what, and never with a checkpoint or pack that is of no use."""
 
 import shutil
+import threading
 from dataclasses import replace
 from pathlib import Path
 
@@ -120,8 +121,11 @@ def report_until_the_disk_is_full(run: Path) -> None:
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")  # TensorBoard's own thread
 def test_a_full_disk_between_two_checkpoints_stops_the_run_with_what_to_do(tmp_path: Path) -> None:
+    before = set(threading.enumerate())
     with pytest.raises(TrainingError, match="File too large; make room, and go on with --resume"):
         report_until_the_disk_is_full(tmp_path)
+    for thread in set(threading.enumerate()) - before:
+        thread.join(10)  # its last words belong to this test
     assert (tmp_path / "metrics.jsonl").read_text().startswith('{"step": 1, "loss": 2.0}\n')
 
 
