@@ -69,17 +69,22 @@ FORMS = {
 
 
 @cache
+def weights_digest(directory: Path) -> str:
+    """Hashes the weights of a model's language model, which takes some seconds for a large one."""
+    return base_digest(open_checkpoint(directory).tensors)
+
+
 def identity(directory: Path) -> str:
     """Names a model by its folder and its content: what is written into that folder later gets forms of its own."""
     config = (directory / "config.json").read_bytes()
-    content = hashlib.sha256(config + base_digest(open_checkpoint(directory).tensors).encode())
+    content = hashlib.sha256(config + weights_digest(directory).encode())
     return f"{directory.resolve().name}-{content.hexdigest()[:12]}"
 
 
 def is_made_from(quantised: Path, directory: Path) -> bool:
     """Whether a quantised directory has the weights of another one."""
     made = open_checkpoint(quantised)
-    return named_digest(made.config, made.tensors) == base_digest(open_checkpoint(directory).tensors)
+    return named_digest(made.config, made.tensors) == weights_digest(directory)
 
 
 def prepare(name: str, directory: Path, work: Path, python: str) -> Path:

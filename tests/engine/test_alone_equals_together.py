@@ -185,16 +185,22 @@ def test_the_same_text_under_another_picture_is_not_reused(short: Phi4Multimodal
         assert engine.counts.reused_tokens - before == reused
 
 
+def copy_of(model: Phi4Multimodal, dtype: torch.dtype) -> Phi4Multimodal:
+    """The same weights in another type, in a model of their own."""
+    copy = Phi4Multimodal(model.config).eval()
+    copy.load_state_dict(model.state_dict())
+    return copy.to(dtype)
+
+
 @pytest.mark.skipif(NATIVE is None, reason="the stock products round with the number of rows")
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["fp32", "bf16"])
 @pytest.mark.parametrize("cache_dtype", [None, torch.int8], ids=["auto", "int8"])
 def test_with_native_kernels_company_and_chunks_change_no_bit(
     short: Phi4Multimodal, dtype: torch.dtype, cache_dtype: torch.dtype | None
 ) -> None:
-    model = Phi4Multimodal(short.config).eval()
-    model.load_state_dict(short.state_dict())
+    model = copy_of(short, dtype)
     bounds = SchedulerLimits(13, max_rows=9, block_tokens=4, reuse_prefixes=False)
-    engine = Engine(model.to(dtype), (), bounds, cache_dtype=cache_dtype)
+    engine = Engine(model, (), bounds, cache_dtype=cache_dtype)
     inputs = [conversation(short.config, mode, length, seed=1) for mode in MODES for length in (3, 20, 45)]
     requests = [Request(one, Sampling(max_tokens=8, logprobs=0)) for one in inputs]
     together: list[list[GeneratedToken]] = [[] for _ in requests]
@@ -213,9 +219,7 @@ def test_a_cache_that_is_shared_taken_away_and_written_again_changes_no_bit(
     short: Phi4Multimodal, dtype: torch.dtype, cache_dtype: torch.dtype | None
 ) -> None:
     """Rows are preempted, cross the original context and find blocks of others; alone, nothing of that happens."""
-    model = Phi4Multimodal(short.config).eval()
-    model.load_state_dict(short.state_dict())
-    model.to(dtype)
+    model = copy_of(short, dtype)
     inputs = [conversation(short.config, mode, length, seed=1) for mode in MODES for length in (10, 45)]
     requests = [Request(one, Sampling(max_tokens=20, logprobs=0)) for one in (*inputs, *inputs)]
     tight = Engine(model, (), SchedulerLimits(block_tokens=4), cache_tokens=150, cache_dtype=cache_dtype)

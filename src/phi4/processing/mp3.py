@@ -27,7 +27,7 @@ def with_length(content: bytes) -> bytes:
         own = content[place : place + 4]
         alike = own[1:2] == header[1:2] and (size := frame_bytes(own)) and not (own[2] ^ header[2]) & 0x0C
         num_frames += bool(alike)
-        place = place + size if alike else content.find(b"\xff", place + 1)
+        place = place + size if alike else content.find(header[:2], place + 1)
     return content[:start] + _length_frame(header, num_frames) + content[start:]
 
 

@@ -2,6 +2,7 @@
 
 import time
 import uuid
+from collections import defaultdict
 from collections.abc import AsyncGenerator, Sequence
 
 from msgspec import UNSET
@@ -71,7 +72,7 @@ class _Writer:
 
     async def stream(self, opened: Opened) -> AsyncGenerator[bytes, None]:
         """The completions as events, chunk by chunk."""
-        offsets = [TextOffsets(self._tokenizer) for one in opened.answers for _ in range(one.num_choices)]
+        offsets = defaultdict[int, TextOffsets](lambda: TextOffsets(self._tokenizer))
         async for index, piece in opened.pieces:
             logprobs = None
             if self._asked.logprobs is not None:
