@@ -128,11 +128,13 @@ def test_neighbours_and_chunks_change_no_bit(level: str, dtype: torch.dtype) -> 
 
 
 @needs_kernels
-def test_threads_change_no_bit(two_threads: None) -> None:
-    parts = [(number, 0, one) for number, one in enumerate(make_conversations(64, torch.bfloat16))]
-    together = Storage(64).attend(parts)
+@pytest.mark.parametrize("level", LEVELS)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_threads_change_no_bit(two_threads: None, level: str, dtype: torch.dtype) -> None:
+    parts = [(number, 0, one) for number, one in enumerate(make_conversations(64, dtype))]
+    together = Storage(64).attend(parts, level)
     torch.set_num_threads(1)
-    assert torch.equal(Storage(64).attend(parts), together)
+    assert torch.equal(Storage(64).attend(parts, level), together)
 
 
 @needs_kernels

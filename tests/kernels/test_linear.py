@@ -40,14 +40,14 @@ def test_neighbours_change_no_bit(level: str, dtype: torch.dtype, first: int, co
         assert torch.equal(multiply(hidden[rows], weight, level=level), multiply(hidden, weight, level=level)[rows])
 
 
-def test_threads_change_no_bit() -> None:
-    hidden, weight = numbers(40, 576, dtype=torch.bfloat16), numbers(1000, 576, dtype=torch.bfloat16)
-    threads = torch.get_num_threads()
+@pytest.mark.parametrize("level", LEVELS)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_threads_change_no_bit(any_threads: None, level: str, dtype: torch.dtype) -> None:
+    hidden, weight = numbers(40, 576, dtype=dtype), numbers(1000, 576, dtype=dtype)
     found = []
-    for number in (1, 2, 3):
-        torch.set_num_threads(number)
-        found.append(multiply(hidden, weight))
-    torch.set_num_threads(threads)
+    for threads in (1, 2, 3):
+        torch.set_num_threads(threads)
+        found.append(multiply(hidden, weight, level=level))
     assert torch.equal(found[0], found[1])
     assert torch.equal(found[0], found[2])
 

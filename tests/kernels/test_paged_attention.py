@@ -90,11 +90,13 @@ def test_neighbours_and_chunks_change_no_bit(level: str, dtype: torch.dtype) -> 
         start += length
 
 
-def test_threads_change_no_bit(two_threads: None) -> None:
-    case = make_case(64, torch.bfloat16)
-    together = case.attend()
+@pytest.mark.parametrize("level", LEVELS)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_threads_change_no_bit(two_threads: None, level: str, dtype: torch.dtype) -> None:
+    case = make_case(64, dtype)
+    together = case.attend(level)
     torch.set_num_threads(1)
-    assert torch.equal(case.attend(), together)
+    assert torch.equal(case.attend(level), together)
 
 
 @pytest.mark.parametrize("level", LEVELS)

@@ -65,7 +65,8 @@ def test_nothing_beyond_the_buffers_is_touched(program: str, tmp_path: Path) -> 
         subprocess.run(command, check=True)
         return built
 
-    objects = [compile_("main", PROGRAMS / f"{program}.cpp", []), compile_("allocate", SOURCE / "allocate.cpp", [])]
+    objects = [compile_("main", PROGRAMS / f"{program}.cpp", [])]
+    objects += [compile_(name, SOURCE / f"{name}.cpp", []) for name in ("allocate", "adapted")]
     for kernel, levels in KERNELS[program].items():
         for level in levels:
             unfused = ["-ffp-contract=off"] if kernel in UNFUSED else []

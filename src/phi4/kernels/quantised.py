@@ -61,6 +61,12 @@ class PackedWeight:
             )
         )
 
+    @property
+    def addresses(self) -> tuple[int, int, int, int]:
+        """Where the tensors are, for the kernels, 0 for one that is not there; and how many blocks of outputs."""
+        steps = 0 if self.steps is None else self.steps.data_ptr()
+        return self.codes.data_ptr(), steps, self.scales.data_ptr(), self.codes.shape[0]
+
     def values(self, first_block: int, last_block: int) -> torch.Tensor:
         """The whole numbers of some blocks of outputs, as float32 [outputs, inputs], without their scales."""
         codes = self.codes[first_block:last_block]
@@ -115,8 +121,7 @@ def multiply_packed(rows: torch.Tensor, weight: PackedWeight, level: str | None 
     Raises:
         ValueError: the tensors do not fit each other, or the processor lacks the instructions.
     """
-    outputs, inputs = weight.shape
-    fits = rows.dim() == 2 and rows.shape[1] == inputs and rows.is_floating_point()
+    fits = rows.dim() == 2 and rows.shape[1] == weight.shape[1] and rows.is_floating_point()
     if not (fits and rows.device == weight.codes.device and weight.fits):
         parts = [part for part in (rows, weight.codes, weight.steps, weight.scales) if part is not None]
         raise ValueError(f"no kernel multiplies {describe(*parts)}")
@@ -128,6 +133,16 @@ def multiply_packed(rows: torch.Tensor, weight: PackedWeight, level: str | None 
         if level is not None:
             raise ValueError(f"no kernel of level {level} multiplies {describe(rows)} on {rows.device.type}")
         return multiply_in_torch(rows, weight)
+    return call_kernel(rows, weight, [], level or LEVELS[0])
+
+
+# What a LoRA is to the kernels: its first row, the one behind its last, the addresses of A and of B, and its scale.
+LoraAddresses = tuple[int, int, tuple[int, int, int, int], tuple[int, int, int, int], float]
+
+
+def call_kernel(rows: torch.Tensor, weight: PackedWeight, loras: list[LoraAddresses], level: str) -> torch.Tensor:
+    """Multiplies rows that were checked, and adds LoRAs; [tokens, out_features]."""
+    outputs, inputs = weight.shape
     tokens, groups = rows.shape[0], inputs // GROUP_INPUTS
     results = torch.empty(tokens, outputs, dtype=rows.dtype)
     # For the rounded rows: their values, then scales and offsets of 4 bytes each.
@@ -135,13 +150,14 @@ def multiply_packed(rows: torch.Tensor, weight: PackedWeight, level: str | None 
     values = room.data_ptr()
     scales = values + tokens * inputs
     NATIVE.multiply_quantised(
-        level or LEVELS[0],
+        level,
         torch.get_num_threads(),
         (rows.data_ptr(), rows.stride(0)),
         (values, scales, scales + 4 * tokens * groups),
-        (weight.codes.data_ptr(), 0 if weight.steps is None else weight.steps.data_ptr(), weight.scales.data_ptr()),
+        weight.addresses,
+        loras,
         results.data_ptr(),
-        (tokens, weight.codes.shape[0], groups),
+        (tokens, groups),
         rows.dtype == torch.bfloat16,
     )
     return results

@@ -7,6 +7,7 @@ from torch import nn
 from torch.nn import functional
 
 from phi4.config import AdapterConfig
+from phi4.kernels.adapted import LowRank, multiply_adapted
 from phi4.model.linear import add_linear, linear
 from phi4.model.quantised import QuantisedWeight, new_lora, new_weight
 from phi4.model.step import AdapterRun
@@ -39,6 +40,8 @@ class AdaptedLinear(nn.Module):
         Returns:
             [tokens, out_features].
         """
+        if isinstance(self.weight, QuantisedWeight) and all(self._is_packed(run) for run in runs):
+            return multiply_adapted(hidden, self.weight.packed, [self._low_rank(run) for run in runs])
         output = linear(hidden, self.weight)
         for run in runs:
             own = functional.dropout(hidden[run.start : run.stop], self.dropouts[run.adapter], self.training)
@@ -49,3 +52,13 @@ class AdaptedLinear(nn.Module):
             rows = output if whole else output[run.start : run.stop]
             add_linear(rows, down, up)
         return output
+
+    def _is_packed(self, run: AdapterRun) -> bool:
+        """Whether the LoRA of a run is quantised, too."""
+        return isinstance(self.lora_A[run.adapter].weight, QuantisedWeight)
+
+    def _low_rank(self, run: AdapterRun) -> LowRank:
+        """A quantised LoRA, as the kernels take it."""
+        down: QuantisedWeight = self.lora_A[run.adapter].weight  # type: ignore[assignment]
+        up: QuantisedWeight = self.lora_B[run.adapter].weight  # type: ignore[assignment]
+        return LowRank(run.start, run.stop, down.packed, up.packed, self.scales[run.adapter])

@@ -1,12 +1,14 @@
-// Rounding of cached bytes, and attention over caches of numbers and of bytes.
+// Storing of new keys and values as numbers and as bytes, and attention over caches of both.
 
 #include "attention.h"
 
 #include "cached_bytes.h"
 #include "cases.h"
+#include "conversations.h"
 
+using phi4::Conversations;
 using phi4::Layer;
-using phi4::Run;
+using phi4::Part;
 using phi4::Segment;
 
 namespace {
@@ -30,68 +32,74 @@ constexpr Level LEVELS[] = {
 
 struct Case {
     int head_dim, kv_heads, queries_per_key;
-    int64_t gap;  // between rows of queries
+    int64_t gap;  // between rows of queries, of keys and of values
     bool bf16, byte_cache;
     int threads;
     bool cut = false;  // whether the new tokens of a conversation come in two segments
 };
 
-// New tokens, tokens before them, and where they are kept. A run may have more room than tokens.
-struct Conversation {
-    int64_t length, cached;
-    Buffer<Run> runs;
-};
-
-// The last one ends where the cache does. Histories end before, at and behind the blocks of keys.
-const std::vector<Conversation> CONVERSATIONS = {
-    {1, 0, {{0, 17, 1}}},
-    {5, 59, {{0, 32, 48}, {48, 0, 16}}},
-    {17, 0, {{0, 80, 32}}},
-    {1, 64, {{0, 112, 16}, {16, 128, 64}}},
-    {33, 103, {{0, 300, 7}, {7, 192, 100}, {107, 320, 29}}},
+// Slots may be more than tokens. The last ones end where the cache does. Histories end before, at and behind the blocks of
+// keys.
+const std::vector<Part> CONVERSATIONS = {
+    {1, 0, {{17, 18}}},
+    {5, 59, {{32, 80}, {0, 16}}},
+    {17, 0, {{80, 112}}},
+    {1, 64, {{112, 128}, {128, 192}}},
+    {33, 103, {{300, 307}, {192, 292}, {320, 349}}},
 };
 constexpr int64_t SLOTS = 349;
 
-// Keys or values: those that conversations hold are numbers, the others are none.
+// Their cached tokens, as a step that came before.
+std::vector<Part> earlier_step() {
+    std::vector<Part> parts;
+    for (const auto& [length, cached, slots] : CONVERSATIONS)
+        if (cached > 0) parts.push_back({cached, 0, slots});
+    return parts;
+}
+
+// Their new tokens. Cut, those of a conversation come in two segments.
+std::vector<Part> own_step(bool cut) {
+    std::vector<Part> parts;
+    for (const auto& [length, cached, slots] : CONVERSATIONS) {
+        const int64_t first = cut ? length / 3 : 0;
+        if (first > 0) parts.push_back({first, cached, slots});
+        parts.push_back({length - first, cached + first, slots});
+    }
+    return parts;
+}
+
+// Keys or values. What no conversation has stored is no number.
 struct Cache {
     Bytes stored;
     Buffer<float> scales;
 };
 
-Cache make_cache(const Level& level, const Case& of, int group, std::mt19937& generator) {
-    const int64_t groups = of.head_dim / group, heads = of.kv_heads * SLOTS;
-    Cache cache;
-    cache.stored = of.byte_cache ? Bytes(heads * of.head_dim, 0x80) : room_for(heads * of.head_dim, of.bf16);
-    if (of.byte_cache) cache.scales.assign(heads * groups, NAN);
-    for (const Conversation& one : CONVERSATIONS)
-        for (const Run& run : one.runs)
-            for (int64_t n = 0; n < run.count && run.position + n < one.cached + one.length; ++n)
-                for (int head = 0; head < of.kv_heads; ++head) {
-                    const int64_t place = head * SLOTS + run.slot + n;
-                    const Bytes values = random_values(of.head_dim, of.bf16, generator);
-                    if (of.byte_cache)
-                        level.round_head(
-                            values.data(), of.bf16, of.head_dim, group,
-                            reinterpret_cast<int8_t*>(&cache.stored[place * of.head_dim]), &cache.scales[place * groups]);
-                    else
-                        std::memcpy(&cache.stored[place * values.size()], values.data(), values.size());
-                }
-    return cache;
+Cache empty_cache(const Case& of, int group) {
+    const int64_t heads = of.kv_heads * SLOTS;
+    if (!of.byte_cache) return {room_for(heads * of.head_dim, of.bf16), {}};
+    return {Bytes(heads * of.head_dim, 0x80), Buffer<float>(heads * (of.head_dim / group), NAN)};
+}
+
+void store(
+    const Level& level, const Case& of, int group, const Conversations& step, Cache& cache, std::mt19937& generator) {
+    const int64_t width = of.kv_heads * of.head_dim, stride = width + of.gap;
+    const Bytes rows = random_values(values_of_rows(step.num_tokens(), width, stride), of.bf16, generator);
+    step.write(
+        level.round_head, reinterpret_cast<const char*>(rows.data()), stride * value_bytes(of.bf16),
+        reinterpret_cast<char*>(cache.stored.data()), of.byte_cache ? cache.scales.data() : nullptr, group, SLOTS,
+        of.kv_heads, of.head_dim, of.bf16);
 }
 
 Bytes results_of(const Level& level, const Case& of) {
     std::mt19937 generator(1);
-    const Cache keys = make_cache(level, of, phi4::group_of_key(of.head_dim), generator);
-    const Cache values = make_cache(level, of, of.head_dim, generator);
-    Buffer<Segment> segments;
-    int64_t tokens = 0;
-    for (const Conversation& one : CONVERSATIONS) {
-        const auto num_runs = static_cast<int64_t>(one.runs.size());
-        const int64_t first = of.cut ? one.length / 3 : 0;
-        if (first > 0) segments.push_back({tokens, first, one.cached, one.runs.data(), num_runs});
-        segments.push_back({tokens + first, one.length - first, one.cached + first, one.runs.data(), num_runs});
-        tokens += one.length;
+    const Conversations earlier(earlier_step()), step(own_step(of.cut));
+    const int key_group = phi4::group_of_key(of.head_dim);
+    Cache keys = empty_cache(of, key_group), values = empty_cache(of, of.head_dim);
+    for (const Conversations* one : {&earlier, &step}) {
+        store(level, of, key_group, *one, keys, generator);
+        store(level, of, of.head_dim, *one, values, generator);
     }
+    const int64_t tokens = step.num_tokens();
     const int heads = of.kv_heads * of.queries_per_key;
     const int64_t width = heads * of.head_dim, stride = width + of.gap;
     const Bytes queries = random_values(values_of_rows(tokens, width, stride), of.bf16, generator);
@@ -110,6 +118,7 @@ Bytes results_of(const Level& level, const Case& of) {
         of.head_dim,
         of.bf16,
     };
+    const std::vector<Segment>& segments = step.segments();
     level.attend(layer, segments.data(), static_cast<int64_t>(segments.size()), of.threads);
     return outputs;
 }

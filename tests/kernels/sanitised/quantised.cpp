@@ -1,6 +1,9 @@
-// The product of rows with a matrix of 4 or 8 bits, bare or with what follows it; the levels have the same bits.
+// The product of rows with a matrix of 4 or 8 bits, bare, with what follows it, or with LoRAs, and the largest value of 4
+// bits; the levels have the same bits.
 
 #include "quantised.h"
+
+#include "adapted.h"
 
 #include "cases.h"
 
@@ -20,15 +23,13 @@ struct Level {
     const char* name;
     decltype(&phi4::plain::quantise_rows) quantise_rows;
     decltype(&phi4::plain::multiply_quantised) multiply_quantised;
+    decltype(&phi4::plain::largest_value) largest_value;
 };
 
-constexpr Level LEVELS[] = {
-    {"plain", phi4::plain::quantise_rows, phi4::plain::multiply_quantised},
-    {"avx2", phi4::avx2::quantise_rows, phi4::avx2::multiply_quantised},
-    {"avx512", phi4::avx512::quantise_rows, phi4::avx512::multiply_quantised},
-    {"avx512_vnni", phi4::avx512_vnni::quantise_rows, phi4::avx512_vnni::multiply_quantised},
-    {"amx", phi4::amx::quantise_rows, phi4::amx::multiply_quantised},
-};
+#define LEVEL(level) \
+    {#level, phi4::level::quantise_rows, phi4::level::multiply_quantised, phi4::level::largest_value}
+constexpr Level LEVELS[] = {LEVEL(plain), LEVEL(avx2), LEVEL(avx512), LEVEL(avx512_vnni), LEVEL(amx)};
+#undef LEVEL
 
 struct Case {
     int64_t num_rows, blocks, groups, gap;
@@ -84,6 +85,61 @@ int check(const Case& of) {
     return checked;
 }
 
+// Rows of `places` get the LoRA, those between them stay bare.
+Bytes adapted(const Level& level, int64_t num_rows, int64_t gap, bool bf16, std::vector<std::pair<int64_t, int64_t>> places) {
+    constexpr int64_t GROUPS = 3, BLOCKS = 2, RANK_BLOCKS = 4, INPUTS = GROUPS * GROUP_INPUTS;
+    constexpr int64_t OUTPUTS = BLOCKS * BLOCK_OUTPUTS, RANK = RANK_BLOCKS * BLOCK_OUTPUTS;
+    std::mt19937 generator(2);
+    const Bytes rows = random_values(values_of_rows(num_rows, INPUTS, INPUTS + gap), bf16, generator);
+    const Bytes codes = random_bytes(OUTPUTS * INPUTS, 0, 0, generator), down = random_bytes(RANK * INPUTS, 0, 0, generator),
+                up = random_bytes(OUTPUTS * RANK, 0, 0, generator);
+    const Buffer<float> scales(RANK, 0.001f), output_scales(OUTPUTS, 0.001f);
+    std::vector<phi4::LowRank> loras;
+    for (const auto& [start, stop] : places)
+        loras.push_back({start, stop, {down.data(), nullptr, scales.data(), RANK_BLOCKS},
+                         {up.data(), nullptr, output_scales.data(), BLOCKS}, 0.5f});
+    Buffer<int8_t> numbers(num_rows * INPUTS);
+    Buffer<float> row_scales(num_rows * GROUPS);
+    Buffer<int32_t> offsets(row_scales.size());
+    Bytes results = room_for(num_rows * OUTPUTS, bf16);
+    phi4::multiply_adapted(
+        {level.quantise_rows, level.multiply_quantised}, {rows.data(), INPUTS + gap, bf16},
+        {numbers.data(), row_scales.data(), offsets.data(), num_rows, GROUPS},
+        {codes.data(), nullptr, output_scales.data(), BLOCKS}, loras, results.data(), 2);
+    return results;
+}
+
+int check_adapted(int64_t num_rows, bool bf16) {
+    int checked = 0;
+    for (const Level& level : LEVELS) {
+        if (!can_run(level.name)) continue;
+        for (const std::vector<std::pair<int64_t, int64_t>>& places :
+             {std::vector<std::pair<int64_t, int64_t>>{{0, num_rows}}, {{num_rows / 2, num_rows}}}) {
+            const std::string what = std::string(level.name) + ", LoRAs of " + std::to_string(num_rows) + " rows";
+            const Bytes expected = adapted(LEVELS[0], num_rows, 5, bf16, places);
+            expect_near(adapted(level, num_rows, 5, bf16, places), expected, bf16, 0.0f, what);
+            ++checked;
+        }
+    }
+    return checked;
+}
+
+int check_largest_value(int64_t places) {
+    std::mt19937 generator(1);
+    const Bytes steps = random_bytes(places * 2 * BLOCK_OUTPUTS, 0, 0, generator);
+    const int expected = phi4::plain::largest_value(steps.data(), places);
+    int checked = 0;
+    for (const Level& level : LEVELS) {
+        if (!can_run(level.name)) continue;
+        const int largest = level.largest_value(steps.data(), places);
+        ++checked;
+        if (largest == expected) continue;
+        std::printf("%s, %ld places: %d instead of %d\n", level.name, static_cast<long>(places), largest, expected);
+        std::exit(1);
+    }
+    return checked;
+}
+
 }  // namespace
 
 int main() {
@@ -97,5 +153,8 @@ int main() {
                             checked += check(
                                 {num_rows, blocks, groups, 3 * (blocks % 2), four_bits, bf16, 1 + checked / 4 % 2, ending,
                                  ending == NO_ENDING ? 0 : 5});
+    for (int64_t num_rows : {1, 2, 7, 33})
+        for (bool bf16 : {false, true}) checked += check_adapted(num_rows, bf16);
+    for (int64_t places : {1, 2, 3, 7, 64, 1000}) checked += check_largest_value(places);
     std::printf("%d cases\n", checked);
 }

@@ -6,15 +6,16 @@
 #include <nanobind/stl/tuple.h>
 #include <nanobind/stl/vector.h>
 
-#include <cstring>
 #include <stdexcept>
 #include <string>
 #include <tuple>
 #include <utility>
 #include <vector>
 
+#include "adapted.h"
 #include "attention.h"
 #include "cached_bytes.h"
+#include "conversations.h"
 #include "elementwise.h"
 #include "encoder_module.h"
 #include "linear.h"
@@ -141,30 +142,29 @@ ByteRows byte_rows(std::tuple<uintptr_t, uintptr_t, uintptr_t> addresses, int64_
             num_rows, groups};
 }
 
+using Matrix = std::tuple<uintptr_t, uintptr_t, uintptr_t, int64_t>;  // codes, steps or 0, scales; blocks of outputs
+
+QuantisedMatrix quantised_matrix(const Matrix& matrix) {
+    const auto [codes, steps, scales, blocks] = matrix;
+    return {reinterpret_cast<const uint8_t*>(codes), reinterpret_cast<const uint8_t*>(steps),
+            reinterpret_cast<const float*>(scales), blocks};
+}
+
 void multiply_quantised(
-    const std::string& level,
-    int threads,
-    std::pair<uintptr_t, int64_t> rows,                          // address and stride, in values
-    std::tuple<uintptr_t, uintptr_t, uintptr_t> quantised_rows,  // values, scales, offsets: room for them
-    std::tuple<uintptr_t, uintptr_t, uintptr_t> weights,         // codes, steps or 0, scales
-    uintptr_t results,
-    std::tuple<int64_t, int64_t, int64_t> sizes,  // rows, blocks of outputs, groups of inputs
-    bool bf16) {
-    const auto [num_rows, blocks, groups] = sizes;
-    const ByteRows bytes = byte_rows(quantised_rows, num_rows, groups);
-    const QuantisedProduct product{
-        bytes,
-        reinterpret_cast<const uint8_t*>(std::get<0>(weights)),
-        reinterpret_cast<const uint8_t*>(std::get<1>(weights)),
-        reinterpret_cast<const float*>(std::get<2>(weights)),
-        reinterpret_cast<void*>(results),
-        blocks,
-        bf16,
-    };
+    const std::string& level, int threads,
+    std::pair<uintptr_t, int64_t> rows,                                              // address and stride, in values
+    std::tuple<uintptr_t, uintptr_t, uintptr_t> quantised_rows, Matrix weight,       // room for values, scales, offsets
+    const std::vector<std::tuple<int64_t, int64_t, Matrix, Matrix, float>>& loras,   // start, stop, A, B, scale
+    uintptr_t results, std::pair<int64_t, int64_t> sizes, bool bf16) {               // rows, groups of inputs
+    std::vector<LowRank> added;
+    for (const auto& [start, stop, down, up, scale] : loras)
+        added.push_back({start, stop, quantised_matrix(down), quantised_matrix(up), scale});
     const Level& own = level_called(level);
     nb::gil_scoped_release released;
-    own.quantise_rows(reinterpret_cast<const void*>(rows.first), rows.second, bf16, bytes, threads);
-    own.multiply_quantised(product, threads);
+    multiply_adapted(
+        {own.quantise_rows, own.multiply_quantised}, {reinterpret_cast<const void*>(rows.first), rows.second, bf16},
+        byte_rows(quantised_rows, sizes.first, sizes.second), quantised_matrix(weight), added,
+        reinterpret_cast<void*>(results), threads);
 }
 
 void round_rows(
@@ -246,123 +246,49 @@ void rotate(
     own.rotate(rotation, threads);
 }
 
-using Slots = std::pair<int64_t, int64_t>;  // first <= slot < last
-// Sums of so many stay within 64 bits, whatever a conversation claims.
-constexpr int64_t MOST_SLOTS = int64_t{1} << 40;
-using Part = std::tuple<int64_t, int64_t, std::vector<Slots>>;  // new tokens, cached tokens, where they are kept
-
-// The segments of one step: the same for all layers.
-class Conversations {
-public:
-    explicit Conversations(const std::vector<Part>& parts) {
-        for (const auto& [length, cached, slots] : parts) {
-            std::vector<Run> runs;
-            int64_t position = 0;
-            for (const auto& [first, last] : slots) {
-                if (first < 0 || last < first || last > MOST_SLOTS)
-                    throw std::invalid_argument(
-                        "slots " + std::to_string(first) + " to " + std::to_string(last) + " are in no cache");
-                runs.push_back({position, first, last - first});
-                position += last - first;
-                highest_slot_ = last > highest_slot_ ? last : highest_slot_;
-            }
-            if (length < 1 || cached < 0 || cached > position || length > position - cached)
-                throw std::invalid_argument(
-                    "a conversation with " + std::to_string(length) + " new tokens and " + std::to_string(cached) +
-                    " before them has " + std::to_string(position) + " slots: fewer slots than tokens, or no new token");
-            runs_.push_back(std::move(runs));
-            segments_.push_back({num_tokens_, length, cached, nullptr, 0});
-            num_tokens_ += length;
-        }
-        for (size_t n = 0; n < segments_.size(); ++n) {
-            segments_[n].runs = runs_[n].data();
-            segments_[n].num_runs = static_cast<int64_t>(runs_[n].size());
-        }
-    }
-    Conversations(const Conversations&) = delete;
-    Conversations& operator=(const Conversations&) = delete;
-
-    int64_t num_tokens() const { return num_tokens_; }
-    int64_t num_slots() const { return highest_slot_; }
-
-    // Stores each head of each new token of one layer: store(values, place), `place` counted in heads of the storage.
-    template <typename Store>
-    void for_new_heads(const char* rows, int64_t row_bytes, int64_t slots, int kv_heads, int64_t head_bytes,
-                       Store store) const {
-        for (const Segment& segment : segments_)
-            for (int64_t n = 0; n < segment.num_runs; ++n) {
-                const Run& run = segment.runs[n];
-                const int64_t old = segment.cached - run.position;
-                for (int64_t slot = run.slot + (old > 0 ? old : 0); slot < run.slot + run.count; ++slot) {
-                    const int64_t token = run.position + slot - run.slot - segment.cached;
-                    if (token >= segment.length) break;
-                    const char* row = rows + (segment.row + token) * row_bytes;
-                    for (int head = 0; head < kv_heads; ++head)
-                        store(row + head * head_bytes, head * slots + slot);
-                }
-            }
-    }
-
-    // `scales` is null where the storage holds the same type as the rows.
-    void write(const Level& level, const char* rows, int64_t row_bytes, char* storage, float* scales, int group,
-               int64_t slots, int kv_heads, int head_dim, bool bf16) const {
-        const int64_t head_bytes = head_dim * (bf16 ? 2 : 4), groups = head_dim / group;
-        if (scales == nullptr)
-            for_new_heads(rows, row_bytes, slots, kv_heads, head_bytes, [=](const char* head, int64_t place) {
-                std::memcpy(storage + place * head_bytes, head, head_bytes);
-            });
-        else
-            for_new_heads(rows, row_bytes, slots, kv_heads, head_bytes, [=, &level](const char* head, int64_t place) {
-                level.round_head(head, bf16, head_dim, group, reinterpret_cast<int8_t*>(storage) + place * head_dim,
-                                 scales + place * groups);
-            });
-    }
-
-    void attend(
-        const std::string& level,
-        int threads,
-        std::tuple<uintptr_t, uintptr_t, uintptr_t> news,  // queries, keys, values
-        std::tuple<int64_t, int64_t, int64_t> strides,     // of their rows, in values
-        std::pair<uintptr_t, uintptr_t> cache,             // keys, values
-        std::pair<uintptr_t, uintptr_t> scales,            // of both; 0 where the cache holds no bytes
-        int64_t slots,
-        std::tuple<int, int, int> sizes,  // heads, kv_heads, head_dim
-        bool bf16,
-        uintptr_t outputs) const {
-        const Level& own = level_called(level);
-        const auto [heads, kv_heads, head_dim] = sizes;
-        const int64_t value_bytes = bf16 ? 2 : 4;
-        nb::gil_scoped_release released;
-        auto* key_scales = reinterpret_cast<float*>(scales.first);
-        auto* value_scales = reinterpret_cast<float*>(scales.second);
-        write(own, reinterpret_cast<const char*>(std::get<1>(news)), std::get<1>(strides) * value_bytes,
-              reinterpret_cast<char*>(cache.first), key_scales, group_of_key(head_dim), slots, kv_heads, head_dim, bf16);
-        write(own, reinterpret_cast<const char*>(std::get<2>(news)), std::get<2>(strides) * value_bytes,
-              reinterpret_cast<char*>(cache.second), value_scales, head_dim, slots, kv_heads, head_dim, bf16);
-        const Layer layer{
-            reinterpret_cast<const void*>(std::get<0>(news)),
-            reinterpret_cast<const void*>(cache.first),
-            reinterpret_cast<const void*>(cache.second),
-            key_scales,
-            value_scales,
-            reinterpret_cast<void*>(outputs),
-            std::get<0>(strides),
-            slots,
-            heads,
-            kv_heads,
-            head_dim,
-            bf16,
-        };
-        const auto attend = key_scales != nullptr ? own.attend_bytes : bf16 ? own.attend_halves : own.attend;
-        attend(layer, segments_.data(), static_cast<int64_t>(segments_.size()), threads);
-    }
-
-private:
-    std::vector<std::vector<Run>> runs_;
-    std::vector<Segment> segments_;
-    int64_t num_tokens_ = 0;
-    int64_t highest_slot_ = 0;
-};
+// Stores the new tokens of one layer, then lets each of them attend.
+void attend(
+    const Conversations& conversations,
+    const std::string& level,
+    int threads,
+    std::tuple<uintptr_t, uintptr_t, uintptr_t> news,  // queries, keys, values
+    std::tuple<int64_t, int64_t, int64_t> strides,     // of their rows, in values
+    std::pair<uintptr_t, uintptr_t> cache,             // keys, values
+    std::pair<uintptr_t, uintptr_t> scales,            // of both; 0 where the cache holds no bytes
+    int64_t slots,
+    std::tuple<int, int, int> sizes,  // heads, kv_heads, head_dim
+    bool bf16,
+    uintptr_t outputs) {
+    const Level& own = level_called(level);
+    const auto [heads, kv_heads, head_dim] = sizes;
+    const int64_t value_bytes = bf16 ? 2 : 4;
+    nb::gil_scoped_release released;
+    auto* key_scales = reinterpret_cast<float*>(scales.first);
+    auto* value_scales = reinterpret_cast<float*>(scales.second);
+    conversations.write(
+        own.round_head, reinterpret_cast<const char*>(std::get<1>(news)), std::get<1>(strides) * value_bytes,
+        reinterpret_cast<char*>(cache.first), key_scales, group_of_key(head_dim), slots, kv_heads, head_dim, bf16);
+    conversations.write(
+        own.round_head, reinterpret_cast<const char*>(std::get<2>(news)), std::get<2>(strides) * value_bytes,
+        reinterpret_cast<char*>(cache.second), value_scales, head_dim, slots, kv_heads, head_dim, bf16);
+    const Layer layer{
+        reinterpret_cast<const void*>(std::get<0>(news)),
+        reinterpret_cast<const void*>(cache.first),
+        reinterpret_cast<const void*>(cache.second),
+        key_scales,
+        value_scales,
+        reinterpret_cast<void*>(outputs),
+        std::get<0>(strides),
+        slots,
+        heads,
+        kv_heads,
+        head_dim,
+        bf16,
+    };
+    const auto kernel = key_scales != nullptr ? own.attend_bytes : bf16 ? own.attend_halves : own.attend;
+    const std::vector<Segment>& segments = conversations.segments();
+    kernel(layer, segments.data(), static_cast<int64_t>(segments.size()), threads);
+}
 
 }  // namespace
 
@@ -382,7 +308,7 @@ NB_MODULE(native, module) {
         .def(nb::init<const std::vector<Part>&>())
         .def_prop_ro("num_tokens", &Conversations::num_tokens)
         .def_prop_ro("num_slots", &Conversations::num_slots)
-        .def("attend", &Conversations::attend);
+        .def("attend", &attend);
 }
 
 }  // namespace phi4
