@@ -1,6 +1,7 @@
 """What `phi4 verify` proves of the tiny checkpoint, and that it notices where a proof does not hold."""
 
 import json
+import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -145,6 +146,7 @@ def test_answers_alone_are_those_together(split: Path, packs: list[Path], data: 
     assert all(found[kind].alone == found[kind].together for kind in kinds)
     joint = found["both", "both", "vision+speech"]
     assert joint.alone is None
+    assert result.untested == ()
     assert (joint.together.records, found[kinds[0]].together.records) == (2, 2)
     # Two pictures, two sounds and a text, twice; both together once.
     assert reports == [(number, 12) for number in range(1, 13)]
@@ -154,6 +156,21 @@ def test_with_one_pack_its_own_records_are_answered_once(split: Path, packs: lis
     result = verify(split / "base", packs[1:], data)
     assert {proof.media: proof.alone is None for proof in result.answers} == {"speech": True, "text": False}
     assert result.skipped == {"both, both (vision+speech)": 2, "look, look (vision)": 3}
+    assert result.untested == ()
+
+
+@pytest.mark.parametrize(("left", "untested"), [("look", ("speech",)), ("both", ("vision", "speech"))])
+def test_a_pack_without_test_records_of_its_own_is_named(
+    split: Path, packs: list[Path], data: Path, tmp_path: Path, left: str, untested: tuple[str, ...]
+) -> None:
+    shutil.copytree(data / left, tmp_path / left)
+    result = verify(split / "base", packs, tmp_path, limit=1)
+    assert result.passed
+    assert result.untested == untested
+
+
+def test_without_data_no_pack_is_named(split: Path, packs: list[Path]) -> None:
+    assert verify(split / "base", packs).untested == ()
 
 
 def test_a_modality_from_outside_takes_part(split: Path, packs: list[Path], tmp_path: Path) -> None:
@@ -274,6 +291,21 @@ def test_the_command_prints_a_table_or_json(
     assert (status, report["passed"]) == (0, True)
     assert [proof["largest_difference"] for proof in report["logits"]] == [0.0, 0.0, 0.0]
     assert {proof["together"]["records"] for proof in report["answers"]} == {1}
+    assert report["untested"] == []
+
+
+def test_the_command_says_which_packs_answers_were_not_compared(
+    split: Path, packs: list[Path], data: Path, tmp_path: Path, phi4_verify: RunVerify, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "160")
+    shutil.copytree(data / "look", tmp_path / "look")
+    arguments = [split / "base", *with_packs(packs), "--data", tmp_path, "--limit", 1]
+    status, out, _ = phi4_verify(*arguments)
+    assert status == 0
+    assert "no test records for speech alone: its answers were not compared" in out
+    assert "for vision alone" not in out
+    status, out, _ = phi4_verify(*arguments, "--json")
+    assert (status, json.loads(out)["untested"]) == (0, ["speech"])
 
 
 def test_mistakes_end_with_status_2(split: Path, packs: list[Path], data: Path, phi4_verify: RunVerify) -> None:

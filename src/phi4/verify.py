@@ -89,6 +89,8 @@ class Verification:
             they were at work while the text beside them was compared; adapters that nothing trained yet do nothing.
         answers: none may differ.
         skipped: how many test records were left out because the model lacks a modality of theirs, by what they are.
+        untested: modalities of the model of which the data hold no test record without another modality, so that no
+            answer was compared that the modality gives alone; empty without data.
     """
 
     directory: Path
@@ -98,6 +100,7 @@ class Verification:
     media_difference: float | None = None
     answers: tuple[AnswerProof, ...] = ()
     skipped: Mapping[str, int] = field(default_factory=lambda: MappingProxyType({}))
+    untested: tuple[str, ...] = ()
 
     @property
     def passed(self) -> bool:
@@ -116,6 +119,7 @@ class Verification:
             "media_difference": self.media_difference,
             "answers": [{**asdict(proof), "passed": proof.passed} for proof in self.answers],
             "skipped": dict(self.skipped),
+            "untested": list(self.untested),
         }
 
 
@@ -171,7 +175,10 @@ def verify(
         DigestProof("in memory before", expected, before),
         DigestProof("in memory after", expected, memory_digest(resident.loaded, stored)),
     )
-    return Verification(directory, digest, (*recorded, *in_memory), logits, media_difference, answers, skipped)
+    answered = {proof.media for proof in answers}
+    untested = () if data is None else tuple(name for name in resident.loaded.config.adapters if name not in answered)
+    digests = (*recorded, *in_memory)
+    return Verification(directory, digest, digests, logits, media_difference, answers, skipped, untested)
 
 
 def load_bare(checkpoint: Checkpoint, dtype: torch.dtype, device: torch.device | str = "cpu") -> Assistant:

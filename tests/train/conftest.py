@@ -1,8 +1,9 @@
 """A tiny base with two packs, toy data in shards, and one finished run."""
 
 import json
+import shutil
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -71,6 +72,15 @@ def setting(tiny_directory: Path, tmp_path_factory: pytest.TempPathFactory) -> S
         set_dropout(pack, DROPOUT)
     write_toys(directory / "data", {"colours": colours, "tones": tones})
     return Setting(directory / "packed" / "base", packs, directory / "data")
+
+
+@pytest.fixture
+def calm(setting: Setting, tmp_path: Path) -> Setting:
+    """The same setting without dropout."""
+    packs = tuple(Path(shutil.copy(pack, tmp_path / f"calm-{pack.name}")) for pack in setting.packs)
+    for pack in packs:
+        set_dropout(pack, 0.0)
+    return replace(setting, packs=packs)
 
 
 @pytest.fixture(scope="session")

@@ -16,22 +16,17 @@ from phi4.data.order import Order
 from phi4.data.record import Record, Split
 from phi4.data.shards import write_shards
 from phi4.errors import CheckpointError, DataError, TrainingError
-from phi4.processing.messages import Message, user_message
+from phi4.processing.messages import Message
 from phi4.train.log import RunLog
 from train.conftest import Setting, read_metrics
 from train.stages import align, contrast
-from train.toys import colours, record
+from train.toys import broken, colours, record
 
 
 def with_records(setting: Setting, folder: Path, records: list[Record]) -> Setting:
     """The same setting with other pictures."""
     write_shards(records, folder / "colours")
     return replace(setting, data=folder)
-
-
-def broken(name: str, split: str = "train") -> Record:
-    """A record whose picture is none."""
-    return record(name, split, user_message("Which?", images=[b"no picture at all"]), "red")
 
 
 def assert_nothing_came_of_it(run: Path) -> None:
@@ -148,7 +143,7 @@ def test_a_data_set_that_is_not_there_is_named(setting: Setting, tmp_path: Path)
 def test_a_broken_picture_is_left_out_and_counted_each_time(setting: Setting, tmp_path: Path) -> None:
     records = [broken("broken"), *colours(8, "train")]
     stage = replace(align(), steps=4)  # some four epochs
-    with_records(setting, tmp_path / "data", records).train(stage, tmp_path / "run")
+    result = with_records(setting, tmp_path / "data", records).train(stage, tmp_path / "run")
     _, state = load_training(list_checkpoints(tmp_path / "run")[-1])
     order = Order({"colours": len(records)}, {"colours": 1.0}, stage.seed)
     streams = enumerate(state["batches"]["draws"])
@@ -156,7 +151,24 @@ def test_a_broken_picture_is_left_out_and_counted_each_time(setting: Setting, tm
     times = sum(draw.index == 0 for draw in drawn)
     assert times > 1
     assert [report["skipped"] for report in read_metrics(tmp_path / "run") if "skipped" in report][-1] == times
+    assert result.skipped == {"colours: InputError": times}
+    (told,) = result.first_skipped
+    assert told.startswith("colours, record 'broken': ")
     assert (tmp_path / "run" / "vision.safetensors").exists()
+
+
+def test_a_run_that_goes_on_tells_what_it_left_out_since_then(setting: Setting, tmp_path: Path) -> None:
+    texts = with_records(setting, tmp_path / "data", [broken("broken"), *colours(2, "train")])
+    stage = replace(align(), steps=4, save_every=2)
+    whole = texts.train(stage, tmp_path / "run")
+    shutil.rmtree(list_checkpoints(tmp_path / "run")[-1])
+    resumed = texts.train(stage, tmp_path / "run", resume=True)
+    assert resumed.first_skipped == whole.first_skipped
+    before = [report["skipped"] for report in read_metrics(tmp_path / "run") if "skipped" in report][1]
+    assert before > 0
+    assert resumed.skipped == {"colours: InputError": whole.skipped["colours: InputError"] - before}
+    nothing_left = texts.train(stage, tmp_path / "run", resume=True)
+    assert (dict(nothing_left.skipped), nothing_left.first_skipped) == ({}, ())
 
 
 def test_too_many_broken_pictures_stop_the_training(setting: Setting, tmp_path: Path) -> None:

@@ -1,13 +1,16 @@
 """`phi4 train` as it is typed."""
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from phi4.cli import main
+from phi4.data.shards import write_shards
 from train.conftest import RECIPE, Setting, losses
 from train.stages import align
+from train.toys import broken, colours
 
 
 def run(*arguments: str) -> int:
@@ -55,7 +58,27 @@ def test_a_stage_is_trained_and_its_packs_are_printed(
     captured = capsys.readouterr()
     assert captured.out == f"{tmp_path / 'run' / 'vision.safetensors'}\n"
     assert re.search(r"align .* 2/2 colours \d+\.\d{3}  [\d,]+ tokens/s 0:00:00", captured.err)
+    assert "skipped" not in captured.err
     assert max(report["step"] for report in losses(tmp_path / "run")) == 2 < align().steps
+
+
+def test_what_was_left_out_is_told_at_the_end(
+    setting: Setting, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_shards([broken("broken"), *colours(2, "train")], tmp_path / "data" / "colours")
+    started = replace(setting, data=tmp_path / "data")
+    assert run(*started.arguments("align", tmp_path / "run"), "--device=cpu") == 0
+    captured = capsys.readouterr()
+    assert captured.out == f"{tmp_path / 'run' / 'vision.safetensors'}\n"
+    told = re.search(
+        r"^skipped (\d+) draws of records that cannot be used \(colours: InputError (\d+)\); "
+        r"the first: colours, record 'broken': .+$",
+        captured.err,
+        re.MULTILINE,
+    )
+    assert told
+    assert told[1] == told[2]
+    assert f"tokens/s  {told[1]} skipped" in captured.err
 
 
 @pytest.mark.parametrize(

@@ -12,28 +12,38 @@ import pytest
 import torch
 
 from phi4.checkpoint.training import list_checkpoints
+from phi4.data.shards import write_shards
 from phi4.train.distributed import Group, own_device
 from phi4.train.recipe import load_stage
+from phi4.train.stage import Stage
 from train.conftest import RECIPE, Setting, losses
+from train.stages import align, contrast, listen
+from train.toys import broken, colours
 
 # A checkpoint stands in the middle and one at the end.
 STEPS = 8
 
 
-def test_two_processes_train_as_one(setting: Setting, tmp_path: Path) -> None:
-    """Three rows of a step, shared among two: dropout and order belong to the row, wherever it is computed."""
-    two, one = tmp_path / "two", tmp_path / "one"
-    options = ["--dtype=float32", f"--steps={STEPS}", "--device=cpu"]
+def train_in_two(setting: Setting, stage: str, run: Path, *options: str) -> subprocess.CompletedProcess[str]:
+    """Trains a stage in two processes, in float32."""
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "phi4"]
     result = subprocess.run(
-        [*launcher, *setting.arguments("mixed", two), *options],
+        [*launcher, *setting.arguments(stage, run), "--dtype=float32", "--device=cpu", *options],
         env=os.environ | {"OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
         check=False,
     )
     assert result.returncode == 0, result.stderr
+    return result
+
+
+def test_two_processes_train_as_one(setting: Setting, tmp_path: Path) -> None:
+    """Three rows of a step, shared among two: dropout and order belong to the row, wherever it is computed."""
+    two, one = tmp_path / "two", tmp_path / "one"
+    result = train_in_two(setting, "mixed", two, f"--steps={STEPS}")
     assert result.stdout.splitlines() == [str(two / "vision.safetensors"), str(two / "speech.safetensors")]
+    assert "skipped" not in result.stderr
 
     stage = replace(load_stage(f"{RECIPE}:mixed"), steps=STEPS)
     setting.train(stage, one, dtype=torch.float32)
@@ -60,11 +70,34 @@ def test_two_processes_train_as_one(setting: Setting, tmp_path: Path) -> None:
         assert ours == pytest.approx(theirs, rel=1e-4)
 
 
+@pytest.mark.parametrize("stage", [contrast(), listen()], ids=lambda stage: stage.name)
+def test_two_processes_pretrain_an_encoder_as_one(setting: Setting, tmp_path: Path, stage: Stage) -> None:
+    """No picture is compared with those of other rows, and what an objective learns begins alike everywhere."""
+    train_in_two(setting, stage.name, tmp_path / "two")
+    setting.train(stage, tmp_path / "one", dtype=torch.float32)
+    for ours, theirs in zip(losses(tmp_path / "two"), losses(tmp_path / "one"), strict=True):
+        assert ours == pytest.approx(theirs, rel=1e-4)
+
+
+def test_two_processes_tell_once_what_both_left_out(setting: Setting, tmp_path: Path) -> None:
+    write_shards([broken("broken"), *colours(2, "train")], tmp_path / "data" / "colours")
+    started = replace(setting, data=tmp_path / "data")
+    errors = train_in_two(started, "align", tmp_path / "two").stderr
+    alone = started.train(align(), tmp_path / "one", dtype=torch.float32)
+    (draws,) = alone.skipped.values()
+    told = [line for line in errors.splitlines() if line.startswith("skipped")]
+    assert told == [
+        f"skipped {draws} draws of records that cannot be used (colours: InputError {draws}); "
+        f"the first: {alone.first_skipped[0]}"
+    ]
+
+
 def test_without_torchrun_there_is_one_process() -> None:
     group = Group()
     tensor = torch.ones(2)
     group.sum([tensor])
     assert (tensor.tolist(), group.maximum([3, 5]), group.any(True), group.any(False)) == ([1, 1], [3, 5], True, False)
+    assert group.gather("mine") == ["mine"]
     assert group.is_first
 
 

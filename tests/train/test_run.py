@@ -1,6 +1,5 @@
 """A stage from files to files: what changes, what does not, and what is written about it."""
 
-import shutil
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -13,16 +12,19 @@ from phi4.checkpoint.convert import convert
 from phi4.checkpoint.keymap import adapter_of
 from phi4.checkpoint.packs import read_pack
 from phi4.checkpoint.quantise import SCHEMES, quantise
+from phi4.checkpoint.training import list_checkpoints, load_training
 from phi4.data.example import Example
 from phi4.data.shards import write_shards
 from phi4.errors import ConfigError, TrainingError
 from phi4.model.multimodal import Phi4Multimodal
 from phi4.train import run as run_module
 from phi4.train.objectives import AnswerLoss, Loss
-from phi4.train.parts import belongs_to
+from phi4.train.parts import belongs_to, select_trained
+from phi4.train.recipe import load_stage
 from phi4.train.run import train_stage
 from phi4.train.stage import Source, Stage
-from train.conftest import Setting, losses, read_metrics, set_dropout
+from phi4.train.trainer import Trainer
+from train.conftest import RECIPE, Setting, losses, read_metrics
 from train.stages import align, contrast, listen, mixed
 from train.toys import colours
 
@@ -40,6 +42,27 @@ def test_what_a_stage_names_changes_and_nothing_else(setting: Setting, finished:
     assert all(any(belongs_to(name, part) for part in mixed().trains) for name in changed)
     assert all(any(belongs_to(name, part) for name in changed) for part in mixed().trains)
     assert {adapter_of(name) for name in changed} == {None, "vision", "speech"}
+
+
+def test_a_checkpoint_holds_what_trains_and_nothing_else(setting: Setting, finished: Path) -> None:
+    tensors, _ = load_training(list_checkpoints(finished)[-1])
+    trained = select_trained(setting.load().model, mixed().trains)
+    kinds = ("master", "exp_avg", "exp_avg_sq", "step")
+    assert tensors.keys() == {f"{kind}.{name}" for kind in kinds for name in trained}
+    packs = [finished / "vision.safetensors", finished / "speech.safetensors"]
+    state = setting.load(packs, dtype=torch.bfloat16).model.state_dict()
+    assert all(torch.equal(tensors[f"master.{name}"].bfloat16(), state[name]) for name in trained)
+
+
+@pytest.mark.parametrize("stage", [contrast(), listen()], ids=lambda stage: stage.name)
+def test_a_checkpoint_also_holds_what_an_objective_learns(setting: Setting, tmp_path: Path, stage: Stage) -> None:
+    setting.train(replace(stage, steps=1), tmp_path / "run")
+    tensors, _ = load_training(list_checkpoints(tmp_path / "run")[-1])
+    masters = {name.removeprefix("master.") for name in tensors if name.startswith("master.")}
+    own = {name for name in masters if name.startswith(f"objective.{stage.sources[0].dataset}.")}
+    assert own
+    assert masters - own == select_trained(setting.load().model, stage.trains).keys()
+    assert {name.partition(".")[2] for name in tensors} == masters
 
 
 def test_training_leaves_the_files_that_it_began_with_alone(setting: Setting, tmp_path: Path) -> None:
@@ -95,15 +118,6 @@ def test_a_copied_part_goes_into_its_pack_though_it_does_not_train(setting: Sett
     packs = setting.train(stage, tmp_path / "run").packs
     projectors = setting.load(packs.values()).model.get_submodule("speech.projectors").state_dict()
     assert torch.equal(projectors["vision.up.weight"], projectors["speech.up.weight"])
-
-
-@pytest.fixture
-def calm(setting: Setting, tmp_path: Path) -> Setting:
-    """The same setting without dropout."""
-    packs = tuple(Path(shutil.copy(pack, tmp_path / f"calm-{pack.name}")) for pack in setting.packs)
-    for pack in packs:
-        set_dropout(pack, 0.0)
-    return replace(setting, packs=packs)
 
 
 def test_a_row_with_two_examples_is_two_rows_with_one(calm: Setting, tmp_path: Path) -> None:
@@ -200,11 +214,25 @@ def test_a_stage_for_another_model_is_refused_before_anything_is_computed(settin
     assert not (tmp_path / "run" / "checkpoints").exists()
 
 
-def test_workers_change_no_byte_and_leave_the_callers_threads_alone(setting: Setting, tmp_path: Path) -> None:
-    alone = setting.train(align(), tmp_path / "alone").packs["vision"].read_bytes()
+def test_workers_change_no_byte_of_a_run_that_stops_and_goes_on(
+    setting: Setting, finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With augmentation; when the run stops, its worker has prepared draws that no step has seen."""
+    stage, run = load_stage(f"{RECIPE}:mixed"), tmp_path / "run"
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer, "_stopping", lambda trainer, _: trainer.step == 5)
+        assert setting.train(stage, run, workers=1).step == 5
+    resumed = setting.train(stage, run, workers=1, resume=True)
+    assert {name: pack.read_bytes() for name, pack in resumed.packs.items()} == {
+        name: (finished / f"{name}.safetensors").read_bytes() for name in ("vision", "speech")
+    }
+    assert losses(run) == losses(finished)
+
+
+def test_workers_leave_the_callers_threads_alone(setting: Setting, tmp_path: Path) -> None:
     torch.set_num_threads(2)
     try:
-        assert setting.train(align(), tmp_path / "ahead", workers=1).packs["vision"].read_bytes() == alone
+        setting.train(replace(align(), steps=1), tmp_path / "run", workers=1)
         assert torch.get_num_threads() == 2
     finally:
         torch.set_num_threads(1)

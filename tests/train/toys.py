@@ -38,6 +38,11 @@ def record(name: str, split: Split, question: Message, answer: str) -> Record:
     return Record(name, (question, Message("assistant", answer)), "made up", "CC0-1.0", split, "name")
 
 
+def broken(name: str, split: Split = "train") -> Record:
+    """A record whose picture is none."""
+    return record(name, split, user_message("Which?", images=[b"no picture at all"]), "red")
+
+
 def picture(name: str, seed: int) -> bytes:
     """The content of a PNG file, 40 pixels wide and high, in one colour."""
     noise = np.random.default_rng(seed).integers(-20, 20, (40, 40, 3))

@@ -1,6 +1,7 @@
 """The commands that train: one stage of a recipe, or a table of stages; the learning rate that small runs speak for."""
 
 import os
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,6 +13,7 @@ from phi4.cli.options import Device, DtypeOption, Model
 from phi4.errors import ConfigError
 
 if TYPE_CHECKING:
+    from phi4.train.run import RunResult
     from phi4.train.stage import Stage
 
 RECIPES = Path("recipes")
@@ -86,11 +88,23 @@ def train(
         dtype=None if dtype is None else getattr(torch, dtype),
         workers=workers if workers is not None else default_workers(chosen),
     )
+    if result.skipped:
+        print(describe_skipped(result), file=sys.stderr)
     if result.interrupted is not None:
         print(f"stopped at step {result.step} of {stage.steps}; --resume continues")
         raise typer.Exit(128 + result.interrupted)
     for path in (*result.packs.values(), *([result.model] if result.model else [])):
         print(path)
+
+
+def describe_skipped(result: "RunResult") -> str:
+    """What a run left out, in one line: whoever reads it can find the records."""
+    counts = ", ".join(f"{kind} {number:,}" for kind, number in sorted(result.skipped.items()))
+    draws = sum(result.skipped.values())
+    return (
+        f"skipped {draws:,} {'draw' if draws == 1 else 'draws'} of records that cannot be used ({counts}); "
+        f"the first: {'; '.join(result.first_skipped)}"
+    )
 
 
 def rate_law(

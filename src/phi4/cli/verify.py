@@ -80,6 +80,8 @@ def print_verification(verification: "Verification") -> None:
         console.print(answer_table(verification.answers))
     for test, records in verification.skipped.items():
         console.print(f"left out: {records} records of {test}; the model lacks a modality", markup=False)
+    for modality in verification.untested:
+        console.print(f"no test records for {modality} alone: its answers were not compared", markup=False)
     console.print(f"base digest {verification.base_digest}", highlight=False, soft_wrap=True)
     if verification.passed:
         console.print("The language model is untouched.", style="green")

@@ -4,9 +4,12 @@ import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
 from torch import distributed
+
+Value = TypeVar("Value")
 
 
 @dataclass(frozen=True)
@@ -44,6 +47,14 @@ class Group:
         flag = torch.tensor(float(value))
         self.sum([flag])
         return bool(flag > 0)
+
+    def gather(self, value: Value) -> list[Value]:
+        """What each process holds, by rank; all of them get the same list."""
+        if self.size == 1:
+            return [value]
+        values = [value] * self.size
+        distributed.all_gather_object(values, value)
+        return values
 
 
 def own_device(device: str) -> torch.device:

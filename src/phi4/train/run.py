@@ -5,9 +5,10 @@ import json
 import signal
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -44,19 +45,24 @@ HISTORY_FILE = "training.json"
 
 @dataclass(frozen=True)
 class RunResult:
-    """How a run ended.
+    """How a run ended. Of several processes, the first alone tells more than `step` and `interrupted`.
 
     Attributes:
         step: updates done.
         interrupted: number of the signal that ended it early, or None.
         packs: what was written, by modality; none if it ended early, or trained a language model.
         model: directory of the language model that was trained, or None.
+        skipped: draws of records that could not be used, by data set and kind of error ("colours: InputError"). A
+            record counts each time that it is drawn, in whatever process, since the run began or was resumed.
+        first_skipped: up to three of these records, each with its data set and error.
     """
 
     step: int
     interrupted: int | None
     packs: Mapping[str, Path]
     model: Path | None = None
+    skipped: Mapping[str, int] = field(default_factory=lambda: MappingProxyType({}))
+    first_skipped: tuple[str, ...] = ()
 
 
 def train_stage(
@@ -143,16 +149,19 @@ def _train(
         if resume:
             trainer.resume()
         interrupted = _run(trainer, stage, run, group)
+        skipped, first_skipped = trainer.gather_skipped()
         trainer.check_frozen()
-        if interrupted is not None or not group.is_first:
+        if not group.is_first:
             return RunResult(trainer.step, interrupted, {})
+        result = RunResult(trainer.step, interrupted, {}, skipped=skipped, first_skipped=first_skipped)
+        if interrupted is not None:
+            return result
         entry = _describe(stage, datasets, identity)
         with _result_in(run):
             if LANGUAGE in stage.trains:
-                return RunResult(trainer.step, None, {}, _write_model(loaded, run / MODEL_FOLDER, pack_dtype, entry))
+                return replace(result, model=_write_model(loaded, run / MODEL_FOLDER, pack_dtype, entry))
             histories = {pack.modality: stages_of(pack.trained_on) for pack in map(read_pack, packs)}
-            written = _write_packs(loaded, changed, run, pack_dtype, histories, entry)
-            return RunResult(trainer.step, None, written)
+            return replace(result, packs=_write_packs(loaded, changed, run, pack_dtype, histories, entry))
 
 
 def stage_digest(stage: Stage) -> str:

@@ -2,6 +2,7 @@
 
 import math
 import time
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +24,9 @@ from phi4.train.parts import digest_frozen
 from phi4.train.stage import Stage
 from phi4.train.validate import validate
 
+# Records that are named of those that were left out.
+SHOWN_SKIPPED = 3
+
 
 @dataclass(frozen=True)
 class StepReport:
@@ -34,7 +38,7 @@ class StepReport:
         figures: means of what else objectives report, by "DATASET/FIGURE".
         gradient_norm: before clipping.
         num_tokens: packed tokens, over all processes.
-        num_skipped: records that could not be used since training began or was resumed, over all processes.
+        num_skipped: draws that could not be used since training began or was resumed, over all processes.
     """
 
     losses: Mapping[str, float]
@@ -153,6 +157,18 @@ class Trainer:
             noted = {"identity": self.identity, "batches": state, "tokens": self.tokens}
             save_training(self.run, self.step, self.masters.state(), noted)
 
+    def gather_skipped(self) -> tuple[Counter[str], tuple[str, ...]]:
+        """What was left out since training began or was resumed, over all processes; each of them must ask.
+
+        Returns:
+            How many draws, by data set and kind of error, and the first few records, each with its error.
+        """
+        processes = self.group.gather((self.batches.skipped, self.batches.first_skipped))
+        counts = sum((skipped for skipped, _ in processes), Counter[str]())
+        # In a small data set the first draws may all be of one record.
+        distinct = dict.fromkeys(record for _, first in processes for record in first)
+        return counts, tuple(distinct)[:SHOWN_SKIPPED]
+
     def check_frozen(self) -> None:
         """Proves that nothing changed but what the stage trains.
 
@@ -244,7 +260,8 @@ class Trainer:
         scalars["skipped"] = result.num_skipped
         log.report(self.step, scalars)
         losses = "  ".join(f"{name} {loss:.3f}" for name, loss in result.losses.items())
-        log.advance(self.step, f"{losses}  {tokens_per_second:,.0f} tokens/s")
+        skipped = f"  {result.num_skipped:,} skipped" if result.num_skipped else ""
+        log.advance(self.step, f"{losses}  {tokens_per_second:,.0f} tokens/s{skipped}")
 
     def _validate(self, log: RunLog | None) -> None:
         scores = validate(self.model, self.objectives, self.valid, self.stage.tokens_per_row)
