@@ -4,9 +4,9 @@ DIR gets one folder of shards for each data set. A folder that exists is kept, s
 stopped.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
@@ -15,6 +15,9 @@ from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from phi4.cli import run
 from phi4.data.record import Record, Split
 from phi4.data.shards import write_shards
+
+if TYPE_CHECKING:
+    from recipes.nano.voices import Engine
 
 # A voice asks about one in so many pictures. There are 43 training voices and six held-out ones.
 SPOKEN_ONE_IN: Mapping[Split, int] = {"train": 10, "valid": 10, "test": 4}
@@ -47,33 +50,47 @@ def pictures(out: Out) -> None:
 def speech(
     out: Out,
     cached_only: Annotated[
-        bool, typer.Option("--cached-only", help="To try things out: leave out clips that are not synthesised yet.")
+        bool,
+        typer.Option(
+            "--cached-only",
+            help="To try things out, into a folder of its own, since a build keeps what it finds: leave out clips that "
+            "are not synthesised yet.",
+        ),
+    ] = False,
+    quick: Annotated[
+        bool,
+        typer.Option("--quick", help="The same, but leave out only Kokoro's; those of flite and eSpeak take minutes."),
     ] = False,
 ) -> None:
     """Clips to transcribe, and spoken questions about easy-vqa's pictures."""
-    from recipes.nano import asterisk
+    from recipes.nano import asterisk, voices
     from recipes.nano import speech as clips
 
+    engines = () if cached_only else voices.QUICK_ENGINES if quick else voices.ENGINES
     build(
         out,
         {
-            "speech": lambda: clips.speech_records(cached_only),
+            "speech": lambda: clips.speech_records(engines),
             "asterisk": asterisk.asterisk_records,
             "sanity": asterisk.sanity_records,
-            "spoken_vqa": lambda: spoken_questions(cached_only),
+            "spoken_vqa": lambda: spoken_questions(engines),
         },
     )
 
 
-def spoken_questions(cached_only: bool) -> Iterator[Record]:
-    """Lets each voice ask about some of the pictures of its split; validation has the training voices."""
+def spoken_questions(engines: "Collection[Engine]") -> Iterator[Record]:
+    """Lets each voice ask about some of the pictures of its split; validation has the training voices.
+
+    Args:
+        engines: whose clips are synthesised where they are missing; those of the others are left out.
+    """
     from recipes.nano import easy_vqa, speech, voices
 
     pictures = easy_vqa.all_pictures()
     for split, one_in in SPOKEN_ONE_IN.items():
         asked = [picture for picture in pictures if picture.split == split]
         for voice in voices.HELD_OUT if split == "test" else voices.TRAINING:
-            clips = speech.question_clips("test" if split == "test" else "train", [voice], cached_only)
+            clips = speech.question_clips("test" if split == "test" else "train", [voice], engines)
             _, licence = speech.ENGINE_SOURCES[voice.engine]
             yield from easy_vqa.spoken_records(asked, clips, f"{voice.engine} {voice.name}", licence, one_in)
 

@@ -38,7 +38,9 @@ def main(
 
 def draw_run(panel: Axes, path: Path) -> None:
     """Draws one run: lines for training, dots for validation."""
-    lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    # The last line of a run that was killed may be unfinished.
+    written = path.read_text(encoding="utf-8").splitlines(keepends=True)
+    lines = [json.loads(line) for line in written if line.endswith("\n")]
     for number, name in enumerate(sorted({key for line in lines for key in line if key.endswith("/loss")})):
         points = [(line["step"], line[name]) for line in lines if name in line]
         steps, losses = zip(*points, strict=True)

@@ -3,7 +3,7 @@
 import io
 import json
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
@@ -19,7 +19,7 @@ from recipes.nano.packages import EASY_VQA, FLITE, KOKORO_VOICES, WORDNET, fetch
 from recipes.nano.records import bucket
 from recipes.nano.sentences import normalise, wordnet_examples
 from recipes.nano.spoken import Kind, Utterance, utterances
-from recipes.nano.voices import Engine, Voice, clip, clip_path
+from recipes.nano.voices import ENGINES, Engine, Voice, clip, clip_path
 
 SAMPLE_RATE_HZ = 16000
 
@@ -47,33 +47,33 @@ ENGINE_SOURCES: dict[Engine, tuple[str, str]] = {
 TEXT_LICENCES: dict[Kind, str] = {"question": EASY_VQA.licence, "everyday": WORDNET.licence}
 
 
-def speech_records(cached_only: bool = False) -> Iterator[Record]:
+def speech_records(engines: Collection[Engine] = ENGINES) -> Iterator[Record]:
     """Yields the clips of all voices, each with its transcript.
 
     Args:
-        cached_only: leave out clips that are not in the cache yet, instead of synthesising them, which takes an hour.
+        engines: whose clips are synthesised where the cache lacks them; those of the others are left out.
     """
-    if not cached_only:
-        synthesise_missing(plan())
+    synthesise_missing(plan(), engines)
     for utterance in plan():
         if path_of(utterance).is_file():
             yield speech_record(utterance, flac(trim(load_audio(path_of(utterance), SAMPLE_RATE_HZ))))
 
 
-def question_clips(split: Split, voices: Sequence[Voice], cached_only: bool = False) -> dict[str, list[bytes]]:
+def question_clips(
+    split: Split, voices: Sequence[Voice], engines: Collection[Engine] = ENGINES
+) -> dict[str, list[bytes]]:
     """Returns the spoken questions about pictures.
 
     Args:
         split: "train" or "test", which have different voices.
         voices: whose clips are wanted.
-        cached_only: leave out clips that are not in the cache yet.
+        engines: as in `speech_records`.
 
     Returns:
         FLAC files for each question, which is written without its question mark.
     """
     lines = [line for line in plan() if line.kind == "question" and line.split == split and line.voice in voices]
-    if not cached_only:
-        synthesise_missing(lines)
+    synthesise_missing(lines, engines)
     clips = defaultdict(list)
     for line in lines:
         if path_of(line).is_file():
@@ -94,9 +94,14 @@ def path_of(utterance: Utterance) -> Path:
     return clip_path(utterance.voice, utterance.text, utterance.speed)
 
 
-def synthesise_missing(lines: Sequence[Utterance]) -> None:
-    """Synthesises what is not in the cache yet, the quick engines first. What is done stays if it is interrupted."""
-    missing = [line for line in lines if not path_of(line).is_file()]
+def synthesise_missing(lines: Sequence[Utterance], engines: Collection[Engine]) -> None:
+    """Synthesises what is not in the cache yet, the quick engines first. What is done stays if it is interrupted.
+
+    Args:
+        lines: what is to be there.
+        engines: those that speak.
+    """
+    missing = [line for line in lines if line.voice.engine in engines and not path_of(line).is_file()]
     missing.sort(key=lambda line: line.voice.engine == "kokoro")
     for line in rich.progress.track(missing, "Speaking", disable=not missing):
         clip(line.voice, line.text, line.speed)

@@ -12,7 +12,7 @@ import tempfile
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 import espeakng_loader
 import numpy as np
@@ -26,6 +26,9 @@ from phi4.files import new_file
 from recipes.nano.packages import FLITE, KOKORO_MODEL, KOKORO_VOICES, fetch
 
 Engine = Literal["kokoro", "flite", "espeak"]
+ENGINES: tuple[Engine, ...] = get_args(Engine)
+# All their clips take minutes, Kokoro's an hour.
+QUICK_ENGINES: tuple[Engine, ...] = ("flite", "espeak")
 
 KOKORO_RATE_HZ = 24000
 

@@ -55,8 +55,8 @@ def names(lines: list[list[str]]) -> list[str]:
     return [next(word for word in line if word.startswith("recipes")) for line in lines]
 
 
-def make_with_stubs(folder: Path, fails: str = "no command") -> list[str]:
-    """Runs `make nano` with stubs; returns what they were told, the one that fails last."""
+def make_with_stubs(folder: Path, fails: str = "no command", target: str = "nano") -> list[str]:
+    """Runs `make` with stubs; returns what they were told, the one that fails last."""
     (folder / "bin").mkdir(exist_ok=True)
     for program in ("python", "phi4"):
         (folder / "bin" / program).write_text(STUB)
@@ -64,7 +64,7 @@ def make_with_stubs(folder: Path, fails: str = "no command") -> list[str]:
     told = folder / "told"
     told.write_text("")
     # The environment is there, whatever its files say.
-    command = ["make", "nano", f"NANO={folder / 'nano'}", f"BIN={folder / 'bin'}", "--old-file=.venv/dev-installed"]
+    command = ["make", target, f"NANO={folder / 'nano'}", f"BIN={folder / 'bin'}", "--old-file=.venv/dev-installed"]
     environment = os.environ | {"TOLD": str(told), "FAILS": fails}
     result = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
     lines = told.read_text().splitlines()
@@ -96,6 +96,42 @@ def test_a_new_environment_is_no_reason_to_train_again(tmp_path: Path) -> None:
     assert commands("nano", tmp_path / "nano", "--what-if=.venv/dev-installed") == []
 
 
+@pytest.mark.parametrize(("modality", "alone"), [("vision", ["name", "see"]), ("speech", ["hear", "instruct"])])
+def test_new_packs_of_the_package_are_trained_further(tmp_path: Path, modality: str, alone: list[str]) -> None:
+    make_with_stubs(tmp_path, target="nano-long")
+    assert commands("nano-long", tmp_path / "nano") == []
+    shipped = f"src/phi4/checkpoint/nano_packs/{modality}.safetensors"
+    first, *others = commands("nano-long", tmp_path / "nano", f"--what-if={shipped}")
+    assert first[first.index("--pack") + 1 :] == [shipped]
+    trained = [name for name in names([first, *others]) if name.startswith("recipes/")]
+    assert trained == [f"recipes/nano_long.py:{stage}" for stage in (*alone, "joint")]
+
+
+# What a rehearsal adds to a command that has this word.
+SHORTER = {
+    "train": ["--steps", "3"],
+    "speech": ["--quick"],
+    "recipes.nano.guide": ["--steps", "6"],
+    "recipes.nano.evaluate": ["--limit", "2"],
+}
+
+
+@pytest.mark.parametrize("target", RECIPES)
+def test_a_rehearsal_has_every_command_for_a_moment(target: str, tmp_path: Path) -> None:
+    whole, rehearsal = commands(target, tmp_path), commands(target, tmp_path, "TRIAL=1")
+    for words, short in zip(whole, rehearsal, strict=True):
+        added = [option for word in words for option in SHORTER.get(word, [])]
+        assert sorted(short) == sorted(words + added)
+
+
+def test_a_rehearsal_stays_out_of_the_folder_of_the_real_thing() -> None:
+    command = ["make", "--dry-run", "--always-make", "nano", "TRIAL=1"]
+    environment = {name: value for name, value in os.environ.items() if name != "NANO"}
+    printed = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=True).stdout
+    assert "build/trial/results.json" in printed
+    assert "build/nano" not in printed
+
+
 def test_every_stage_goes_on_from_its_checkpoint(tmp_path: Path) -> None:
     for target in RECIPES:
         assert all("--resume" in line for line in commands(target, tmp_path) if "train" in line)
@@ -113,7 +149,8 @@ def run_with_help(words: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("target", RECIPES)
 def test_every_command_knows_its_options(target: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for words in commands(target, tmp_path):
+    # A rehearsal has all options of the real thing, and some more.
+    for words in commands(target, tmp_path, "TRIAL=1"):
         with pytest.raises(SystemExit) as ended:
             run_with_help(words, monkeypatch)
         assert not ended.value.code, words

@@ -2,13 +2,16 @@
 
 import json
 import runpy
+import shutil
 import sys
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import torch
+from matplotlib.figure import Figure
 from safetensors import SafetensorError
 
 from full_disk import no_file_above
@@ -16,9 +19,9 @@ from phi4.checkpoint.nano import BASE_DIGEST, PACKS, pull_nano
 from phi4.checkpoint.packs import read_pack
 from phi4.checkpoint.weights import load_model
 from phi4.data.record import Record
-from phi4.data.shards import write_shards
+from phi4.data.shards import ShardedRecords, write_shards
 from phi4.train.objectives.guide import load_guide
-from recipes.nano import begin, evaluate, guide
+from recipes.nano import begin, evaluate, guide, report
 from train.toys import colours, tones
 
 ROOT = Path(__file__).parents[2]
@@ -79,6 +82,15 @@ def test_a_guide_is_there_when_it_is_trained_and_measured(
     assert torch.any(load_guide(out).mean != 0)
 
 
+def test_curves_end_with_the_last_line_that_is_whole(tmp_path: Path) -> None:
+    lines = ['{"step": 1, "train/a/loss": 0.5}\n', '{"step": 2, "train/a/loss": 0.25}\n', '{"step": 3, "train/a/lo']
+    (tmp_path / "metrics.jsonl").write_text("".join(lines))
+    panel = Figure().subplots()
+    report.draw_run(panel, tmp_path / "metrics.jsonl")
+    (curve,) = panel.lines
+    assert list(curve.get_xdata()) == [1, 2]
+
+
 def perfect(_: object, records: Sequence[Record], max_tokens: int) -> Iterator[tuple[int, str]]:
     return ((place, record.answer) for place, record in enumerate(records))
 
@@ -102,17 +114,56 @@ def test_every_task_is_measured_against_its_target(pack: list[Path], tmp_path: P
     assert [path.name for path in (tmp_path / "new").iterdir()] == ["results.json"]
 
 
+def tasks_answered(
+    monkeypatch: pytest.MonkeyPatch, packs: list[Path], data: Path, out: Path, limit: int | None = None, stop: str = ""
+) -> list[str]:
+    """Evaluates, with answers as they should be, until a task at which it is stopped; returns those before it."""
+    answered: list[str] = []
+
+    def answer(assistant: object, records: Sequence[Record], max_tokens: int) -> Iterator[tuple[int, str]]:
+        if records[0].task == stop:
+            raise KeyboardInterrupt
+        answered.append(records[0].task)
+        return perfect(assistant, records, max_tokens)
+
+    monkeypatch.setattr(evaluate, "answer_records", answer)
+    with suppress(KeyboardInterrupt):
+        evaluate.main(packs, data, out, limit)
+    return answered
+
+
 def test_results_are_there_when_all_tasks_are_done(
     pack: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def stopped(assistant: object, records: Sequence[Record], max_tokens: int) -> Iterator[tuple[int, str]]:
-        if records[0].task == "emoji":
-            raise KeyboardInterrupt
-        return perfect(assistant, records, max_tokens)
-
-    monkeypatch.setattr(evaluate, "answer_records", stopped)
-    with pytest.raises(KeyboardInterrupt):
-        evaluate.main(pack, HELD_OUT, tmp_path / "results.json")
+    out, whole = tmp_path / "results.json", tmp_path / "whole.json"
+    assert tasks_answered(monkeypatch, pack, HELD_OUT, out, stop="emoji") == ["asterisk", "easy_vqa"]
     (so_far,) = tmp_path.iterdir()
     assert so_far.name == "results.json.partial"
     assert json.loads(so_far.read_text()).keys() == {"asterisk", "easy_vqa"}
+    # Stopped once more, before anything else was finished.
+    assert tasks_answered(monkeypatch, pack, HELD_OUT, out, stop="emoji") == []
+    remaining = tasks_answered(monkeypatch, pack, HELD_OUT, out)
+    assert sorted(remaining) == sorted(evaluate.MEASURES.keys() - {"asterisk", "easy_vqa"})
+    evaluate.main(pack, HELD_OUT, whole)
+    assert out.read_bytes() == whole.read_bytes()
+    assert sorted(tmp_path.iterdir()) == [out, whole]
+
+
+@pytest.mark.parametrize("other", ["packs", "records", "data"])
+def test_what_other_packs_records_or_data_gave_is_answered_again(
+    other: str, pack: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out, data = tmp_path / "results.json", tmp_path / "data"
+    shutil.copytree(HELD_OUT, data)
+    before = tasks_answered(monkeypatch, pack, data, out, stop="emoji")
+    if other == "packs":
+        pack[0] = tmp_path / pack[0].name
+        pack[0].write_bytes(b"other weights")
+    if other == "data":
+        for name in before:
+            records = list(ShardedRecords.open(data / name))
+            shutil.rmtree(data / name)
+            write_shards(reversed(records), data / name)
+    again = tasks_answered(monkeypatch, pack, data, out, limit=1 if other == "records" else None)
+    assert again[: len(before)] == before == ["asterisk", "easy_vqa"]
+    assert again[len(before) :]

@@ -18,7 +18,7 @@ from recipes.nano.asterisk import read_prompts, spell_out
 from recipes.nano.augment_sounds import NOISES, augment, distort, mu_law, noise, room_response
 from recipes.nano.sentences import is_held_out, normalise
 from recipes.nano.spoken import Utterance, utterances
-from recipes.nano.voices import ESPEAK_NAMES, HELD_OUT, TRAINING, Voice, clip, clip_path, espeak
+from recipes.nano.voices import ESPEAK_NAMES, HELD_OUT, QUICK_ENGINES, TRAINING, Voice, clip, clip_path, espeak
 
 RATE_HZ = 16000
 
@@ -170,10 +170,17 @@ def test_records_are_16_khz_flac_with_their_transcript(small_plan: list[Utteranc
     assert "WordNet" in records[-1].licence
 
 
-def test_only_cached_clips_become_records_if_asked(small_plan: list[Utterance]) -> None:
-    assert list(speech.speech_records(cached_only=True)) == []
+def test_only_cached_clips_become_records_if_no_engine_is_to_speak(small_plan: list[Utterance]) -> None:
+    assert list(speech.speech_records(engines=())) == []
     clip(small_plan[1].voice, small_plan[1].text, small_plan[1].speed)
-    assert [record.task for record in speech.speech_records(cached_only=True)] == ["question"]
+    assert [record.task for record in speech.speech_records(engines=())] == ["question"]
+
+
+def test_the_quick_engines_alone_speak_if_asked(small_plan: list[Utterance], monkeypatch: pytest.MonkeyPatch) -> None:
+    slow = Utterance(Voice("kokoro", "af_heart"), "is there a red circle", 1.0, "question", "train")
+    monkeypatch.setattr(speech, "plan", lambda: (slow, *small_plan))
+    assert len(list(speech.speech_records(QUICK_ENGINES))) == len(small_plan)
+    assert speech.question_clips("train", [slow.voice], QUICK_ENGINES) == {}
 
 
 def test_question_clips_are_those_of_the_split_and_the_voices(small_plan: list[Utterance]) -> None:
