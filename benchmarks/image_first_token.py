@@ -8,13 +8,12 @@ attention (SDPA) takes the vision tower for causal, which spares half of the sco
 release does.
 
     phi4 init multimodal /tmp/multimodal
-    phi4 quantize /tmp/multimodal /tmp/multimodal-4bit --encoders 8bit
+    phi4 quantize /tmp/multimodal /tmp/multimodal-4bit --encoders 8bit --adapters 8bit
     python benchmarks/image_first_token.py /tmp/multimodal /tmp/multimodal-4bit --rounds 3
 """
 
 import argparse
 import json
-import resource
 import statistics
 import subprocess
 import sys
@@ -38,6 +37,7 @@ from phi4.checkpoint.peft_folder import TARGET_PATTERN
 from phi4.config import ModelConfig
 from phi4.engine.request import Request
 from phi4.inputs import ModelInputs
+from phi4.memory import peak_resident_bytes
 from phi4.processing.messages import user_message
 from phi4.processing.processor import Processor
 
@@ -84,7 +84,7 @@ def run_ours(directory: Path) -> Report:
         "projector": clocks["vision"].seconds - clocks["tower"].seconds,
         "language model": clocks["language"].seconds,
         "tokens": len(inputs.token_ids),
-        "peak_bytes": peak_bytes(),
+        "peak_bytes": peak_resident_bytes(),
     }
 
 
@@ -125,7 +125,7 @@ def run_theirs(directory: Path, attention: str) -> Report:
         return time.perf_counter() - started
 
     first_token(prepare(processor, SMALL))
-    return {"total": first_token(prepare(processor, SIZE)), "peak_bytes": peak_bytes()}
+    return {"total": first_token(prepare(processor, SIZE)), "peak_bytes": peak_resident_bytes()}
 
 
 def load_theirs(directory: Path, attention: str) -> Any:
@@ -156,10 +156,6 @@ def load_theirs(directory: Path, attention: str) -> Any:
     assert not any(parameter.is_meta for parameter in model.parameters())
     model.set_adapter("vision")
     return model
-
-
-def peak_bytes() -> float:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024.0
 
 
 def operations(config: ModelConfig, tokens: int, num_crops: int) -> dict[str, float]:

@@ -15,7 +15,6 @@ on where it stopped. All of it, in about 12 GB of memory and 9 GB of files:
 import argparse
 import json
 import math
-import resource
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -29,6 +28,7 @@ from phi4.checkpoint.presets import load_preset
 from phi4.checkpoint.quantise import SCHEMES
 from phi4.config import DecoderConfig, QuantisationConfig
 from phi4.kernels.instructions import LEVELS
+from phi4.memory import peak_resident_bytes
 from phi4.model.decoder import Phi4Mini
 from phi4.model.paged_cache import PagedCache, bytes_per_token
 from phi4.model.quantised import QuantisedWeight
@@ -219,7 +219,7 @@ def kept_cache(config: DecoderConfig, num_blocks: int, dtype: torch.dtype, direc
 
 def peak_gib() -> float:
     """Most memory that this process held, the weights included."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    return peak_resident_bytes() / 2**30
 
 
 if __name__ == "__main__":

@@ -9,7 +9,6 @@ come from a process of their own for each side.
 
 import argparse
 import json
-import resource
 import statistics
 import subprocess
 import sys
@@ -18,6 +17,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
+
+from phi4.memory import peak_resident_bytes
 
 PROMPT_TOKENS = 512
 NEW_TOKENS = 32
@@ -81,7 +82,7 @@ def load_alone(side: str, directory: Path) -> None:
     run = SIDES[side](directory)
     loaded = time.perf_counter() - started
     run()
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    peak = peak_resident_bytes()
     print(json.dumps({"load_s": loaded, "peak_bytes": peak}))
 
 

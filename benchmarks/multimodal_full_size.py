@@ -5,7 +5,6 @@ python benchmarks/multimodal_full_size.py /tmp/multimodal
 """
 
 import argparse
-import resource
 import time
 from pathlib import Path
 
@@ -14,10 +13,11 @@ import PIL.Image
 import torch
 
 from phi4 import Assistant, Sampling
+from phi4.memory import peak_resident_bytes
 
 
 def peak_gib() -> float:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    return peak_resident_bytes() / 2**30
 
 
 def main() -> None:

@@ -6,7 +6,9 @@ is listed as not installed. Each peer has an environment of its own, named by it
 
     phi4 init mini /tmp/mini
     phi4 quantize /tmp/mini /tmp/mini-4bit
-    python benchmarks/peers.py /tmp/mini --quantised /tmp/mini-4bit --rounds 3 --out peers.md \\
+    phi4 quantize /tmp/mini /tmp/mini-mixed --scheme mixed
+    python benchmarks/peers.py /tmp/mini --quantised 4bit=/tmp/mini-4bit --quantised mixed=/tmp/mini-mixed \\
+        --rounds 3 --out peers.md \\
         --python llama_cpp=PYTHON --python vllm=PYTHON --python openvino_genai=PYTHON --python mistralrs=PYTHON \\
         --python onnxruntime_genai=PYTHON
 
@@ -25,7 +27,7 @@ from pathlib import Path
 
 from peer_weights import PROGRAMS, is_made_from, prepare
 
-BF16, QUANTISED = "directory", "quantised"  # weights that are given; all others are forms of peer_weights.py
+BF16, SCHEMES = "directory", ("4bit", "mixed")  # weights that are given; all others are forms of peer_weights.py
 
 
 @dataclass(frozen=True)
@@ -36,7 +38,7 @@ class Peer:
         name: for people.
         package: what its Python must be able to import.
         program: of `peer_programs/`.
-        weights: what the program loads: `BF16`, `QUANTISED` or a form of `peer_weights.py`.
+        weights: what the program loads: `BF16`, one of `SCHEMES` or a form of `peer_weights.py`.
         cache_type: of keys and values, for a program that times decoding behind a long context.
     """
 
@@ -49,8 +51,9 @@ class Peer:
 
 PEERS = (
     Peer("phi4, bf16", "phi4", "phi4_engine.py", BF16),
-    Peer("phi4, quantised", "phi4", "phi4_engine.py", QUANTISED),
-    Peer("phi4, quantised, keys and values int8", "phi4", "phi4_context.py", QUANTISED, "int8"),
+    Peer("phi4, 4bit", "phi4", "phi4_engine.py", "4bit"),
+    Peer("phi4, mixed", "phi4", "phi4_engine.py", "mixed"),
+    Peer("phi4, 4bit, keys and values int8", "phi4", "phi4_context.py", "4bit", "int8"),
     Peer("transformers, bf16", "transformers", "transformers_sdpa.py", BF16),
     Peer("llama.cpp, BF16", "llama_cpp", "llama_cpp_rows.py", "BF16"),
     Peer("llama.cpp, Q4_K_M", "llama_cpp", "llama_cpp_rows.py", "Q4_K_M"),
@@ -128,7 +131,13 @@ def table(results: Mapping[str, Results], sizes: Mapping[str, int]) -> str:
 def read_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("directory", type=Path)
-    parser.add_argument("--quantised", type=Path, help="directory with a quantised form of the same weights")
+    parser.add_argument(
+        "--quantised",
+        action="append",
+        default=[],
+        metavar="SCHEME=PATH",
+        help="the same weights, quantised; repeatable",
+    )
     parser.add_argument("--python", action="append", default=[], metavar="PACKAGE=PATH", help="repeatable")
     parser.add_argument("--only", nargs="+", default=[""], help="peers with one of these in their names")
     parser.add_argument("--work", type=Path, default=Path("build/peers"), help="for the peers' forms of the weights")
@@ -143,9 +152,10 @@ def read_arguments() -> argparse.Namespace:
 
 def prepared(peers: Sequence[Peer], arguments: argparse.Namespace, python_of: Mapping[str, str]) -> dict[str, object]:
     """What each peer loads, by its name: a path, or the reason why there is none."""
-    given: dict[str, object] = {BF16: arguments.directory, QUANTISED: arguments.quantised or "no --quantised"}
-    if arguments.quantised and not is_made_from(arguments.quantised, arguments.directory):
-        given[QUANTISED] = f"{arguments.quantised} was made from other weights"
+    given: dict[str, object] = {BF16: arguments.directory, **dict.fromkeys(SCHEMES, "not given")}
+    for scheme, path in (named.split("=", 1) for named in arguments.quantised):
+        fits = is_made_from(Path(path), arguments.directory)
+        given[scheme] = Path(path) if fits else f"{path} was made from other weights"
     weights: dict[str, object] = {}
     for peer in peers:
         python = python_of[peer.package]

@@ -1,6 +1,8 @@
-"""Parameter counts of both models, read from random checkpoints at full size (facts sheet 6.4, 10.1)."""
+"""Random checkpoints at full size: parameter counts (facts sheet 6.4, 10.1), and the memory of a quantised one."""
 
 import shutil
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -8,8 +10,30 @@ import pytest
 
 from phi4.checkpoint.initialise import initialise
 from phi4.checkpoint.inspect import inspect_checkpoint
+from phi4.checkpoint.quantise import SCHEMES, quantise
 
 pytestmark = pytest.mark.slow
+
+# Loads a model, answers one token and prints the most memory that this took.
+ANSWER = """
+import sys
+from pathlib import Path
+
+from phi4.checkpoint.weights import load_model
+from phi4.engine.engine import Engine
+from phi4.engine.request import Request
+from phi4.engine.sampling import Sampling
+from phi4.inputs import ModelInputs
+from phi4.memory import peak_resident_bytes
+
+engine = Engine(load_model(Path(sys.argv[1])).model, (), cache_tokens=1024)
+tokens = list(engine.submit(Request(ModelInputs((1, 2, 3), ()), Sampling(max_tokens=1))))
+assert len(tokens) == 1
+print(peak_resident_bytes())
+"""
+# Linux counts the memory of whoever starts a program as the program's own, here that of all tests so far. The shell in
+# between starts it with a fork of its own, which is small.
+FROM_A_SHELL = ["sh", "-c", '"$@"; exit $?', "sh"]
 
 
 @pytest.fixture
@@ -31,3 +55,13 @@ def test_a_full_size_checkpoint_has_the_released_counts(
     assert report.cache is not None
     assert report.cache.bytes_per_token == 131_072
     assert report.cache.share_of_multi_head == pytest.approx(1 / 3)
+
+
+def test_a_quantised_model_answers_in_little_more_memory_than_its_file(directory: Path) -> None:
+    quantised = directory.with_name("4bit")
+    initialise("mini", directory)
+    quantise(directory, quantised, SCHEMES["4bit"])
+    command = [*FROM_A_SHELL, sys.executable, "-c", ANSWER, str(quantised)]
+    answered = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert answered.returncode == 0, answered.stderr
+    assert int(answered.stdout) <= 1.15 * sum(file.stat().st_size for file in quantised.glob("*.safetensors"))

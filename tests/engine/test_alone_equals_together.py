@@ -1,6 +1,6 @@
 """The engine's first promise: an answer does not depend on who shares the engine, when, or in what pieces."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from functools import cache, partial
 from pathlib import Path
@@ -14,10 +14,12 @@ from hypothesis import strategies as st
 from conversations import MODES, conversation
 from phi4.checkpoint.quantise import SCHEMES, quantise
 from phi4.checkpoint.weights import LoadedModel, load_model
+from phi4.config import ModelConfig
 from phi4.engine.engine import Engine
 from phi4.engine.handle import Handle
 from phi4.engine.limits import SchedulerLimits
 from phi4.engine.request import GeneratedToken, Request
+from phi4.engine.sampler import LogProbabilities
 from phi4.engine.sampling import Sampling
 from phi4.engine.whole_pass import score
 from phi4.inputs import ModelInputs
@@ -50,11 +52,14 @@ class Conducted:
         return self.model(embeddings, step)
 
 
+def with_short_context(config: ModelConfig) -> ModelConfig:
+    return replace(config, decoder=replace(config.decoder, original_max_position_embeddings=ORIGINAL_CONTEXT))
+
+
 @pytest.fixture(scope="module")
 def short(tiny: LoadedModel) -> Phi4Multimodal:
     """The tiny model with an original context of 40 tokens."""
-    decoder = replace(tiny.config.decoder, original_max_position_embeddings=ORIGINAL_CONTEXT)
-    model = Phi4Multimodal(replace(tiny.config, decoder=decoder)).eval()
+    model = Phi4Multimodal(with_short_context(tiny.config)).eval()
     model.load_state_dict(tiny.model.state_dict())
     return model
 
@@ -185,72 +190,86 @@ def test_the_same_text_under_another_picture_is_not_reused(short: Phi4Multimodal
         assert engine.counts.reused_tokens - before == reused
 
 
-def copy_of(model: Phi4Multimodal, dtype: torch.dtype) -> Phi4Multimodal:
-    """The same weights in another type, in a model of their own."""
-    copy = Phi4Multimodal(model.config).eval()
-    copy.load_state_dict(model.state_dict())
-    return copy.to(dtype)
+@pytest.fixture(scope="module", params=["fp32", "bf16", "4bit", "mixed"])
+def model(
+    request: pytest.FixtureRequest,
+    short: Phi4Multimodal,
+    tiny_directory: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Phi4Multimodal:
+    """The same model in a type, or quantised by a scheme; with `mixed`, its encoders and adapters have 8 bits."""
+    config, state, dtype = short.config, short.state_dict(), torch.float32
+    if request.param in SCHEMES:
+        directory, modalities = tmp_path_factory.mktemp("quantised") / "tiny", request.param == "mixed"
+        quantise(tiny_directory, directory, SCHEMES[request.param], encoders=modalities, adapters=modalities)
+        loaded = load_model(directory)
+        config, state = with_short_context(loaded.config), loaded.model.state_dict()
+    if request.param != "fp32":
+        dtype = torch.bfloat16
+    model = Phi4Multimodal(config).eval()
+    model.load_state_dict(state)
+    return model.to(dtype)
 
 
-@pytest.mark.skipif(NATIVE is None, reason="the stock products round with the number of rows")
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["fp32", "bf16"])
-@pytest.mark.parametrize("cache_dtype", [None, torch.int8], ids=["auto", "int8"])
-def test_with_native_kernels_company_and_chunks_change_no_bit(
-    short: Phi4Multimodal, dtype: torch.dtype, cache_dtype: torch.dtype | None
-) -> None:
-    model = copy_of(short, dtype)
-    bounds = SchedulerLimits(13, max_rows=9, block_tokens=4, reuse_prefixes=False)
-    engine = Engine(model, (), bounds, cache_dtype=cache_dtype)
-    inputs = [conversation(short.config, mode, length, seed=1) for mode in MODES for length in (3, 20, 45)]
-    requests = [Request(one, Sampling(max_tokens=8, logprobs=0)) for one in inputs]
-    together: list[list[GeneratedToken]] = [[] for _ in requests]
+# More than some machines have cores: libgomp lets such threads sleep where others would keep each other's core busy.
+THREADS = (1, 3)
+
+
+@pytest.fixture
+def any_threads() -> Iterator[None]:
+    """Threads that a test chooses are its own. An engine's thread takes as many as there are when it begins."""
+    threads = torch.get_num_threads()
+    yield
+    torch.set_num_threads(threads)
+
+
+Scored = list[tuple[int, LogProbabilities | None]]
+
+
+def scored(tokens: Iterable[GeneratedToken]) -> Scored:
+    """What is compared bit for bit."""
+    return [(token.token_id, token.log_probabilities) for token in tokens]
+
+
+def answer_together(engine: Engine, requests: Sequence[Request]) -> list[Scored]:
+    tokens: list[list[GeneratedToken]] = [[] for _ in requests]
     for index, token in engine.generate(requests):
-        together[index].append(token)
-    for request, tokens in zip(requests, together, strict=True):
-        own = Engine(model, (), bounds, cache_dtype=cache_dtype)  # its media pass the encoders alone
-        alone = list(own.submit(request))
-        assert [(t.token_id, t.log_probabilities) for t in alone] == [(t.token_id, t.log_probabilities) for t in tokens]
+        tokens[index].append(token)
+    return [scored(own) for own in tokens]
 
 
 @pytest.mark.skipif(NATIVE is None, reason="the stock products round with the number of rows")
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["fp32", "bf16"])
+@pytest.mark.parametrize("cache_dtype", [None, torch.int8], ids=["auto", "int8"])
+def test_with_native_kernels_company_chunks_and_threads_change_no_bit(
+    any_threads: None, model: Phi4Multimodal, cache_dtype: torch.dtype | None
+) -> None:
+    def new_engine(step_tokens: int) -> Engine:
+        bounds = SchedulerLimits(step_tokens, max_rows=9, block_tokens=4, reuse_prefixes=False)
+        return Engine(model, (), bounds, cache_dtype=cache_dtype)
+
+    inputs = [conversation(model.config, mode, length, seed=1) for mode in MODES for length in (3, 20, 45)]
+    requests = [Request(one, Sampling(max_tokens=8, logprobs=0)) for one in inputs]
+    # Each has an engine of its own: its media pass the encoders alone.
+    alone = [scored(new_engine(13).submit(request)) for request in requests]
+    assert [scored(new_engine(500).submit(request)) for request in requests] == alone
+    for threads in THREADS:
+        torch.set_num_threads(threads)
+        assert answer_together(new_engine(13), requests) == alone
+
+
+@pytest.mark.skipif(NATIVE is None, reason="the stock products round with the number of rows")
 @pytest.mark.parametrize("cache_dtype", [None, torch.int8], ids=["auto", "int8"])
 def test_a_cache_that_is_shared_taken_away_and_written_again_changes_no_bit(
-    short: Phi4Multimodal, dtype: torch.dtype, cache_dtype: torch.dtype | None
+    any_threads: None, model: Phi4Multimodal, cache_dtype: torch.dtype | None
 ) -> None:
     """Rows are preempted, cross the original context and find blocks of others; alone, nothing of that happens."""
-    model = copy_of(short, dtype)
-    inputs = [conversation(short.config, mode, length, seed=1) for mode in MODES for length in (10, 45)]
+    inputs = [conversation(model.config, mode, length, seed=1) for mode in MODES for length in (10, 45)]
     requests = [Request(one, Sampling(max_tokens=20, logprobs=0)) for one in (*inputs, *inputs)]
-    tight = Engine(model, (), SchedulerLimits(block_tokens=4), cache_tokens=150, cache_dtype=cache_dtype)
     roomy = Engine(model, (), SchedulerLimits(reuse_prefixes=False, long_ahead=0.0), cache_dtype=cache_dtype)
-    together: list[list[GeneratedToken]] = [[] for _ in requests]
-    for index, token in tight.generate(requests):
-        together[index].append(token)
-    counts = tight.counts
-    assert min(counts.preempted, counts.switched, counts.reused_tokens) > 0
-    for request, tokens in zip(requests, together, strict=True):
-        alone = list(roomy.submit(request))
-        assert [(t.token_id, t.log_probabilities) for t in alone] == [(t.token_id, t.log_probabilities) for t in tokens]
-
-
-@pytest.mark.skipif(NATIVE is None, reason="stock attention and adapters round with the number of rows")
-@pytest.mark.parametrize(("scheme", "modalities"), [("4bit", False), ("mixed", True)])
-def test_quantised_company_and_chunks_change_no_bit(
-    tiny_directory: Path, tmp_path: Path, scheme: str, modalities: bool
-) -> None:
-    quantise(tiny_directory, tmp_path / "quantised", SCHEMES[scheme], encoders=modalities, adapters=modalities)
-    loaded = load_model(tmp_path / "quantised")
-    inputs = [conversation(loaded.config, mode, length, seed=1) for mode in MODES for length in (3, 20, 45)]
-    requests = [Request(one, Sampling(max_tokens=8, logprobs=0)) for one in inputs]
-    engines = [
-        Engine(loaded.model, (), SchedulerLimits(tokens, max_rows=9, block_tokens=4, reuse_prefixes=False))
-        for tokens in (13, 500)
-    ]
-    together: list[list[GeneratedToken]] = [[] for _ in requests]
-    for index, token in engines[0].generate(requests):
-        together[index].append(token)
-    for request, tokens in zip(requests, together, strict=True):
-        for engine in engines:
-            alone = [(t.token_id, t.log_probabilities) for t in engine.submit(request)]
-            assert alone == [(t.token_id, t.log_probabilities) for t in tokens]
+    alone = [scored(roomy.submit(request)) for request in requests]
+    for threads in THREADS:
+        torch.set_num_threads(threads)
+        tight = Engine(model, (), SchedulerLimits(block_tokens=4), cache_tokens=150, cache_dtype=cache_dtype)
+        assert answer_together(tight, requests) == alone
+        counts = tight.counts
+        assert min(counts.preempted, counts.switched, counts.reused_tokens) > 0

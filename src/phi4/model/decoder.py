@@ -11,6 +11,7 @@ from phi4.config import AdapterConfig, DecoderConfig
 from phi4.errors import InputError
 from phi4.inputs import Medium
 from phi4.model.attention import causal_attention
+from phi4.model.embedding import empty_embedding
 from phi4.model.fused import rms_norm, swiglu
 from phi4.model.linear import linear
 from phi4.model.lora import AdaptedLinear
@@ -140,7 +141,7 @@ class Decoder(nn.Module):
 
     def __init__(self, config: DecoderConfig, adapters: Mapping[str, AdapterConfig]) -> None:
         super().__init__()
-        self.embed_tokens = _new_table(config) or nn.Embedding(config.vocab_size, config.hidden_size)
+        self.embed_tokens = _new_table(config) or empty_embedding(config.vocab_size, config.hidden_size)
         self.layers = nn.ModuleList(DecoderLayer(config, adapters, layer) for layer in range(config.num_hidden_layers))
         self.norm = RMSNorm(config.hidden_size, config.rms_norm_eps)
 

@@ -10,6 +10,7 @@ from torch.nn import functional
 from phi4.config import VisionConfig
 from phi4.inputs import ImageCrops
 from phi4.kernels.encoder import Ending
+from phi4.model.embedding import empty_embedding
 from phi4.model.encoder_attention import EncoderAttention
 from phi4.model.encoder_batches import rounds_with_company, split_batches
 from phi4.model.encoder_steps import layer_norm, project
@@ -148,7 +149,7 @@ class SiglipEncoder(nn.Module):
         super().__init__()
         self.num_feature_layers = config.num_feature_layers
         self.patch_embedding = nn.Conv2d(3, config.hidden_size, config.patch_size, stride=config.patch_size)
-        self.position_embedding = nn.Embedding(config.patches_per_side**2, config.hidden_size)
+        self.position_embedding = empty_embedding(config.patches_per_side**2, config.hidden_size)
         self.layers = nn.ModuleList(SiglipLayer(config) for _ in range(config.num_hidden_layers))
         self.post_layernorm = nn.LayerNorm(config.hidden_size, config.layer_norm_eps)
         self.head = PoolingHead(config)
