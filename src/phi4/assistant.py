@@ -159,11 +159,17 @@ class Assistant:
     loaded: LoadedModel
     processor: Processor
     cache_dtype: torch.dtype | None = None
+    cache_tokens: int | None = None
 
     @cached_property
     def engine(self) -> Engine:
         """What answers requests; it is made, with its cache, when it is first asked for."""
-        return Engine(self.loaded.model, self.loaded.generation.eos_token_ids, cache_dtype=self.cache_dtype)
+        return Engine(
+            self.loaded.model,
+            self.loaded.generation.eos_token_ids,
+            cache_tokens=self.cache_tokens,
+            cache_dtype=self.cache_dtype,
+        )
 
     @cached_property
     def grammars(self) -> Grammars:
@@ -184,6 +190,7 @@ class Assistant:
         dtype: torch.dtype | None = None,
         device: Device | None = None,
         cache_dtype: torch.dtype | None = None,
+        cache_tokens: int | None = None,
         packs: Sequence[str | Path] | None = None,
         modalities: Sequence[Modality] = (),
     ) -> "Assistant":
@@ -195,6 +202,7 @@ class Assistant:
                 without bf16 arithmetic (`usual_dtype`).
             device: None takes CUDA or MPS where there is one, otherwise the CPU.
             cache_dtype: of the cached keys and values, as for `Engine`: torch.int8, or None for the model's.
+            cache_tokens: that the cache holds; None takes `default_cache_tokens`.
             packs: files that add modalities to a base language model; None takes those that come with the model
                 ("nano" has vision and speech), and none are named by ().
             modalities: those from outside the package that packs may be for.
@@ -211,7 +219,9 @@ class Assistant:
         directory = resolve(str(model))
         chosen_dtype = dtype or usual_dtype(open_checkpoint(directory), torch.device(chosen))
         loaded = load_model(directory, chosen_dtype, chosen, chosen_packs, modalities)
-        return cls(loaded, Processor.load(loaded.directory, loaded.config, loaded.preprocessor), cache_dtype)
+        return cls(
+            loaded, Processor.load(loaded.directory, loaded.config, loaded.preprocessor), cache_dtype, cache_tokens
+        )
 
     def ask(
         self,

@@ -82,6 +82,14 @@ def test_a_cache_of_bytes_is_asked_for_by_name(phi4: Phi4, phi4_json: RunJson, t
     assert "int8" in refused.stderr
 
 
+def test_a_cache_is_as_large_as_asked_for(phi4: Phi4, phi4_json: RunJson, tiny_directory: Path) -> None:
+    asked = ("ask", "--model", str(tiny_directory), "--max-tokens", "3")
+    assert len(phi4_json(*asked, "--cache-tokens", "256", "Hi")["token_ids"]) == 3
+    refused = phi4(*asked, "--cache-tokens", "32", "Hello " * 40)
+    assert refused.status == 2
+    assert "--cache-tokens" in refused.stderr
+
+
 def test_a_seed_repeats_the_answer(phi4_json: RunJson, tiny_directory: Path) -> None:
     arguments = ["ask", "--model", str(tiny_directory), "--temperature", "1", "--seed", "5", "--max-tokens", "8", "Hi"]
     assert phi4_json(*arguments)["token_ids"] == phi4_json(*arguments)["token_ids"]
@@ -229,7 +237,7 @@ def test_bench_compares_every_speed_with_what_the_machine_allows(phi4_json: RunJ
     }
     assert (report["prompt_tokens"], report["new_tokens"], report["rounds"]) == (40, 3, 1)
     assert 0 < report["step_bytes"] < report["tensor_bytes"] < report["peak_resident_bytes"]
-    assert report["machine"].keys() == {"read_bytes_per_s", "operations_per_s"}
+    assert report["machine"].keys() == {"read_bytes_per_s", "operations_per_s", "product"}
     for name, rows in (("prefill", 1), ("decode", 1), ("decode_rows", 5)):
         rate = report[name]
         assert rate["rows"] == rows

@@ -11,6 +11,7 @@ from phi4.assistant import Assistant
 from phi4.bench.machine import Machine
 from phi4.bench.speed import DECODE_PROMPT_TOKENS, Sizes, time_rounds
 from phi4.bench.work import Work, decode_work, prefill_work, tensor_bytes, weight_bytes
+from phi4.engine.language_model import LanguageModel
 from phi4.kernels.instructions import LEVELS
 from phi4.memory import peak_resident_bytes
 
@@ -99,7 +100,7 @@ def run_benchmark(
     progress(0, parts)
     timings = time_rounds(model, sizes, rounds, lambda done: progress(done, parts))
     peak = peak_resident_bytes()
-    machine = Machine.measure(model.device, model.dtype)
+    machine = Machine.measure(model.device, model.dtype, multiplies_bytes(model))
     progress(parts, parts)
     # Each step attends to one token more than the last, so that the mean of them stands for all.
     history = DECODE_PROMPT_TOKENS + (sizes.new_tokens + 1) / 2
@@ -136,6 +137,11 @@ def run_benchmark(
             [timing.decode_rows / sizes.new_tokens for timing in timings],
         ),
     )
+
+
+def multiplies_bytes(model: LanguageModel) -> bool:
+    """Whether the products of a model's layers are those of bytes, which the kernels have for quantised weights."""
+    return model.decoder_config.quantisation is not None and model.device.type == "cpu" and bool(LEVELS)
 
 
 def _rate(machine: Machine, work: Work, rows: int, tokens: int, seconds: Sequence[float]) -> Rate:

@@ -78,8 +78,8 @@ def print_report(report: "Report") -> None:
     for line in (
         f"loaded in {report.load_s:.2f} s, {report.peak_resident_bytes / 2**30:.2f} GiB at the peak; "
         f"{report.tensor_bytes / 1e9:.2f} GB of weights, of which a step reads {report.step_bytes / 1e9:.2f} GB",
-        f"this machine: reads {machine.read_bytes_per_s / 1e9:.1f} GB/s, multiplies {report.dtype} matrices at "
-        f"{machine.operations_per_s / 1e9:,.0f} GFLOP/s",
+        f"this machine: reads {machine.read_bytes_per_s / 1e9:.1f} GB/s, multiplies {machine.product} at "
+        f"{machine.operations_per_s / 1e9:,.0f} G operations/s",
         f"{report.device}, {report.threads} threads, {report.dtype}, torch {report.torch}, {kernels}; "
         f"medians of {report.rounds} rounds",
     ):

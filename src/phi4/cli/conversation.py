@@ -12,6 +12,7 @@ from phi4.cli.options import (
     Bare,
     CacheDtype,
     CacheDtypeOption,
+    CacheTokens,
     DeviceOption,
     Dtype,
     DtypeOption,
@@ -41,6 +42,7 @@ def load(
     dtype: Dtype | None,
     device: Any,
     cache_dtype: CacheDtype,
+    cache_tokens: int | None = None,
 ) -> "Assistant":
     """Loads a model for a command; torch is imported here, when it is needed."""
     import torch
@@ -53,6 +55,7 @@ def load(
         dtype=getattr(torch, dtype) if dtype else None,
         device=device,
         cache_dtype=torch.int8 if cache_dtype == "int8" else None,
+        cache_tokens=cache_tokens,
     )
 
 
@@ -88,6 +91,7 @@ def ask(
     dtype: DtypeOption = None,
     device: DeviceOption = None,
     kv_cache_dtype: CacheDtypeOption = "auto",
+    cache_tokens: CacheTokens = None,
     json_output: Json = False,
 ) -> None:
     """Ask one question.
@@ -110,7 +114,7 @@ def ask(
     sampling = Sampling(max_tokens, temperature, top_k, top_p, min_p, repetition_penalty, seed)
     question = read_stdin() if text == "-" else text
     functions = read_tools_file(tools) if tools else None
-    assistant = load(model, pack, bare, dtype, device, kv_cache_dtype)
+    assistant = load(model, pack, bare, dtype, device, kv_cache_dtype, cache_tokens)
     stream = assistant.stream(
         question,
         images=image or (),
@@ -141,6 +145,7 @@ def chat(
     dtype: DtypeOption = None,
     device: DeviceOption = None,
     kv_cache_dtype: CacheDtypeOption = "auto",
+    cache_tokens: CacheTokens = None,
 ) -> None:
     """Chat with a model; answers stream, and the conversation is remembered.
 
@@ -156,7 +161,7 @@ def chat(
     from phi4.engine.sampling import Sampling
 
     sampling = Sampling(max_tokens, temperature, top_k, top_p, min_p, repetition_penalty, seed)
-    Chat(load(model, pack, bare, dtype, device, kv_cache_dtype), sampling, system).run()
+    Chat(load(model, pack, bare, dtype, device, kv_cache_dtype, cache_tokens), sampling, system).run()
 
 
 def transcribe(
@@ -168,6 +173,7 @@ def transcribe(
     dtype: DtypeOption = None,
     device: DeviceOption = None,
     kv_cache_dtype: CacheDtypeOption = "auto",
+    cache_tokens: CacheTokens = None,
     json_output: Json = False,
 ) -> None:
     """Write down what is said in sounds. It takes a model with speech; that of `nano` is a beginning.
@@ -183,7 +189,7 @@ def transcribe(
     from phi4.engine.sampling import Sampling
 
     sampling = Sampling(max_tokens=max_tokens)
-    assistant = load(model, pack, bare, dtype, device, kv_cache_dtype)
+    assistant = load(model, pack, bare, dtype, device, kv_cache_dtype, cache_tokens)
     results: list[dict[str, Any]] = []
     for file in files:
         try:

@@ -27,6 +27,10 @@ CacheDtypeOption = Annotated[
         "--kv-cache-dtype", help="Type of cached keys and values: auto is the model's; int8 takes about half of bf16."
     ),
 ]
+CacheTokens = Annotated[
+    int | None,
+    typer.Option("--cache-tokens", help="Tokens that the key/value cache holds; default: by memory.", min=1),
+]
 System = Annotated[str | None, typer.Option("--system", "-s", help="System message.")]
 MaxTokens = Annotated[int, typer.Option("--max-tokens", "-n", help="Most tokens to generate.")]
 Temperature = Annotated[float, typer.Option("--temperature", "-t", help="0 takes the best token.")]

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from phi4.cli.conversation import load
-from phi4.cli.options import Bare, CacheDtypeOption, DeviceOption, DtypeOption, Model, Packs
+from phi4.cli.options import Bare, CacheDtypeOption, CacheTokens, DeviceOption, DtypeOption, Model, Packs
 
 
 def serve(
@@ -24,10 +24,7 @@ def serve(
     ] = None,
     max_batch_tokens: Annotated[int, typer.Option("--max-batch-tokens", help="Most tokens of one step.", min=1)] = 1024,
     max_rows: Annotated[int, typer.Option("--max-rows", help="Most answers that are written at a time.", min=1)] = 64,
-    cache_tokens: Annotated[
-        int | None,
-        typer.Option("--cache-tokens", help="Tokens that the key/value cache holds; default: by memory.", min=1),
-    ] = None,
+    cache_tokens: CacheTokens = None,
     max_context: Annotated[
         int | None,
         typer.Option("--max-context", help="Most tokens of prompt and answer; default: the model's.", min=1),

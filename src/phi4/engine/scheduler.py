@@ -100,7 +100,8 @@ class Scheduler:
             return None
         return CapacityError(
             f"the conversation has {num_tokens} tokens, but the whole cache holds "
-            f"{self.pool.num_blocks * self.limits.block_tokens}; shorten it, or give the engine a larger cache"
+            f"{self.pool.num_blocks * self.limits.block_tokens}; "
+            "shorten it, or ask for a larger cache (cache_tokens, --cache-tokens)"
         )
 
     def _num_blocks(self, num_tokens: int) -> int:
