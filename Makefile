@@ -28,8 +28,8 @@ test: .venv/dev-installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-# Two workers share the cores: with one thread each, none waits for a turn of the other's. Tests that ask for more threads
-# let them sleep at once, for the same reason.
+# Two workers share the cores: with one thread each, none waits for a turn of the other's. Threads that a test asks for
+# sleep at once when they wait, for the same reason.
 	OMP_NUM_THREADS=1 GOMP_SPINCOUNT=0 $(BIN)/pytest -n 2 -m "not slow"
 
 test-slow: .venv/slow-installed

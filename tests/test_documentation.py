@@ -24,9 +24,9 @@ EXPECTED = {
     "sensor": r"(18|19|20) of 20 held-out traces are right.*the same tokens as without the pack: True",
     "together": r"Paris.*together: True\]\n[^\n]*vision; the same together: True.*speech; the same together: True",
     "structured": r'^\{\s*"city": "[^"]+"\s*\}\n(red|green|blue)\n$',
-    # The guitar is one of the drawings that `nano` does not know.
-    "demo": r"Paris\.\n.*right is: Paris.*dog face\n.*right is: dog face.*right is: guitar"
-    r".*triangle\n.*right is: triangle.*turn on [^\n]*\n.*right is: turn on.*red\n.*right is: red",
+    # What was said is not always understood: only that stands beside the right answer without being asked for.
+    "demo": r"Paris\.\n.*right is: Paris.*dog face\n.*right is: dog face.*triangle\n.*right is: triangle"
+    r".*right is: turn on.*red\n.*right is: red",
 }
 ENVIRONMENT = os.environ | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
 

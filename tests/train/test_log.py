@@ -1,5 +1,6 @@
 import json
 import math
+import time
 from pathlib import Path
 
 import pytest
@@ -54,6 +55,8 @@ def test_a_resumed_run_forgets_what_its_checkpoint_does_not_know(tmp_path: Path)
             log.report(step, {"loss": math.sqrt(step)})
     with (tmp_path / "metrics.jsonl").open("a") as file:
         file.write('{"step": 6, "lo')
+    # TensorBoard reads files by their names, which begin with the second in which they were made.
+    time.sleep(1.1)
     with RunLog(tmp_path, "stage", steps=9, first_step=3) as log:
         log.report(4, {"loss": 0.0})
     events = EventAccumulator(str(tmp_path / "tensorboard"))
