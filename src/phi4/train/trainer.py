@@ -1,5 +1,6 @@
 """The training loop: batch, forward, backward, step."""
 
+import json
 import math
 import time
 from collections import Counter
@@ -163,8 +164,9 @@ class Trainer:
         Returns:
             How many draws, by data set and kind of error, and the first few records, each with its error.
         """
-        processes = self.group.gather((self.batches.skipped, self.batches.first_skipped))
-        counts = sum((skipped for skipped, _ in processes), Counter[str]())
+        own = json.dumps([self.batches.skipped, self.batches.first_skipped])
+        processes = [json.loads(text) for text in self.group.gather(own)]
+        counts = sum((Counter(skipped) for skipped, _ in processes), Counter[str]())
         # In a small data set the first draws may all be of one record.
         distinct = dict.fromkeys(record for _, first in processes for record in first)
         return counts, tuple(distinct)[:SHOWN_SKIPPED]
