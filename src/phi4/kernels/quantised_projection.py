@@ -151,7 +151,7 @@ def project_rounded(
         rows.level,
         torch.get_num_threads(),
         _addresses(rows),
-        (weight.codes.data_ptr(), 0 if weight.steps is None else weight.steps.data_ptr(), weight.scales.data_ptr()),
+        weight.addresses[:3],
         (_address(wide_bias), _address(factors), _address(residual), results.data_ptr()),
         (tokens, weight.codes.shape[0], groups),
         scale,
