@@ -43,8 +43,8 @@ def phi4(monkeypatch: pytest.MonkeyPatch) -> Phi4:
 def phi4_json(phi4: Phi4) -> Callable[..., Any]:
     """Runs a command that must succeed and print one JSON object, nothing else, to stdout."""
 
-    def run(*arguments: str) -> Any:
-        outcome = phi4(*arguments, "--json")
+    def run(*arguments: str, stdin: str = "") -> Any:
+        outcome = phi4(*arguments, "--json", stdin=stdin)
         assert outcome.status == 0, outcome.stderr
         return json.loads(outcome.stdout)
 

@@ -65,6 +65,16 @@ def test_ask_reports_what_it_used(phi4_json: RunJson, tiny_directory: Path, pict
     assert answer["media"][1]["tokens"] == 13
 
 
+def test_a_question_from_standard_input_is_the_one_from_the_command_line(
+    phi4_json: RunJson, tiny_directory: Path
+) -> None:
+    """The line break that `echo` adds is no part of it; others are."""
+    common = ("ask", "--model", str(tiny_directory), "--max-tokens", "1")
+    asked = phi4_json(*common, "One\nTwo")["prompt_token_ids"]
+    assert phi4_json(*common, "-", stdin="One\nTwo\n")["prompt_token_ids"] == asked
+    assert phi4_json(*common, "-", stdin="One\nTwo\n\n")["prompt_token_ids"] != asked
+
+
 @pytest.mark.parametrize(("option", "adapter"), [("--image", "vision"), ("--audio", "speech")])
 def test_ask_takes_the_adapter_of_the_medium(
     phi4_json: RunJson, tiny_directory: Path, picture: Path, sound: Path, option: str, adapter: str

@@ -13,6 +13,8 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from phi4.checkpoint.convert import convert
+from phi4.checkpoint.digest import base_digest
+from phi4.checkpoint.layouts import open_checkpoint
 from phi4.checkpoint.weights import LoadedModel, load_model
 from phi4.data.example import Example, encode_example
 from phi4.data.record import Record
@@ -74,13 +76,30 @@ def setting(tiny_directory: Path, tmp_path_factory: pytest.TempPathFactory) -> S
     return Setting(directory / "packed" / "base", packs, directory / "data")
 
 
+@pytest.fixture(scope="session")
+def setting_float32(setting: Setting, tmp_path_factory: pytest.TempPathFactory) -> Setting:
+    """The same numbers stored as float32, for runs that differ by the rounding of sums and are to be compared."""
+    directory = tmp_path_factory.mktemp("float32")
+    base = Path(shutil.copytree(setting.base, directory / "base"))
+    for path in base.glob("*.safetensors"):
+        widen(path)
+    digest = base_digest(open_checkpoint(base).tensors)
+    packs = tuple(Path(shutil.copy(pack, directory)) for pack in setting.packs)
+    for pack in packs:
+        widen(pack, base_digest=digest)
+    return replace(setting, base=base, packs=packs)
+
+
 @pytest.fixture
 def calm(setting: Setting, tmp_path: Path) -> Setting:
     """The same setting without dropout."""
-    packs = tuple(Path(shutil.copy(pack, tmp_path / f"calm-{pack.name}")) for pack in setting.packs)
-    for pack in packs:
-        set_dropout(pack, 0.0)
-    return replace(setting, packs=packs)
+    return without_dropout(setting, tmp_path)
+
+
+@pytest.fixture
+def calm_float32(setting_float32: Setting, tmp_path: Path) -> Setting:
+    """The same without dropout, in float32."""
+    return without_dropout(setting_float32, tmp_path)
 
 
 @pytest.fixture(scope="session")
@@ -103,6 +122,21 @@ def write_toys(directory: Path, builders: Mapping[str, Callable[..., list[Record
     """Writes a folder of shards for each data set."""
     for name, build in builders.items():
         write_shards([*build(12, "train"), *build(3, "valid")], directory / name)
+
+
+def without_dropout(setting: Setting, directory: Path) -> Setting:
+    """The setting with packs that have no dropout, which are written into a directory."""
+    packs = tuple(Path(shutil.copy(pack, directory / f"calm-{pack.name}")) for pack in setting.packs)
+    for pack in packs:
+        set_dropout(pack, 0.0)
+    return replace(setting, packs=packs)
+
+
+def widen(path: Path, **changes: str) -> None:
+    """Stores the tensors of a safetensors file as float32, and changes some of its metadata."""
+    with safe_open(path, framework="pt") as file:
+        metadata = dict(file.metadata() or {})
+    save_file({name: tensor.float() for name, tensor in load_file(path).items()}, path, metadata | changes)
 
 
 def set_dropout(pack: Path, dropout: float) -> None:

@@ -25,10 +25,10 @@ STEPS = 8
 
 
 def train_in_two(setting: Setting, stage: str, run: Path, *options: str) -> subprocess.CompletedProcess[str]:
-    """Trains a stage in two processes, in float32."""
+    """Trains a stage in two processes."""
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "phi4"]
     result = subprocess.run(
-        [*launcher, *setting.arguments(stage, run), "--dtype=float32", "--device=cpu", *options],
+        [*launcher, *setting.arguments(stage, run), "--device=cpu", *options],
         env=os.environ | {"OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
@@ -38,20 +38,20 @@ def train_in_two(setting: Setting, stage: str, run: Path, *options: str) -> subp
     return result
 
 
-def test_two_processes_train_as_one(setting: Setting, tmp_path: Path) -> None:
+def test_two_processes_train_as_one(setting_float32: Setting, tmp_path: Path) -> None:
     """Three rows of a step, shared among two: dropout and order belong to the row, wherever it is computed."""
     two, one = tmp_path / "two", tmp_path / "one"
-    result = train_in_two(setting, "mixed", two, f"--steps={STEPS}")
+    result = train_in_two(setting_float32, "mixed", two, f"--steps={STEPS}")
     assert result.stdout.splitlines() == [str(two / "vision.safetensors"), str(two / "speech.safetensors")]
     assert "skipped" not in result.stderr
 
     stage = replace(load_stage(f"{RECIPE}:mixed"), steps=STEPS)
-    setting.train(stage, one, dtype=torch.float32)
+    setting_float32.train(stage, one)
     assert len(losses(two)) == len(losses(one))
     for ours, theirs in zip(losses(two), losses(one), strict=True):
         assert ours == pytest.approx(theirs, rel=1e-4)
     packs = [
-        setting.load([run / "vision.safetensors", run / "speech.safetensors"], dtype=torch.float32).model.state_dict()
+        setting_float32.load([run / "vision.safetensors", run / "speech.safetensors"]).model.state_dict()
         for run in (two, one)
     ]
     for name, tensor in packs[0].items():
@@ -65,25 +65,25 @@ def test_two_processes_train_as_one(setting: Setting, tmp_path: Path) -> None:
     shutil.rmtree(list_checkpoints(two)[-1])
     for name in ("vision", "speech"):
         (two / f"{name}.safetensors").unlink()
-    assert setting.train(stage, two, resume=True, dtype=torch.float32).step == STEPS
+    assert setting_float32.train(stage, two, resume=True).step == STEPS
     for ours, theirs in zip(losses(two), losses(one), strict=True):
         assert ours == pytest.approx(theirs, rel=1e-4)
 
 
 @pytest.mark.parametrize("stage", [contrast(), listen()], ids=lambda stage: stage.name)
-def test_two_processes_pretrain_an_encoder_as_one(setting: Setting, tmp_path: Path, stage: Stage) -> None:
+def test_two_processes_pretrain_an_encoder_as_one(setting_float32: Setting, tmp_path: Path, stage: Stage) -> None:
     """No picture is compared with those of other rows, and what an objective learns begins alike everywhere."""
-    train_in_two(setting, stage.name, tmp_path / "two")
-    setting.train(stage, tmp_path / "one", dtype=torch.float32)
+    train_in_two(setting_float32, stage.name, tmp_path / "two")
+    setting_float32.train(stage, tmp_path / "one")
     for ours, theirs in zip(losses(tmp_path / "two"), losses(tmp_path / "one"), strict=True):
         assert ours == pytest.approx(theirs, rel=1e-4)
 
 
-def test_two_processes_tell_once_what_both_left_out(setting: Setting, tmp_path: Path) -> None:
+def test_two_processes_tell_once_what_both_left_out(setting_float32: Setting, tmp_path: Path) -> None:
     write_shards([broken("broken"), *colours(2, "train")], tmp_path / "data" / "colours")
-    started = replace(setting, data=tmp_path / "data")
+    started = replace(setting_float32, data=tmp_path / "data")
     errors = train_in_two(started, "align", tmp_path / "two").stderr
-    alone = started.train(align(), tmp_path / "one", dtype=torch.float32)
+    alone = started.train(align(), tmp_path / "one")
     (draws,) = alone.skipped.values()
     told = [line for line in errors.splitlines() if line.startswith("skipped")]
     assert told == [

@@ -1,5 +1,6 @@
 """A stage from files to files: what changes, what does not, and what is written about it."""
 
+import json
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -7,7 +8,6 @@ from pathlib import Path
 import pytest
 import torch
 
-from phi4.checkpoint import usual_dtype
 from phi4.checkpoint.convert import convert
 from phi4.checkpoint.keymap import adapter_of
 from phi4.checkpoint.packs import read_pack
@@ -21,7 +21,6 @@ from phi4.train import run as run_module
 from phi4.train.objectives import AnswerLoss, Loss
 from phi4.train.parts import belongs_to, select_trained
 from phi4.train.recipe import load_stage
-from phi4.train.run import train_stage
 from phi4.train.stage import Source, Stage
 from phi4.train.trainer import Trainer
 from train.conftest import RECIPE, Setting, losses, read_metrics
@@ -77,14 +76,14 @@ def test_packs_are_written_for_the_modalities_that_trained(setting: Setting, fin
     assert setting.train(align(), tmp_path / "run").packs.keys() == {"vision"}
 
 
-def test_packs_have_the_type_of_the_base_unless_another_was_asked_for(
-    setting: Setting, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_packs_have_the_type_of_the_base_whatever_the_model_computes_in(
+    setting: Setting, tmp_path: Path, dtype: torch.dtype
 ) -> None:
-    monkeypatch.setattr(usual_dtype, "multiplies_bf16", lambda device: False)
-    usual = setting.train(align(), tmp_path / "usual").packs["vision"]
-    asked = train_stage(align(), setting.base, setting.packs, setting.data, tmp_path / "asked", dtype=torch.float32)
-    assert {tensor.dtype for tensor in read_pack(usual).tensors.values()} == {torch.bfloat16}
-    assert {tensor.dtype for tensor in read_pack(asked.packs["vision"]).tensors.values()} == {torch.float32}
+    run = tmp_path / "run"
+    pack = setting.train(align(), run, dtype=dtype).packs["vision"]
+    assert {tensor.dtype for tensor in read_pack(pack).tensors.values()} == {torch.bfloat16}
+    assert json.loads((list_checkpoints(run)[-1] / "state.json").read_text())["identity"]["dtype"] == str(dtype)[6:]
 
 
 def test_the_same_stage_gives_the_same_bytes(setting: Setting, tmp_path: Path) -> None:
@@ -120,28 +119,25 @@ def test_a_copied_part_goes_into_its_pack_though_it_does_not_train(setting: Sett
     assert torch.equal(projectors["vision.up.weight"], projectors["speech.up.weight"])
 
 
-def test_a_row_with_two_examples_is_two_rows_with_one(calm: Setting, tmp_path: Path) -> None:
+def test_a_row_with_two_examples_is_two_rows_with_one(calm_float32: Setting, tmp_path: Path) -> None:
     length = 40  # all examples of `colours` have 30 to 40 tokens
     one = replace(align(), trains=("vision.projector", "vision.adapter"), rows_per_step=1, tokens_per_row=2 * length)
     two = replace(one, rows_per_step=2, tokens_per_row=length)
-    packs = [
-        calm.train(stage, tmp_path / name, dtype=torch.float32).packs["vision"]
-        for name, stage in (("one", one), ("two", two))
-    ]
+    packs = [calm_float32.train(stage, tmp_path / name).packs["vision"] for name, stage in (("one", one), ("two", two))]
     for ours, theirs in zip(losses(tmp_path / "one"), losses(tmp_path / "two"), strict=True):
         assert ours == pytest.approx(theirs, rel=1e-5)
-    first, second = (calm.load([pack], dtype=torch.float32).model.state_dict() for pack in packs)
+    first, second = (calm_float32.load([pack]).model.state_dict() for pack in packs)
     for name, tensor in first.items():
         torch.testing.assert_close(tensor, second[name], atol=2e-5, rtol=1e-4, msg=name)
 
 
-def test_a_step_is_the_mean_over_its_targets_however_many_they_are(calm: Setting, tmp_path: Path) -> None:
+def test_a_step_is_the_mean_over_its_targets_however_many_they_are(calm_float32: Setting, tmp_path: Path) -> None:
     """Of records that are all the same, any number has one loss and one gradient."""
     write_shards(colours(1, "train"), tmp_path / "data" / "colours")
-    alike = replace(calm, data=tmp_path / "data")
+    alike = replace(calm_float32, data=tmp_path / "data")
     reports = []
     for rows in (1, 3):
-        alike.train(replace(align(), steps=1, rows_per_step=rows), tmp_path / str(rows), dtype=torch.float32)
+        alike.train(replace(align(), steps=1, rows_per_step=rows), tmp_path / str(rows))
         reports.append(read_metrics(tmp_path / str(rows))[0])
     for key in ("train/colours/loss", "gradient_norm"):
         assert reports[0][key] == pytest.approx(reports[1][key], rel=1e-4)

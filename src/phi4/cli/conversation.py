@@ -217,9 +217,9 @@ def report_transcript(result: dict[str, Any], show_name: bool) -> None:
 
 
 def read_stdin() -> str:
-    """Reads a question from standard input."""
+    """Reads a question from standard input, without the line break at its end: `echo` and editors add one."""
     try:
-        return sys.stdin.read()
+        return sys.stdin.read().removesuffix("\n")
     except UnicodeDecodeError as error:
         raise InputError(f"standard input is not valid UTF-8: {error}") from error
 

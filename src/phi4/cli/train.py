@@ -9,7 +9,7 @@ import typer
 from rich.console import Console
 from rich.table import Column, Table
 
-from phi4.cli.options import Device, DtypeOption, Model
+from phi4.cli.options import Device, Dtype, Model
 from phi4.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -30,7 +30,14 @@ def train(
     out: Annotated[Path | None, typer.Option("--out", "-o", help="The run: checkpoints, logs, result.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Continue from the run's last checkpoint.")] = False,
     steps: Annotated[int | None, typer.Option("--steps", help="Train shorter or longer than the recipe.")] = None,
-    dtype: DtypeOption = None,
+    dtype: Annotated[
+        Dtype | None,
+        typer.Option(
+            "--dtype",
+            help="What the model computes in; packs have the base's type. Default: as stored, float32 on a CPU without "
+            "bf16 arithmetic.",
+        ),
+    ] = None,
     device: Annotated[Device | None, typer.Option("--device", help="Default: CUDA if there, else cpu.")] = None,
     workers: Annotated[
         int | None,

@@ -88,8 +88,8 @@ def train_stage(
         run: folder for checkpoints, logs and what was trained.
         resume: continue from the run's last checkpoint instead of refusing a folder that has one.
         device: where to compute.
-        dtype: of the model and of what is written; None trains in `usual_dtype` and writes in the type that the base
-            is stored in.
+        dtype: what the model computes in; None is `usual_dtype`. What is written has the type that the base is stored
+            in, and the weights are values of it all along.
         modalities: those from outside, for packs that hold one.
         workers: processes that prepare examples ahead; 0 prepares each in its turn. The rows are the same.
 
@@ -134,7 +134,7 @@ def _train(
         )
     if not isinstance(loaded.model, Phi4Multimodal) and LANGUAGE not in stage.trains:
         raise ConfigError(f"{base} has no modality to train; add packs, random ones from `phi4 new-pack` to begin with")
-    pack_dtype = dtype or stored_dtype(checkpoint)
+    pack_dtype = stored_dtype(checkpoint)
     datasets = {source.dataset: ShardedRecords.open(data / source.dataset) for source in stage.sources}
     identity = {
         "recipe": stage_digest(stage),
