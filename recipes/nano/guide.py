@@ -28,6 +28,8 @@ from recipes.nano.command import run
 from recipes.nano.model import VISION
 
 STEPS = 2600
+# With fewer, the first fifth of them, in which the rate rises, would be less than two.
+MIN_STEPS = 6
 PICTURES_PER_STEP = 128
 LEARNING_RATE = 5e-3
 WEIGHT_DECAY = 0.05
@@ -45,7 +47,7 @@ SETTINGS = ImageSettings(
 def main(
     data: Annotated[Path, typer.Option(help="The folder with the folder of shards called emoji.")],
     out: Annotated[Path, typer.Option(help="Gets the guide, a safetensors file.")],
-    steps: Annotated[int, typer.Option(help="Updates of the weights.")] = STEPS,
+    steps: Annotated[int, typer.Option(help="Updates of the weights.", min=MIN_STEPS)] = STEPS,
 ) -> None:
     """Trains a guide and writes it."""
     records = list(ShardedRecords.open(data / "emoji").select("train"))
