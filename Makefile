@@ -140,10 +140,10 @@ SHIPPED := src/phi4/checkpoint/nano_packs
 
 nano-long: $(NANO)/long-results.json
 
-$(RUNS)/long-name/vision.safetensors: $(SHIPPED)/vision.safetensors $(DATA)/built
-	$(call TRAIN,recipes/nano_long.py:name) --pack $<
+$(RUNS)/long-letters/vision.safetensors: $(SHIPPED)/vision.safetensors $(DATA)/built
+	$(call TRAIN,recipes/nano_long.py:letters) --pack $<
 
-$(RUNS)/long-see/vision.safetensors: $(RUNS)/long-name/vision.safetensors
+$(RUNS)/long-see/vision.safetensors: $(RUNS)/long-letters/vision.safetensors
 	$(call TRAIN,recipes/nano_long.py:see) --pack $<
 
 $(RUNS)/long-hear/speech.safetensors: $(SHIPPED)/speech.safetensors $(DATA)/built

@@ -96,7 +96,7 @@ def test_a_new_environment_is_no_reason_to_train_again(tmp_path: Path) -> None:
     assert commands("nano", tmp_path / "nano", "--what-if=.venv/dev-installed") == []
 
 
-@pytest.mark.parametrize(("modality", "alone"), [("vision", ["name", "see"]), ("speech", ["hear", "instruct"])])
+@pytest.mark.parametrize(("modality", "alone"), [("vision", ["letters", "see"]), ("speech", ["hear", "instruct"])])
 def test_new_packs_of_the_package_are_trained_further(tmp_path: Path, modality: str, alone: list[str]) -> None:
     make_with_stubs(tmp_path, target="nano-long")
     assert commands("nano-long", tmp_path / "nano") == []
@@ -122,6 +122,13 @@ def test_a_rehearsal_has_every_command_for_a_moment(target: str, tmp_path: Path)
     for words, short in zip(whole, rehearsal, strict=True):
         added = [option for word in words for option in SHORTER.get(word, [])]
         assert sorted(short) == sorted(words + added)
+
+
+@pytest.mark.parametrize("target", RECIPES)
+def test_training_computes_in_the_type_that_is_asked_for(target: str, tmp_path: Path) -> None:
+    usual, asked = commands(target, tmp_path), commands(target, tmp_path, "DTYPE=float32")
+    for words, others in zip(usual, asked, strict=True):
+        assert sorted(others) == sorted(words + (["--dtype", "float32"] if "train" in words else []))
 
 
 def test_a_rehearsal_stays_out_of_the_folder_of_the_real_thing() -> None:
