@@ -5,8 +5,8 @@
 #   make test-slow   full-size checks: 20 GiB of memory, 25 GB of disk, half an hour
 #   make format      rewrite the sources in the project's style
 #   make nano        train nano's vision and speech from packages to packs: hours on two cores; go on with the same
-#                    command; with TRIAL=1 a rehearsal of all its commands, in build/trial; with DTYPE=float32 twice as
-#                    fast on an Intel processor that has AVX-512 but no AMX
+#                    command; with TRIAL=1 a rehearsal of all its commands, in build/trial; with DTYPE=float32 sooner
+#                    done on an Intel processor that has AVX-512 but no AMX
 #   make nano-long   train the packs of the package further, best on a GPU
 
 PYTHON ?= python3
