@@ -7,7 +7,7 @@
 #   make nano        train nano's vision and speech from packages to packs: hours on two cores; go on with the same
 #                    command; with TRIAL=1 a rehearsal of all its commands, in build/trial; with DTYPE=float32 sooner
 #                    done on an Intel processor that has AVX-512 but no AMX
-#   make nano-long   train the packs of the package further, best on a GPU
+#   make nano-long   train the packs of the package further: two hours on two cores
 
 PYTHON ?= python3
 BIN := .venv/bin
