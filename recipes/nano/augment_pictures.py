@@ -17,6 +17,11 @@ MAX_BLUR_PX = 0.8
 MAX_NOISE = 12.0
 MAX_ENLARGEMENT = 3.0
 
+# Corners of the mesh by which a picture is bent, along each side.
+MESH_CORNERS = 4
+# Sides of what may be erased, as shares of the picture's.
+ERASED_SIDES = (0.1, 0.4)
+
 # ITU-R BT.601.
 LUMA = np.array([0.299, 0.587, 0.114], dtype=np.float32)
 GREY_AXIS = np.full(3, 1 / math.sqrt(3), dtype=np.float32)
@@ -30,12 +35,15 @@ class Changes:
         rotation_degrees: at most, either way. Nothing is mirrored: arrows and letters would change.
         scales: between which the size is drawn.
         squeeze: by how much of its width a picture may become narrower.
+        bend: how far the corners of a mesh may move, as a share of the distance between them.
         shift: how far it may move, as a share of the shorter side.
         keep_inside: whether it moves no further than it became smaller, so that nothing leaves the picture.
         ground_share: how often white around the drawing becomes a light colour.
         brightness, contrast, saturation: how far each may be from 1, either way.
         hue_degrees: at most, either way; small, since some names are colours.
         grey_share: how often no colours are left.
+        stroke_share: how often lines become thicker or thinner, by up to one pixel on each side.
+        erase_share: how often a rectangle is covered by one colour.
         blur_share: how often it is blurred.
         noise_share: how often noise is added.
         larger_share: how often it is enlarged, up to `MAX_ENLARGEMENT` times: people's pictures take several crops.
@@ -44,6 +52,7 @@ class Changes:
     rotation_degrees: float = 0.0
     scales: tuple[float, float] = (1.0, 1.0)
     squeeze: float = 0.0
+    bend: float = 0.0
     shift: float = 0.0
     keep_inside: bool = False
     ground_share: float = 0.0
@@ -52,22 +61,27 @@ class Changes:
     saturation: float = 0.0
     hue_degrees: float = 0.0
     grey_share: float = 0.0
+    stroke_share: float = 0.0
+    erase_share: float = 0.0
     blur_share: float = 0.0
     noise_share: float = 0.0
     larger_share: float = 0.0
 
 
 EMOJI = Changes(
-    rotation_degrees=12.0,
-    scales=(0.8, 1.1),
-    squeeze=0.1,
-    shift=0.08,
+    rotation_degrees=15.0,
+    scales=(0.7, 1.1),
+    squeeze=0.2,
+    bend=0.3,
+    shift=0.1,
     ground_share=0.3,
-    brightness=0.2,
-    contrast=0.25,
-    saturation=0.4,
-    hue_degrees=12.0,
-    grey_share=0.05,
+    brightness=0.25,
+    contrast=0.3,
+    saturation=0.6,
+    hue_degrees=15.0,
+    grey_share=0.1,
+    stroke_share=0.4,
+    erase_share=0.3,
     blur_share=0.2,
     noise_share=0.2,
     larger_share=0.15,
@@ -128,6 +142,12 @@ def change(picture: PIL.Image.Image, changes: Changes, generator: np.random.Gene
     if generator.random() < changes.ground_share:
         picture = recolour_ground(picture, generator.integers(*GROUND_COLOURS, size=3))
     picture = move(picture, changes, generator)
+    if changes.bend:
+        picture = bend(picture, changes.bend, generator)
+    if generator.random() < changes.stroke_share:
+        picture = change_strokes(picture, generator)
+    if generator.random() < changes.erase_share:
+        picture = erase(picture, generator)
     if generator.random() < changes.blur_share:
         picture = picture.filter(PIL.ImageFilter.GaussianBlur(generator.uniform(0.0, MAX_BLUR_PX)))
     matrix, offset = colour_change(changes, generator)
@@ -179,6 +199,42 @@ def move(picture: PIL.Image.Image, changes: Changes, generator: np.random.Genera
         resample=PIL.Image.Resampling.BILINEAR,
         fillcolor=(red, green, blue),
     )
+
+
+def bend(picture: PIL.Image.Image, share: float, generator: np.random.Generator) -> PIL.Image.Image:
+    """Moves the inner corners of a mesh, and everything between them."""
+    steps = [np.linspace(0.0, side, MESH_CORNERS) for side in picture.size]
+    corners = np.stack(np.meshgrid(*steps, indexing="ij"), axis=-1)
+    reach = share * np.array(picture.size) / (MESH_CORNERS - 1)
+    inner = corners[1:-1, 1:-1]
+    moved = corners.copy()
+    moved[1:-1, 1:-1] = inner + reach * generator.uniform(-1.0, 1.0, size=inner.shape)
+    mesh = [
+        (
+            tuple(int(value) for value in (*corners[x, y].round(), *corners[x + 1, y + 1].round())),
+            (*moved[x, y], *moved[x, y + 1], *moved[x + 1, y + 1], *moved[x + 1, y]),
+        )
+        for x in range(MESH_CORNERS - 1)
+        for y in range(MESH_CORNERS - 1)
+    ]
+    return picture.transform(picture.size, PIL.Image.Transform.MESH, mesh, resample=PIL.Image.Resampling.BILINEAR)
+
+
+def change_strokes(picture: PIL.Image.Image, generator: np.random.Generator) -> PIL.Image.Image:
+    """Makes dark lines thicker or thinner, partly."""
+    spread = PIL.ImageFilter.MinFilter(3) if generator.random() < 0.5 else PIL.ImageFilter.MaxFilter(3)
+    return PIL.Image.blend(picture, picture.filter(spread), generator.uniform(0.2, 1.0))
+
+
+def erase(picture: PIL.Image.Image, generator: np.random.Generator) -> PIL.Image.Image:
+    """Covers a rectangle by one colour."""
+    size = np.array(picture.size)
+    sides = np.ceil(size * generator.uniform(*ERASED_SIDES, size=2)).astype(int)
+    left, top = (generator.uniform(size=2) * (size - sides)).astype(int)
+    colour = tuple(int(value) for value in generator.integers(256, size=3))
+    picture = picture.copy()
+    picture.paste(colour, (left, top, left + sides[0], top + sides[1]))
+    return picture
 
 
 def colour_change(changes: Changes, generator: np.random.Generator) -> tuple[np.ndarray, float]:

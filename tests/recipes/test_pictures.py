@@ -1,4 +1,3 @@
-import io
 import json
 from collections import Counter, defaultdict
 from dataclasses import replace
@@ -13,9 +12,9 @@ import pytest
 from phi4.data.record import Record
 from phi4.data.shards import ShardedRecords, write_shards
 from phi4.processing.image_file import load_image
-from phi4.processing.messages import Image, Message, Sound
+from phi4.processing.messages import Image, Sound
 from recipes.nano import emoji_drawings
-from recipes.nano.augment_pictures import augment
+from recipes.nano.augment_pictures import EMOJI, augment, bend, change, change_strokes, erase
 from recipes.nano.build import build
 from recipes.nano.easy_vqa import Picture, all_pictures, easy_vqa_records, read_pictures, spoken_records
 from recipes.nano.emoji import TEST_QUESTION, emoji_many_records, emoji_records
@@ -310,18 +309,49 @@ def test_augmentation_paints_the_ground_and_not_the_drawing() -> None:
     picture = PIL.Image.new("RGB", (72, 72), "white")
     draw = PIL.ImageDraw.Draw(picture)
     draw.ellipse((12, 12, 60, 60), fill="white", outline="black", width=6)
-    content = io.BytesIO()
-    picture.save(content, "PNG")
-    messages = (Message("user", (Image(content.getvalue()),)), Message("assistant", "ring"))
-    record = Record("ring", messages, "made up", "CC0-1.0", "train", "emoji")
+    uncovered = replace(EMOJI, erase_share=0.0)
     corners, middles = [], []
     for seed in range(40):
-        pixels = np.asarray(picture_of(augment(record, generator(seed))), dtype=float)
+        pixels = np.asarray(change(picture, uncovered, generator(seed)), dtype=float)
         corners.append(np.ptp(pixels[2:6, 2:6].mean(axis=(0, 1))))
         middles.append(np.ptp(pixels[34:38, 34:38].mean(axis=(0, 1))))
     # A colour has unequal channels; white and grey have equal ones, but for noise.
     assert 4 <= sum(spread > 20 for spread in corners) <= 25
     assert max(middles) < 15
+
+
+def disc(side: int = 60) -> PIL.Image.Image:
+    picture = PIL.Image.new("RGB", (side, side), "white")
+    PIL.ImageDraw.Draw(picture).ellipse((15, 15, 45, 45), fill="black")
+    return picture
+
+
+def count_black(picture: PIL.Image.Image) -> int:
+    return int((np.asarray(picture.convert("L")) < 128).sum())
+
+
+def test_bending_moves_what_is_drawn_and_leaves_the_edges() -> None:
+    picture = PIL.Image.new("RGB", (60, 60), "white")
+    for place in range(0, 60, 10):
+        PIL.ImageDraw.Draw(picture).line((place, 0, place, 59), fill="black", width=2)
+    bent = np.asarray(bend(picture, 0.3, generator(1)), dtype=int)
+    before = np.asarray(picture, dtype=int)
+    assert np.abs(bent - before).mean() > 10
+    assert np.abs(bent[0] - before[0]).mean() < 10
+    assert bend(picture, 0.0, generator(1)).tobytes() == picture.tobytes()
+
+
+def test_strokes_become_thicker_and_thinner() -> None:
+    sizes = {count_black(change_strokes(disc(), generator(seed))) for seed in range(20)}
+    assert min(sizes) < count_black(disc()) < max(sizes)
+
+
+def test_what_is_erased_is_one_rectangle_and_not_most_of_the_picture() -> None:
+    for seed in range(10):
+        picture = disc()
+        changed = (np.asarray(erase(picture, generator(seed))) != np.asarray(picture)).any(axis=2)
+        rows, columns = np.nonzero(changed)
+        assert (np.ptp(rows) + 1) * (np.ptp(columns) + 1) <= (0.4 * 60) ** 2
 
 
 def test_other_records_stay_as_they_are(lines: list[Record]) -> None:
