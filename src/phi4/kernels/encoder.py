@@ -8,7 +8,7 @@ from typing import Literal
 
 import torch
 
-from phi4.kernels.instructions import DTYPES, LEVELS, NATIVE, can_run, describe, is_aligned
+from phi4.kernels.instructions import DTYPES, LEVELS, NATIVE, address, can_run, describe, is_aligned
 
 Activation = Literal["none", "gelu", "silu", "relu"]
 # In the order of activation.h.
@@ -80,7 +80,7 @@ def project(rows: torch.Tensor, weight: torch.Tensor, ending: Ending) -> torch.T
     NATIVE.project(
         LEVELS[0],
         torch.get_num_threads(),
-        (rows.data_ptr(), weight.data_ptr(), wide_bias.data_ptr(), _address(residual), results.data_ptr()),
+        (rows.data_ptr(), weight.data_ptr(), wide_bias.data_ptr(), address(residual), results.data_ptr()),
         rows.stride(0),
         (tokens, outputs, inputs),
         ending.scale,
@@ -122,7 +122,7 @@ def attend(queries: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, bias
     results = torch.empty(sequences, length, heads, head_dim, dtype=queries.dtype)
     NATIVE.attend_fully(
         torch.get_num_threads(),
-        (queries.data_ptr(), keys.data_ptr(), values.data_ptr(), _address(bias), results.data_ptr()),
+        (queries.data_ptr(), keys.data_ptr(), values.data_ptr(), address(bias), results.data_ptr()),
         queries.stride(1),
         strides,
         (sequences, length, heads, head_dim),
@@ -244,7 +244,3 @@ def _broadcasts(tensor: torch.Tensor, shape: tuple[int, ...]) -> bool:
     """Whether a tensor can be expanded to a shape."""
     own = (1,) * (len(shape) - tensor.dim()) + tensor.shape
     return len(own) == len(shape) and all(have in (1, want) for have, want in zip(own, shape, strict=True))
-
-
-def _address(tensor: torch.Tensor | None) -> int:
-    return 0 if tensor is None else tensor.data_ptr()

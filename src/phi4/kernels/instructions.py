@@ -45,6 +45,11 @@ def is_aligned(tensor: torch.Tensor) -> bool:
     return tensor.data_ptr() % tensor.itemsize == 0
 
 
+def address(tensor: torch.Tensor | None) -> int:
+    """Where a tensor's values begin, for native code; 0 for none."""
+    return 0 if tensor is None else tensor.data_ptr()
+
+
 def can_be_written(tensor: torch.Tensor) -> bool:
     """Whether no row of [rows, ...] reaches into the next, as expanded ones do: threads write rows in any order."""
     return tensor.shape[0] < 2 or tensor.stride(0) >= tensor.shape[1:].numel()

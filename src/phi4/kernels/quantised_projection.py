@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 
 from phi4.kernels.encoder import ACTIVATIONS, Activation
-from phi4.kernels.instructions import DTYPES, LEVELS, NATIVE, can_run, describe, is_aligned
+from phi4.kernels.instructions import DTYPES, LEVELS, NATIVE, address, can_run, describe, is_aligned
 from phi4.kernels.quantised import GROUP_INPUTS, PackedWeight, is_whole, multiply_numbers, round_groups
 
 
@@ -152,7 +152,7 @@ def project_rounded(
         torch.get_num_threads(),
         _addresses(rows),
         weight.addresses[:3],
-        (_address(wide_bias), _address(factors), _address(residual), results.data_ptr()),
+        (address(wide_bias), address(factors), address(residual), results.data_ptr()),
         (tokens, weight.codes.shape[0], groups),
         scale,
         ACTIVATIONS.index(activation),
@@ -163,10 +163,6 @@ def project_rounded(
 
 def _addresses(rows: RoundedRows) -> tuple[int, int, int]:
     return rows.values.data_ptr(), rows.scales.data_ptr(), rows.offsets.data_ptr()
-
-
-def _address(tensor: torch.Tensor | None) -> int:
-    return 0 if tensor is None else tensor.data_ptr()
 
 
 def round_in_torch(rows: torch.Tensor) -> RoundedRows:

@@ -109,3 +109,14 @@ def test_the_copy_never_learns(model: Phi4Mini, pairs: list[Example]) -> None:
     objective(model, pairs).total.backward()
     assert not [name for name, parameter in objective.named_parameters() if parameter.requires_grad]
     assert all(parameter.grad is None for parameter in objective.parameters())
+
+
+def test_only_what_trains_is_copied(model: Phi4Mini) -> None:
+    trained = model.model.layers[0].self_attn.qkv_proj.weight
+    assert isinstance(trained, torch.nn.Parameter)
+    model.requires_grad_(False)
+    trained.requires_grad_(True)
+    reference = dict(PreferenceLoss(model, BETA, recompute=False).reference.named_parameters())
+    copied = {name for name, parameter in model.named_parameters() if reference[name] is not parameter}
+    assert copied == {"model.layers.0.self_attn.qkv_proj.weight"}
+    assert trained.requires_grad

@@ -19,7 +19,7 @@ from phi4.train.objectives.loss import Loss, ObjectiveLoss
 class PreferenceLoss(ObjectiveLoss):
     """-log sigmoid(margin), the margin being beta times how much more the chosen answer gained than the rejected one.
 
-    An answer gains by the log-probability that the model gives it now over the one that a frozen copy gives it, made of
+    An answer gains by the log-probability that the model gives it now over the one that a frozen copy gives it, with
     the weights that the stage began with. Earlier answers of a conversation stand in both endings and cancel out.
     """
 
@@ -34,7 +34,9 @@ class PreferenceLoss(ObjectiveLoss):
             recompute: whether each layer runs again in the backward pass, to save memory.
         """
         super().__init__()
-        self.reference = copy.deepcopy(model).requires_grad_(False).eval()
+        # What is frozen never differs and is not copied: with an adapter in training, most of the model.
+        shared = {id(parameter): parameter for parameter in model.parameters() if not parameter.requires_grad}
+        self.reference = copy.deepcopy(model, shared).requires_grad_(False).eval()
         self.beta = beta
         self.recompute = recompute
 
