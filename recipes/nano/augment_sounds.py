@@ -1,7 +1,7 @@
 """Makes clean synthetic speech sound as microphones hear people: in rooms, near and far, in noise, over telephones.
 
-In the order in which a real voice meets them: its own speed and pitch, a pause before and after, the room, the noise in
-it, an overdriven microphone, a limited band, and the level of the recording.
+In the order in which a real voice meets them: its own speed, pitch and mouth, words half swallowed, a pause before and
+after, the room, the noise in it, an overdriven microphone, a limited band, and the level of the recording.
 """
 
 import io
@@ -21,6 +21,9 @@ TELEPHONE_RATE_HZ = 8000
 # How often each happens.
 UNCHANGED_SHARE = 0.15
 SPEED_SHARE = 0.8
+FORMANT_SHARE = 0.5
+TIMBRE_SHARE = 0.5
+SWALLOWED_SHARE = 0.3
 ROOM_SHARE = 0.5
 NOISE_SHARE = 0.8
 CLIPPED_SHARE = 0.1
@@ -31,6 +34,10 @@ HIGH_PASS_SHARE = 0.5
 
 # Between what each is drawn.
 SPEEDS = (0.85, 1.15)
+FORMANT_FACTORS = (0.85, 1.18)
+TIMBRE_DB = (-9.0, 9.0)
+MAX_SWALLOWED = 3
+SWALLOWED_SECONDS = (0.02, 0.08)
 MAX_PAUSE_SECONDS = 0.5
 REVERBERATION_SECONDS = (0.1, 0.6)
 NEAR_DIRECT_TO_REVERBERANT_DB = (5.0, 20.0)
@@ -49,6 +56,12 @@ HUM_HARMONICS = 12
 HUM_OVER_HISS = 30.0
 SPEECH_CORNER_HZ = 500.0
 SYLLABLES_PER_SECOND = 5
+
+# Frames in which formants are moved; what of a frame's cepstrum is its envelope, and holds no pitch below 500 Hz.
+FRAME, HOP = 512, 128
+ENVELOPE_QUEFRENCIES = 32
+# A timbre is a gain at so many frequencies, from 0 to 8 kHz, and in between.
+TIMBRE_KNOTS = 12
 
 # Lengths that are multiples of this are fast to transform.
 FFT_BLOCK = 4096
@@ -96,6 +109,12 @@ def distort(samples: np.ndarray, generator: np.random.Generator) -> np.ndarray:
     if generator.random() < SPEED_SHARE:
         # Declared at another rate, speech is faster and higher, or slower and lower.
         samples = soxr.resample(samples, SAMPLE_RATE_HZ * generator.uniform(*SPEEDS), SAMPLE_RATE_HZ)
+    if generator.random() < FORMANT_SHARE:
+        samples = move_formants(samples, generator.uniform(*FORMANT_FACTORS))
+    if generator.random() < TIMBRE_SHARE:
+        samples = change_timbre(samples, generator.uniform(*TIMBRE_DB, size=TIMBRE_KNOTS))
+    if generator.random() < SWALLOWED_SHARE:
+        samples = swallow(samples, generator)
     num_spoken = len(samples)
     pauses = generator.integers(0, round(MAX_PAUSE_SECONDS * SAMPLE_RATE_HZ), size=2)
     samples = np.pad(samples, pauses)
@@ -113,6 +132,53 @@ def distort(samples: np.ndarray, generator: np.random.Generator) -> np.ndarray:
 
 def _normalise(samples: np.ndarray) -> np.ndarray:
     return samples / np.abs(samples).max()
+
+
+def move_formants(samples: np.ndarray, factor: float) -> np.ndarray:
+    """Makes the mouth smaller (above 1) or larger: what it resounds at moves by a factor, and the pitch stays.
+
+    Args:
+        samples: at 16 kHz, [samples].
+        factor: of the frequencies of formants.
+    """
+    window = np.hanning(FRAME + 1)[:-1].astype(np.float32)
+    padded = np.pad(samples, (FRAME, FRAME + -len(samples) % HOP))
+    frames = np.lib.stride_tricks.sliding_window_view(padded, FRAME)[::HOP] * window
+    spectra = np.fft.rfft(frames)
+    cepstra = np.fft.irfft(np.log(np.abs(spectra) + 1e-5))
+    cepstra[:, ENVELOPE_QUEFRENCIES : 1 - ENVELOPE_QUEFRENCIES] = 0.0
+    envelopes = np.fft.rfft(cepstra).real
+    places = np.minimum(np.arange(envelopes.shape[1]) / factor, envelopes.shape[1] - 1)
+    below = np.minimum(places.astype(int), envelopes.shape[1] - 2)
+    moved = envelopes[:, below] + (places - below) * (envelopes[:, below + 1] - envelopes[:, below])
+    changed = np.fft.irfft(spectra * np.exp(moved - envelopes)) * window
+    result = np.zeros(len(padded), dtype=np.float32)
+    for place, frame in enumerate(changed):
+        result[place * HOP : place * HOP + FRAME] += frame
+    # The squares of windows that overlap by three quarters add up to this.
+    return result[FRAME : FRAME + len(samples)] / np.float32(1.5)
+
+
+def change_timbre(samples: np.ndarray, gains_db: np.ndarray) -> np.ndarray:
+    """Makes some of the frequencies louder and others quieter, [samples].
+
+    Args:
+        samples: at 16 kHz, [samples].
+        gains_db: at frequencies from 0 to 8 kHz at equal distances, [knots].
+    """
+    size = _fft_size(len(samples))
+    frequencies = np.linspace(0.0, 1.0, size // 2 + 1)
+    decibels = np.interp(frequencies, np.linspace(0.0, 1.0, len(gains_db)), gains_db)
+    return np.fft.irfft(np.fft.rfft(samples, size) * 10 ** (decibels / 20), size)[: len(samples)]
+
+
+def swallow(samples: np.ndarray, generator: np.random.Generator) -> np.ndarray:
+    """Silences a few moments, [samples]."""
+    samples = samples.copy()
+    for _ in range(generator.integers(1, MAX_SWALLOWED, endpoint=True)):
+        begin = generator.integers(len(samples))
+        samples[begin : begin + round(generator.uniform(*SWALLOWED_SECONDS) * SAMPLE_RATE_HZ)] = 0.0
+    return samples
 
 
 def room_response(generator: np.random.Generator) -> np.ndarray:

@@ -15,7 +15,18 @@ from phi4.processing.audio_file import load_audio
 from phi4.processing.messages import Image, Message, Sound
 from recipes.nano import speech
 from recipes.nano.asterisk import read_prompts, spell_out
-from recipes.nano.augment_sounds import NOISES, augment, distort, mu_law, noise, room_response
+from recipes.nano.augment_sounds import (
+    NOISES,
+    augment,
+    change_timbre,
+    convolve,
+    distort,
+    move_formants,
+    mu_law,
+    noise,
+    room_response,
+    swallow,
+)
 from recipes.nano.sentences import is_held_out, normalise
 from recipes.nano.spoken import Utterance, utterances
 from recipes.nano.voices import ESPEAK_NAMES, HELD_OUT, QUICK_ENGINES, TRAINING, Voice, clip, clip_path, espeak
@@ -293,6 +304,49 @@ def test_noise_has_a_power_of_one() -> None:
         samples = noise(20_000, generator)
         assert samples.shape == (20_000,)
         assert np.square(samples).mean() == pytest.approx(1.0, rel=1e-3)
+
+
+def vowel(pitch_hz: int, formant_hz: int) -> np.ndarray:
+    """A second of pulses through one resonance."""
+    pulses = np.zeros(RATE_HZ, dtype=np.float32)
+    pulses[:: RATE_HZ // pitch_hz] = 1.0
+    seconds = np.arange(400) / RATE_HZ
+    return convolve(pulses, np.exp(-600 * seconds) * np.sin(2 * np.pi * formant_hz * seconds))
+
+
+def strengths(samples: np.ndarray, multiples_of_hz: int) -> np.ndarray:
+    return np.abs(np.fft.rfft(samples))[::multiples_of_hz][:20]
+
+
+@pytest.mark.parametrize("factor", [0.85, 1.18])
+def test_formants_move_and_the_pitch_stays(factor: float) -> None:
+    before = vowel(pitch_hz=100, formant_hz=1000)
+    after = move_formants(before, factor)
+    assert after.shape == before.shape
+    middles = [np.average(np.arange(20), weights=strengths(samples, 100) ** 2) for samples in (before, after)]
+    assert middles[1] / middles[0] == pytest.approx(factor, abs=0.1)
+    between = np.abs(np.fft.rfft(after))[50::100][:20]
+    assert between.max() < 0.1 * strengths(after, 100).max()
+
+
+def test_a_mouth_and_a_timbre_that_change_nothing_leave_the_sound() -> None:
+    samples = vowel(pitch_hz=100, formant_hz=1000)
+    np.testing.assert_allclose(move_formants(samples, 1.0), samples, atol=1e-5)
+    np.testing.assert_allclose(change_timbre(samples, np.zeros(5)), samples, atol=1e-5)
+
+
+def test_a_timbre_is_a_gain_at_each_frequency() -> None:
+    tone = np.sin(2 * np.pi * 2000 * np.arange(16384) / RATE_HZ)
+    louder = change_timbre(tone, np.array([0.0, 20.0, 0.0, 0.0, 0.0]))
+    assert np.abs(louder[2000:-2000]).max() == pytest.approx(10.0, rel=0.01)
+
+
+def test_a_few_moments_are_swallowed_and_the_rest_stays() -> None:
+    samples = np.ones(RATE_HZ, dtype=np.float32)
+    kept = swallow(samples, np.random.default_rng(0))
+    assert samples.all()
+    assert 0.02 <= (kept == 0).mean() <= 3 * 0.08
+    assert set(kept) == {0.0, 1.0}
 
 
 def test_rooms_are_near_or_far_and_fade() -> None:
