@@ -16,22 +16,24 @@ from safetensors import SafetensorError
 
 from full_disk import no_file_above
 from phi4.checkpoint.nano import BASE_DIGEST, PACKS, pull_nano
-from phi4.checkpoint.packs import read_pack
+from phi4.checkpoint.packs import read_pack, stages_of
 from phi4.checkpoint.weights import load_model
 from phi4.data.record import Record
 from phi4.data.shards import ShardedRecords, write_shards
 from phi4.train.objectives.guide import load_guide
-from recipes.nano import begin, evaluate, guide, report
+from recipes.nano import begin, evaluate, gather, guide, report
 from train.toys import colours, tones
 
 ROOT = Path(__file__).parents[2]
+VISION_PACK = next(path for path in PACKS if path.stem == "vision")
 HELD_OUT = ROOT / "examples" / "held_out"
 
 
 @pytest.fixture
 def data(tmp_path: Path) -> Path:
     """A few records in place of nano's."""
-    for name, records in (("emoji", colours), ("text_line", colours), ("speech", tones)):
+    pictures = ("emoji", "easy_vqa_named", "text_line")
+    for name, records in (*((name, colours) for name in pictures), ("speech", tones)):
         write_shards(records(8, "train"), tmp_path / "data" / name)
     return tmp_path / "data"
 
@@ -40,6 +42,7 @@ def data(tmp_path: Path) -> Path:
     ("step", "options"),
     [
         ("guide", ("--data=nowhere", "--out=guide.safetensors")),
+        ("gather", (f"--pack={VISION_PACK}", "--data=nowhere", "--out=deep.safetensors")),
         ("report", ("--runs=nowhere", "--out=curves.svg")),
         ("samples", ("--data=nowhere", "--out=few")),
     ],
@@ -80,6 +83,38 @@ def test_a_guide_is_there_when_it_is_trained_and_measured(
     guide.main(data, out, steps=6)
     assert bool((load_guide(out).deviation > 0).all())
     assert torch.any(load_guide(out).mean != 0)
+
+
+def test_gathering_adds_layers_and_leaves_those_below_as_they_are(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("VERSIONS", "DRAWINGS_PER_STEP", "CROPS_PER_STEP"):
+        monkeypatch.setattr(gather, name, 2)
+    out = tmp_path / "new" / "deep.safetensors"
+    gather.main(data, VISION_PACK, out, steps=3)
+    packs = [read_pack(path) for path in (VISION_PACK, out)]
+    assert [len(stages_of(pack.trained_on)) for pack in packs] == [n := len(stages_of(packs[0].trained_on)), n + 1]
+    models = [load_model(pull_nano(), packs=[pack.path]).model for pack in packs]
+    before, after = (model.state_dict() for model in models)
+    shallow, deep = (len(model.vision.encoder.layers) for model in models)
+    assert deep == shallow + gather.NEW_LAYERS
+    changed = {name for name in before if not torch.equal(before[name], after[name])}
+    last = f"vision.encoder.layers.{shallow - 1}."
+    assert {name for name in changed if not name.startswith(("vision.projector.", last))} == set()
+    moved = last.replace(str(shallow - 1), str(deep - 1))
+    assert all(torch.equal(before[name], after[name.replace(last, moved)]) for name in before if last in name)
+
+
+def test_layers_that_were_just_added_change_nothing() -> None:
+    source = read_pack(VISION_PACK)
+    shallow = load_model(pull_nano(), torch.float32, packs=[VISION_PACK])
+    deep = gather.multimodal(gather.deepen(source, shallow))
+    crops = torch.rand(2, 3, 48, 48, generator=torch.Generator().manual_seed(0))
+    mask = torch.ones(2, 6, 6, dtype=torch.bool)
+    with torch.inference_mode():
+        expected = gather.multimodal(shallow).vision.encoder(crops, mask)
+        gather.begin(gather.new_layers(deep), expected)
+        assert torch.equal(deep.vision.encoder(crops, mask), expected)
 
 
 def test_curves_end_with_the_last_line_that_is_whole(tmp_path: Path) -> None:

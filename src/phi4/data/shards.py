@@ -119,6 +119,12 @@ class ShardedRecords(Sequence[Record]):
         start = self._ends[shard - 1] if shard else 0
         return _read_row(self._shards[shard], position - start, self.directory / self.manifest.shards[shard].file)
 
+    @property
+    def training_sources(self) -> list[str]:
+        """Where the training records come from, with licences, sorted."""
+        sources = self.manifest.sources
+        return sorted({f"{source.source} ({source.licence})" for source in sources if source.split == "train"})
+
     def select(self, split: Split) -> "Selection":
         """The records of one split, in their order; nothing is copied."""
         chosen = [

@@ -374,8 +374,5 @@ def _model_history(directory: Path) -> list[dict[str, Any]]:
 
 def _describe(stage: Stage, datasets: Mapping[str, ShardedRecords], identity: Mapping[str, str]) -> dict[str, Any]:
     """What a pack or a model says about how it came to be: the stage, its data and their licences."""
-    sources = {
-        name: sorted({f"{s.source} ({s.licence})" for s in records.manifest.sources if s.split == "train"})
-        for name, records in datasets.items()
-    }
+    sources = {name: records.training_sources for name, records in datasets.items()}
     return {"stage": stage.name, "steps": stage.steps, "trains": list(stage.trains), "sources": sources, **identity}
