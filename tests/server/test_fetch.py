@@ -147,6 +147,23 @@ def test_nothing_is_fetched_unless_it_is_allowed(site: str, monkeypatch: pytest.
         media.read_address(site + "/picture", replace(limits, allow_remote_media=True))
 
 
+def test_a_name_that_nobody_knows_in_time_is_too_late(monkeypatch: pytest.MonkeyPatch) -> None:
+    answered = threading.Event()
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: answered.wait(30) and [])
+    with pytest.raises(InputError, match=r"not there within 0\.2 s"):
+        fetch("http://slow.example/picture.png", 1000, timeout_s=0.2)
+    answered.set()
+
+
+def test_a_name_that_does_not_exist_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    def resolve(*_: object, **__: object) -> None:
+        raise socket.gaierror(-2, "Name or service not known")
+
+    monkeypatch.setattr(socket, "getaddrinfo", resolve)
+    with pytest.raises(InputError, match=r"cannot be fetched.*not known"):
+        fetch("http://nowhere.example/picture.png", 1000, timeout_s=5)
+
+
 def test_data_uris_are_read_in_both_forms() -> None:
     limits = ServerLimits()
     assert media.read_address("data:text/plain,a%20b", limits) == b"a b"

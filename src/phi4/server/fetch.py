@@ -12,6 +12,7 @@ import ssl
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import Future
 from urllib.parse import SplitResult, urljoin, urlsplit
 
 from phi4.errors import InputError
@@ -110,10 +111,10 @@ def _connect(parts: SplitResult, deadline: float, is_allowed: Callable[[str], bo
     """Connects to an address of the host that was checked."""
     assert parts.hostname is not None
     port = parts.port or _PORTS[parts.scheme]
-    addresses = [info[4][0] for info in socket.getaddrinfo(parts.hostname, port, type=socket.SOCK_STREAM)]
-    if not all(isinstance(address, str) and is_allowed(address) for address in addresses):
+    addresses = _resolve(parts.hostname, port, deadline)
+    if not all(map(is_allowed, addresses)):
         raise InputError(f"media are fetched from the public internet only, and {parts.hostname} is elsewhere")
-    sock = socket.create_connection((str(addresses[0]), port), timeout=_remaining(deadline))
+    sock = socket.create_connection((addresses[0], port), timeout=_remaining(deadline))
     try:
         sock.settimeout(_remaining(deadline))
         if parts.scheme == "https":
@@ -122,6 +123,20 @@ def _connect(parts: SplitResult, deadline: float, is_allowed: Callable[[str], bo
         sock.close()
         raise
     return sock
+
+
+def _resolve(host: str, port: int, deadline: float) -> list[str]:
+    """Asks for the addresses of a host in a thread that is left behind when it is late: resolvers know no deadline."""
+    found: Future[list[str]] = Future()
+
+    def ask() -> None:
+        try:
+            found.set_result([str(info[4][0]) for info in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)])
+        except (OSError, UnicodeError) as error:
+            found.set_exception(error)
+
+    threading.Thread(target=ask, daemon=True).start()
+    return found.result(_remaining(deadline))
 
 
 def _remaining(deadline: float) -> float:
