@@ -94,7 +94,13 @@ $(RUNS)/vision-ground/vision.safetensors: $(RUNS)/vision-bridge/vision.safetenso
 $(RUNS)/vision-name/vision.safetensors: $(RUNS)/vision-ground/vision.safetensors
 	$(call TRAIN,recipes/nano_vision.py:name) --pack $<
 
-$(RUNS)/vision-align/vision.safetensors: $(RUNS)/vision-name/vision.safetensors
+$(RUNS)/vision-letters/vision.safetensors: $(RUNS)/vision-name/vision.safetensors
+	$(call TRAIN,recipes/nano_vision.py:letters) --pack $<
+
+$(RUNS)/vision-gather/vision.safetensors: $(RUNS)/vision-letters/vision.safetensors
+	$(BIN)/python -m recipes.nano.gather --data $(DATA) --pack $< --out $@ $(if $(TRIAL),--steps 3)
+
+$(RUNS)/vision-align/vision.safetensors: $(RUNS)/vision-gather/vision.safetensors
 	$(call TRAIN,recipes/nano_vision.py:align) --pack $<
 
 $(RUNS)/vision-joint/vision.safetensors: $(RUNS)/vision-align/vision.safetensors
@@ -140,12 +146,6 @@ SHIPPED := src/phi4/checkpoint/nano_packs
 
 nano-long: $(NANO)/long-results.json
 
-$(RUNS)/long-letters/vision.safetensors: $(SHIPPED)/vision.safetensors $(DATA)/built
-	$(call TRAIN,recipes/nano_long.py:letters) --pack $<
-
-$(RUNS)/long-see/vision.safetensors: $(RUNS)/long-letters/vision.safetensors
-	$(call TRAIN,recipes/nano_long.py:see) --pack $<
-
 $(RUNS)/long-hear/speech.safetensors: $(SHIPPED)/speech.safetensors $(DATA)/built
 	$(call TRAIN,recipes/nano_long.py:hear) --pack $<
 
@@ -153,7 +153,7 @@ $(RUNS)/long-instruct/speech.safetensors: $(RUNS)/long-hear/speech.safetensors
 	$(call TRAIN,recipes/nano_long.py:instruct) --pack $<
 
 $(RUNS)/long-joint/vision.safetensors $(RUNS)/long-joint/speech.safetensors &: \
-		$(RUNS)/long-see/vision.safetensors $(RUNS)/long-instruct/speech.safetensors
+		$(SHIPPED)/vision.safetensors $(RUNS)/long-instruct/speech.safetensors
 	$(call TRAIN,recipes/nano_long.py:joint) $(addprefix --pack ,$^)
 
 $(NANO)/long-results.json: $(RUNS)/long-joint/vision.safetensors $(RUNS)/long-joint/speech.safetensors

@@ -8,6 +8,7 @@ import numpy as np
 from phi4.data.record import Record
 from phi4.train.stage import Source, Stage
 from recipes.nano import augment_pictures, augment_sounds
+from recipes.nano_vision import SPELLED
 
 
 def joint() -> Stage:
@@ -24,7 +25,12 @@ def joint() -> Stage:
             "speech.projectors.vision",
         ),
         copies={"speech.projectors.vision": "speech.projectors.speech"},
-        sources=(Source("emoji", 12), Source("spoken_vqa", 2), Source("easy_vqa", 1.5), Source("text_line", 1.5)),
+        sources=(
+            Source("emoji", 12),
+            Source("spoken_vqa", 2),
+            Source("easy_vqa", 1.5),
+            Source("text_line", 1.5, SPELLED),
+        ),
         steps=1000,
         rows_per_step=2,
         tokens_per_row=1024,

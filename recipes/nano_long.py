@@ -1,50 +1,13 @@
-"""nano learns on, from the packs that the other recipes made: `make nano-long`.
+"""nano learns on, from the packs that come with the package: `make nano-long`.
 
-`letters` and `see` go on with vision, `hear` and `instruct` with speech, and `joint` brings them together again.
+`hear` and `instruct` go on with speech, and `joint` with pictures and with spoken questions about them.
 """
 
 from dataclasses import replace
 
-from phi4.train.stage import Answers, Contrastive, Ctc, Source, Stage
-from recipes import nano_joint, nano_speech, nano_vision
-
-
-def letters() -> Stage:
-    """Emoji, shapes and single letters by what the language model would get of them."""
-    return replace(
-        nano_vision.name(),
-        name="nano vision letters",
-        sources=(
-            Source("emoji", 14, Contrastive(grounded=True)),
-            Source("easy_vqa_named", 1, Contrastive(grounded=True)),
-            Source("text_line", 6, Ctc("vision", 64, grounded=True)),
-        ),
-        steps=2000,
-        learning_rate=1.5e-3,
-        warmup_steps=50,
-        valid_every=400,
-        seed=4,
-    )
-
-
-def see() -> Stage:
-    """Answers about one picture, through the language model; what is read is spelled."""
-    return replace(
-        nano_vision.tune(),
-        name="nano vision see",
-        sources=(
-            Source("emoji", 10),
-            Source("easy_vqa", 1.5),
-            Source("text_line", 5, Answers(spelled=True)),
-        ),
-        steps=350,
-        learning_rate=2.5e-4,
-        rate_factors={"vision.adapter": 5.0},
-        warmup_steps=20,
-        valid_every=100,
-        valid_records=100,
-        seed=4,
-    )
+from phi4.train.stage import Source, Stage
+from recipes import nano_joint, nano_speech
+from recipes.nano_vision import SPELLED
 
 
 def hear() -> Stage:
@@ -52,11 +15,11 @@ def hear() -> Stage:
     return replace(
         nano_speech.ground(),
         name="nano speech hear",
-        steps=600,
+        steps=280,
         tokens_per_row=4000,
-        learning_rate=1e-3,
-        valid_every=200,
-        seed=4,
+        warmup_steps=20,
+        valid_every=140,
+        seed=12,
     )
 
 
@@ -66,14 +29,13 @@ def instruct() -> Stage:
         nano_speech.instruct(),
         name="nano speech instruct, again",
         trains=("speech.adapter", "speech.projectors.speech", "speech.encoder"),
-        steps=500,
-        rows_per_step=2,
-        learning_rate=3e-4,
+        steps=400,
+        learning_rate=1.5e-4,
         rate_factors={"speech.adapter": 5.0},
         warmup_steps=20,
-        valid_every=100,
+        valid_every=200,
         valid_records=100,
-        seed=4,
+        seed=12,
     )
 
 
@@ -84,14 +46,14 @@ def joint() -> Stage:
         name="nano joint, again",
         copies={},
         sources=(
-            Source("emoji", 10),
-            Source("spoken_vqa", 4),
-            Source("easy_vqa", 1.5),
-            Source("text_line", 5, Answers(spelled=True)),
+            Source("emoji", 20),
+            Source("spoken_vqa", 3.5),
+            Source("easy_vqa", 1),
+            Source("text_line", 6, SPELLED),
         ),
-        steps=210,
-        learning_rate=3e-4,
+        steps=800,
+        rows_per_step=1,
+        learning_rate=1.5e-4,
         rate_factors={"vision.adapter": 5.0},
-        valid_every=100,
-        seed=6,
+        seed=11,
     )
