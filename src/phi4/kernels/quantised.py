@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import torch
 
-from phi4.kernels.instructions import LEVELS, NATIVE, can_run, describe, is_aligned
+from phi4.kernels.instructions import LEVELS, NATIVE, address, can_run, describe, is_aligned
 
 GROUP_INPUTS = 32
 BLOCK_OUTPUTS = 16
@@ -64,8 +64,7 @@ class PackedWeight:
     @property
     def addresses(self) -> tuple[int, int, int, int]:
         """Where the tensors are, for the kernels, 0 for one that is not there; and how many blocks of outputs."""
-        steps = 0 if self.steps is None else self.steps.data_ptr()
-        return self.codes.data_ptr(), steps, self.scales.data_ptr(), self.codes.shape[0]
+        return self.codes.data_ptr(), address(self.steps), self.scales.data_ptr(), self.codes.shape[0]
 
     def values(self, first_block: int, last_block: int) -> torch.Tensor:
         """The whole numbers of some blocks of outputs, as float32 [outputs, inputs], without their scales."""

@@ -112,9 +112,9 @@ def _connect(parts: SplitResult, deadline: float, is_allowed: Callable[[str], bo
     assert parts.hostname is not None
     port = parts.port or _PORTS[parts.scheme]
     addresses = _resolve(parts.hostname, port, deadline)
-    if not all(map(is_allowed, addresses)):
+    if not all(isinstance(address, str) and is_allowed(address) for address in addresses):
         raise InputError(f"media are fetched from the public internet only, and {parts.hostname} is elsewhere")
-    sock = socket.create_connection((addresses[0], port), timeout=_remaining(deadline))
+    sock = socket.create_connection((str(addresses[0]), port), timeout=_remaining(deadline))
     try:
         sock.settimeout(_remaining(deadline))
         if parts.scheme == "https":
@@ -125,13 +125,13 @@ def _connect(parts: SplitResult, deadline: float, is_allowed: Callable[[str], bo
     return sock
 
 
-def _resolve(host: str, port: int, deadline: float) -> list[str]:
+def _resolve(host: str, port: int, deadline: float) -> list[str | int]:
     """Asks for the addresses of a host in a thread that is left behind when it is late: resolvers know no deadline."""
-    found: Future[list[str]] = Future()
+    found: Future[list[str | int]] = Future()
 
     def ask() -> None:
         try:
-            found.set_result([str(info[4][0]) for info in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)])
+            found.set_result([info[4][0] for info in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)])
         except (OSError, UnicodeError) as error:
             found.set_exception(error)
 
