@@ -211,7 +211,7 @@ def model(
     return model.to(dtype)
 
 
-# More than some machines have cores: libgomp lets such threads sleep where others would keep each other's core busy.
+# More than some machines have cores.
 THREADS = (1, 3)
 
 

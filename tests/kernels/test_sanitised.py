@@ -9,7 +9,7 @@ import pytest
 
 SOURCE = Path(__file__).parent.parent.parent / "src" / "phi4" / "kernels" / "cpp"
 PROGRAMS = Path(__file__).parent / "sanitised"
-CHECKED = ["-std=c++20", "-O1", "-g1", "-fopenmp", "-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
+CHECKED = ["-std=c++20", "-O1", "-g1", "-pthread", "-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
 # As in CMakeLists.txt.
 AVX512 = ["-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mfma", "-mprefer-vector-width=512"]
 FLAGS = {
@@ -36,6 +36,12 @@ KERNELS = {
         "cached_bytes": ALWAYS,
         "half_attention": ["avx512_bf16", "amx"],
         "byte_attention": ["avx512_vnni", "amx"],
+    },
+    "decoder_layer": {
+        "attention": ALWAYS,
+        "cached_bytes": ALWAYS,
+        "elementwise": ALWAYS,
+        "quantised": [*ALWAYS, "avx512_vnni", "amx"],
     },
     "elementwise": {"elementwise": ALWAYS},
     "encoder": {
@@ -66,7 +72,7 @@ def test_nothing_beyond_the_buffers_is_touched(program: str, tmp_path: Path) -> 
         return built
 
     objects = [compile_("main", PROGRAMS / f"{program}.cpp", [])]
-    objects += [compile_(name, SOURCE / f"{name}.cpp", []) for name in ("allocate", "adapted")]
+    objects += [compile_(name, SOURCE / f"{name}.cpp", []) for name in ("allocate", "adapted", "decoder_layer", "team")]
     for kernel, levels in KERNELS[program].items():
         for level in levels:
             unfused = ["-ffp-contract=off"] if kernel in UNFUSED else []

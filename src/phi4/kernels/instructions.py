@@ -3,7 +3,7 @@
 from importlib import import_module
 from typing import Any
 
-import torch  # before the kernels: it brings the OpenMP whose threads they share
+import torch
 
 DTYPES = (torch.float32, torch.bfloat16)
 

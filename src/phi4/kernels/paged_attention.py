@@ -7,7 +7,8 @@ from typing import Any
 import torch
 
 from phi4.kernels.cached_bytes import scale_counts
-from phi4.kernels.instructions import DTYPES, LEVELS, NATIVE, can_run, describe, is_aligned
+from phi4.kernels.instructions import DTYPES, LEVELS, NATIVE, address, can_run, describe, is_aligned
+from phi4.kernels.quantised import is_whole
 
 # New tokens, tokens before them, and the slots of all of them: first <= slot < last, in the conversation's order.
 Part = tuple[int, int, Sequence[tuple[int, int]]]
@@ -78,50 +79,66 @@ class PagedAttention:
         Raises:
             ValueError: the tensors do not fit the conversations or each other, or the processor lacks the instructions.
         """
-        news, caches = (queries, keys, values), (self.keys[layer], self.values[layer])
-        scales = None if self.scales is None else self.scales[layer]
-        if not self._fits(news, caches, scales):
-            given = describe(*news, *caches, *(scales or ()))
+        news = (queries, keys, values)
+        if not (_are_heads(*news) and self.holds(layer, queries.dtype, *queries.shape[:2]) and self._take(layer, news)):
+            given = describe(*news, self.keys[layer], self.values[layer], *(self.scales[layer] if self.scales else ()))
             own = self.conversations
             raise ValueError(f"{own.num_tokens} tokens do not fit {given}; their slots end at {own.num_slots}")
         tokens, heads, head_dim = queries.shape
-        kv_heads, slots, _ = caches[0].shape
         outputs = torch.empty(tokens, heads * head_dim, dtype=queries.dtype)
         self.conversations.attend(
             self.level,
             torch.get_num_threads(),
             tuple(new.data_ptr() for new in news),
             tuple(new.stride(0) for new in news),
-            tuple(cache.data_ptr() for cache in caches),
-            (0, 0) if scales is None else tuple(part.data_ptr() for part in scales),
-            slots,
-            (heads, kv_heads, head_dim),
+            *self.storage(layer),
+            (heads, keys.shape[1], head_dim),
             queries.dtype == torch.bfloat16,
             outputs.data_ptr(),
         )
         return outputs
 
-    def _fits(self, news: Sequence[torch.Tensor], caches: Sequence[torch.Tensor], scales: Scales | None) -> bool:
-        """Whether the conversations, the tensors and the kernel fit each other."""
-        if any(tensor.dim() != 3 or min(tensor.shape[1:]) == 0 for tensor in (*news, *caches)):
+    def storage(self, layer: int) -> tuple[tuple[int, int], tuple[int, int], int]:
+        """Where keys and values of a layer are, and their scales, 0 for none; and how many slots there are."""
+        keys, values = self.keys[layer], self.values[layer]
+        key_scales, value_scales = (None, None) if self.scales is None else self.scales[layer]
+        return (keys.data_ptr(), values.data_ptr()), (address(key_scales), address(value_scales)), keys.shape[1]
+
+    def holds(self, layer: int, dtype: torch.dtype, tokens: int, heads: int) -> bool:
+        """Whether so many new tokens with queries of a type are those of the conversations, and a layer has room."""
+        caches, scales = (self.keys[layer], self.values[layer]), () if self.scales is None else self.scales[layer]
+        if not _are_heads(*caches):
             return False
-        dtype = news[0].dtype if scales is None else torch.int8
-        (tokens, heads, head_dim), (kv_heads, slots, _) = news[0].shape, caches[0].shape
-        counts = scale_counts(head_dim)
+        kv_heads, slots, head_dim = caches[0].shape
+        stored = dtype if self.scales is None else torch.int8
         return (
             tokens == self.conversations.num_tokens
             and self.conversations.num_slots <= slots
             and kv_heads > 0
             and heads % kv_heads == 0
-            and all(new.shape == (tokens, kv_heads, head_dim) for new in news[1:])
             and all(cache.shape == (kv_heads, slots, head_dim) and cache.is_contiguous() for cache in caches)
+            and all(cache.dtype == stored and can_attend(cache, dtype) for cache in caches)
+            and all(
+                part.shape == (kv_heads, slots, count) and is_whole(part, torch.float32, caches[0].device)
+                for part, count in zip(scales, scale_counts(head_dim), strict=False)
+            )
+        )
+
+    def _take(self, layer: int, news: Sequence[torch.Tensor]) -> bool:
+        """Whether queries, keys and values are those of as many tokens, with heads like a layer's."""
+        kv_heads, _, head_dim = self.keys[layer].shape
+        tokens, heads, _ = news[0].shape
+        shapes = ((tokens, heads, head_dim), (tokens, kv_heads, head_dim), (tokens, kv_heads, head_dim))
+        return (
+            all(new.shape == shape for new, shape in zip(news, shapes, strict=True))
             and all(new.stride()[1:] == (head_dim, 1) for new in news)
-            and all(part.shape == (kv_heads, slots, n) for part, n in zip(scales or (), counts, strict=False))
-            and all(part.dtype == torch.float32 for part in scales or ())
-            and all(part.is_contiguous() and part.device.type == "cpu" and is_aligned(part) for part in scales or ())
-            and all(cache.dtype == dtype and can_attend(cache, news[0].dtype) for cache in caches)
             and can_run(*news)
         )
+
+
+def _are_heads(*tensors: torch.Tensor) -> bool:
+    """Whether tensors have the dimensions [..., heads or slots, head_dim], and none of the last two is 0."""
+    return all(tensor.dim() == 3 and min(tensor.shape[1:]) > 0 for tensor in tensors)
 
 
 def can_attend(stored: torch.Tensor, dtype: torch.dtype) -> bool:

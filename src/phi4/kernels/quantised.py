@@ -21,6 +21,8 @@ MIDDLE = 128
 LARGEST_BYTE = 255
 # As in quantised.cpp: below it, a group of a row is zero.
 _SMALLEST = 1e-30
+# Where the tensors of a weight are, 0 for one that is not there; and how many blocks of outputs.
+MatrixAddresses = tuple[int, int, int, int]
 
 
 @dataclass(frozen=True)
@@ -62,8 +64,8 @@ class PackedWeight:
         )
 
     @property
-    def addresses(self) -> tuple[int, int, int, int]:
-        """Where the tensors are, for the kernels, 0 for one that is not there; and how many blocks of outputs."""
+    def addresses(self) -> MatrixAddresses:
+        """What the kernels take."""
         return self.codes.data_ptr(), address(self.steps), self.scales.data_ptr(), self.codes.shape[0]
 
     def values(self, first_block: int, last_block: int) -> torch.Tensor:
@@ -136,7 +138,7 @@ def multiply_packed(rows: torch.Tensor, weight: PackedWeight, level: str | None 
 
 
 # What a LoRA is to the kernels: its first row, the one behind its last, the addresses of A and of B, and its scale.
-LoraAddresses = tuple[int, int, tuple[int, int, int, int], tuple[int, int, int, int], float]
+LoraAddresses = tuple[int, int, MatrixAddresses, MatrixAddresses, float]
 
 
 def call_kernel(rows: torch.Tensor, weight: PackedWeight, loras: list[LoraAddresses], level: str) -> torch.Tensor:

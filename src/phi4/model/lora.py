@@ -7,7 +7,7 @@ from torch import nn
 from torch.nn import functional
 
 from phi4.config import AdapterConfig
-from phi4.kernels.adapted import LowRank, multiply_adapted
+from phi4.kernels.adapted import LowRank, PackedLinear, multiply_adapted
 from phi4.model.linear import add_linear, linear
 from phi4.model.quantised import QuantisedWeight, new_lora, new_weight
 from phi4.model.step import AdapterRun
@@ -40,8 +40,9 @@ class AdaptedLinear(nn.Module):
         Returns:
             [tokens, out_features].
         """
-        if isinstance(self.weight, QuantisedWeight) and all(self._is_packed(run) for run in runs):
-            return multiply_adapted(hidden, self.weight.packed, [self._low_rank(run) for run in runs])
+        packed = self.packed(runs)
+        if packed is not None:
+            return multiply_adapted(hidden, packed.weight, packed.added)
         output = linear(hidden, self.weight)
         for run in runs:
             own = functional.dropout(hidden[run.start : run.stop], self.dropouts[run.adapter], self.training)
@@ -52,6 +53,12 @@ class AdaptedLinear(nn.Module):
             rows = output if whole else output[run.start : run.stop]
             add_linear(rows, down, up)
         return output
+
+    def packed(self, runs: tuple[AdapterRun, ...]) -> PackedLinear | None:
+        """The weight and the LoRAs of these rows as the kernels take them; None if one of them is not quantised."""
+        if isinstance(self.weight, QuantisedWeight) and all(self._is_packed(run) for run in runs):
+            return PackedLinear(self.weight.packed, [self._low_rank(run) for run in runs])
+        return None
 
     def _is_packed(self, run: AdapterRun) -> bool:
         """Whether the LoRA of a run is quantised, too."""

@@ -98,7 +98,7 @@ def build_step(
     cos, sin = tables.cos_sin(positions, [segment.rotary for segment in segments], lengths, dtype)
     row_adapters = [segment.adapter for segment in segments for _ in range(segment.length)]
     outputs = None
-    if output_rows is not None:
+    if output_rows is not None and list(output_rows) != list(range(len(row_adapters))):
         outputs = Outputs(
             rows=torch.tensor(output_rows, dtype=torch.long, device=device),
             adapter_runs=find_runs([row_adapters[row] for row in output_rows]),

@@ -5,21 +5,6 @@
 namespace phi4 {
 namespace {
 
-// Rounded rows in memory of their own.
-class RoundedRows {
-public:
-    RoundedRows(int64_t num_rows, int64_t groups) : memory_(num_rows * groups * (GROUP_INPUTS + 2 * sizeof(float))) {
-        auto* values = reinterpret_cast<int8_t*>(memory_.data());
-        auto* scales = reinterpret_cast<float*>(values + num_rows * groups * GROUP_INPUTS);
-        rows = {values, scales, reinterpret_cast<int32_t*>(scales + num_rows * groups), num_rows, groups};
-    }
-
-    ByteRows rows;
-
-private:
-    std::vector<uint8_t> memory_;
-};
-
 void project(
     const QuantisedKernels& kernels, const ByteRows& rows, const QuantisedMatrix& weight, const Ending* ending,
     void* results, bool bf16, int threads) {

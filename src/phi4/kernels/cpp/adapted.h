@@ -37,6 +37,21 @@ struct QuantisedKernels {
     decltype(&plain::multiply_quantised) multiply;
 };
 
+// Room for rounded rows.
+class RoundedRows {
+public:
+    RoundedRows(int64_t num_rows, int64_t groups) : memory_(num_rows * groups * (GROUP_INPUTS + 2 * sizeof(float))) {
+        auto* values = reinterpret_cast<int8_t*>(memory_.data());
+        auto* scales = reinterpret_cast<float*>(values + num_rows * groups * GROUP_INPUTS);
+        rows = {values, scales, reinterpret_cast<int32_t*>(scales + num_rows * groups), num_rows, groups};
+    }
+
+    ByteRows rows;
+
+private:
+    std::vector<uint8_t> memory_;
+};
+
 // `rounded` is room for the rows, `results` [num_rows, 16 * weight.blocks] without gaps.
 void multiply_adapted(
     const QuantisedKernels& kernels, const WideRows& rows, const ByteRows& rounded, const QuantisedMatrix& weight,

@@ -8,6 +8,7 @@
 
 #include "allocate.h"
 #include "cached_bytes.h"
+#include "team.h"
 
 #include <cmath>
 #include <cstdlib>

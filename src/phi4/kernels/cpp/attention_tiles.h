@@ -39,10 +39,9 @@ void for_each_tile(
             tiles[at++] = {n, first, rest < tile_tokens ? rest : tile_tokens};
         }
     const int64_t num_items = num_tiles * layer.kv_heads;
-#pragma omp parallel for schedule(dynamic) num_threads(threads) if (threads > 1)
-    for (int64_t item = 0; item < num_items; ++item) {
+    share(threads, num_items, [&](int64_t item) {
         const Tile& tile = tiles[item / layer.kv_heads];
         attend(segments[tile.segment], tile.first, tile.tokens, static_cast<int>(item % layer.kv_heads));
-    }
+    });
     std::free(tiles);
 }

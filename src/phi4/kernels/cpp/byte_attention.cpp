@@ -7,6 +7,7 @@
 
 #include "allocate.h"
 #include "cached_bytes.h"
+#include "team.h"
 
 #include <immintrin.h>
 

@@ -1,9 +1,12 @@
-// RMSNorm, SwiGLU and the rotation of queries and keys, each rounded once at its end; the norm twice, as in the release.
+// RMSNorm, SwiGLU, the rotation of queries and keys and the sum of two, each rounded once at its end; the norm twice, as in
+// the release.
 
 #include "elementwise.h"
 
 #include <cmath>
 #include <cstring>
+
+#include "team.h"
 
 namespace phi4 {
 namespace PHI4_LEVEL {
@@ -12,8 +15,10 @@ namespace {
 #include "numbers.h"
 #include "vectors.h"
 
-// Below this many values, waking a second thread takes longer than the work.
+// Below this many values, calling a second thread takes longer than the work.
 constexpr int64_t VALUES_FOR_THREADS = 32 * 1024;
+
+inline int threads_for(int64_t values, int threads) { return values >= VALUES_FOR_THREADS ? threads : 1; }
 
 inline float rounded(float value, const float*) { return value; }
 
@@ -56,35 +61,44 @@ void rotate_head(T* head, const T* cos, const T* sin, int64_t half) {
 
 template <typename T>
 void norm_all(const Rows& rows, const void* weight, float eps, int threads) {
-#pragma omp parallel for num_threads(threads) if (threads > 1 && rows.num_rows * rows.width >= VALUES_FOR_THREADS)
-    for (int64_t row = 0; row < rows.num_rows; ++row)
+    share(threads_for(rows.num_rows * rows.width, threads), rows.num_rows, [&](int64_t row) {
         norm_row<T>(
             static_cast<const T*>(rows.input) + row * rows.input_stride,
             static_cast<const T*>(weight),
             eps,
             rows.width,
             static_cast<T*>(rows.output) + row * rows.width);
+    });
 }
 
 template <typename T>
 void swiglu_all(const Rows& rows, int threads) {
-#pragma omp parallel for num_threads(threads) if (threads > 1 && rows.num_rows * rows.width >= VALUES_FOR_THREADS)
-    for (int64_t row = 0; row < rows.num_rows; ++row) {
+    share(threads_for(rows.num_rows * rows.width, threads), rows.num_rows, [&](int64_t row) {
         const T* gate = static_cast<const T*>(rows.input) + row * rows.input_stride;
         swiglu_row<T>(gate, gate + rows.width, rows.width, static_cast<T*>(rows.output) + row * rows.width);
-    }
+    });
 }
 
 template <typename T>
 void rotate_all(const Rotation& own, int threads) {
-#pragma omp parallel for num_threads(threads) if (threads > 1 && own.tokens * own.token_stride >= VALUES_FOR_THREADS)
-    for (int64_t token = 0; token < own.tokens; ++token)
+    share(threads_for(own.tokens * own.token_stride, threads), own.tokens, [&](int64_t token) {
         for (int64_t head = 0; head < own.num_heads; ++head)
             rotate_head<T>(
                 static_cast<T*>(own.heads) + token * own.token_stride + head * own.head_dim,
                 static_cast<const T*>(own.cos) + token * own.half,
                 static_cast<const T*>(own.sin) + token * own.half,
                 own.half);
+    });
+}
+
+template <typename T>
+void add_all(const Rows& rows, const T* more, int threads) {
+    share(threads_for(rows.num_rows * rows.width, threads), rows.num_rows, [&](int64_t row) {
+        const T* input = static_cast<const T*>(rows.input) + row * rows.input_stride;
+        const T* own = more + row * rows.width;
+        T* output = static_cast<T*>(rows.output) + row * rows.width;
+        for (int64_t i = 0; i < rows.width; ++i) narrow(widen(input[i]) + widen(own[i]), output + i);
+    });
 }
 
 }  // namespace
@@ -99,6 +113,10 @@ void swiglu(const Rows& rows, int threads) {
 
 void rotate(const Rotation& rotation, int threads) {
     rotation.bf16 ? rotate_all<bf16>(rotation, threads) : rotate_all<float>(rotation, threads);
+}
+
+void add(const Rows& rows, const void* more, int threads) {
+    rows.bf16 ? add_all(rows, static_cast<const bf16*>(more), threads) : add_all(rows, static_cast<const float*>(more), threads);
 }
 
 }  // namespace PHI4_LEVEL

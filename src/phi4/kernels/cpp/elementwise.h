@@ -28,11 +28,13 @@ struct Rotation {
     bool bf16;
 };
 
+// add: `more` is [num_rows, width] without gaps.
 #define PHI4_DECLARE(level)                                                              \
     namespace level {                                                                    \
     void rms_norm(const Rows& rows, const void* weight, float eps, int threads);         \
     void swiglu(const Rows& rows, int threads);                                          \
     void rotate(const Rotation& rotation, int threads);                                  \
+    void add(const Rows& rows, const void* more, int threads);                           \
     }
 PHI4_DECLARE(plain)
 PHI4_DECLARE(avx2)

@@ -4,6 +4,7 @@
 
 #include "encoder.h"
 #include "packed.h"
+#include "team.h"
 
 namespace phi4 {
 namespace {
@@ -78,24 +79,24 @@ void downsample_frame(const Downsampling& own, int64_t clip, int64_t frame) {
 }  // namespace
 
 void layer_norm(const LayerNorm& norm, int threads) {
-#pragma omp parallel for num_threads(threads) if (threads > 1)
-    for (int64_t row = 0; row < norm.num_rows; ++row)
+    share(threads, norm.num_rows, [&](int64_t row) {
         norm_row(
             norm, static_cast<const uint16_t*>(norm.rows) + row * norm.width,
             static_cast<uint16_t*>(norm.results) + row * norm.width);
+    });
 }
 
 void convolve(const CausalConvolution& convolution, int threads) {
-#pragma omp parallel for num_threads(threads) if (threads > 1)
-    for (int64_t place = 0; place < convolution.sequences * convolution.length; ++place)
+    share(threads, convolution.sequences * convolution.length, [&](int64_t place) {
         convolve_position(convolution, place, place % convolution.length);
+    });
 }
 
 void downsample(const Downsampling& downsampling, int threads) {
     const int64_t frames = (downsampling.frames + 1) / 2;
-#pragma omp parallel for num_threads(threads) if (threads > 1)
-    for (int64_t item = 0; item < downsampling.clips * frames; ++item)
+    share(threads, downsampling.clips * frames, [&](int64_t item) {
         downsample_frame(downsampling, item / frames, item % frames);
+    });
 }
 
 }  // namespace phi4

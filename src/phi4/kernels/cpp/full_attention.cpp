@@ -8,6 +8,7 @@
 #include "allocate.h"
 #include "encoder.h"
 #include "packed.h"
+#include "team.h"
 
 namespace phi4 {
 namespace {
@@ -138,14 +139,12 @@ void pack_values(const uint16_t* values, int64_t row_stride, int64_t length, int
 
 void attend_fully(const FullAttention& own, int threads) {
     const int64_t keys = round_up(own.length, KEYS), width = round_up(own.head_dim, LANES);
-#pragma omp parallel num_threads(threads) if (threads > 1)
-    {
+    with_threads(threads, own.sequences * own.heads, [&](Items& items) {
         auto* packed_keys = static_cast<uint16_t*>(allocate(keys * own.head_dim * sizeof(uint16_t)));
         auto* packed_values = static_cast<uint16_t*>(allocate(keys * width * sizeof(uint16_t)));
         auto* scores = static_cast<float*>(allocate(TILE_ROWS * keys * sizeof(float)));
         auto* weights = static_cast<uint16_t*>(allocate(TILE_ROWS * keys * sizeof(uint16_t)));
-#pragma omp for schedule(dynamic)
-        for (int64_t item = 0; item < own.sequences * own.heads; ++item) {
+        for_each(items, [&](int64_t item) {
             const int64_t sequence = item / own.heads, head = item % own.heads;
             const int64_t start = sequence * own.length * own.row_stride + head * own.head_dim;
             const auto* own_keys = static_cast<const uint16_t*>(own.keys) + start;
@@ -161,12 +160,12 @@ void attend_fully(const FullAttention& own, int threads) {
                 const int64_t rest = own.length - position;
                 with_rows(rest < TILE_ROWS ? rest : TILE_ROWS, Tile{packed, position});
             }
-        }
+        });
         std::free(packed_keys);
         std::free(packed_values);
         std::free(scores);
         std::free(weights);
-    }
+    });
 }
 
 }  // namespace phi4

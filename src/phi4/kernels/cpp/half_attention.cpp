@@ -4,6 +4,7 @@
 #include "attention.h"
 
 #include "allocate.h"
+#include "team.h"
 
 #include <immintrin.h>
 

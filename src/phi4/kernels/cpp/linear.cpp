@@ -9,6 +9,8 @@
 #include <cmath>
 #include <cstring>
 
+#include "team.h"
+
 #if defined(__AVX512BF16__)
 #include <immintrin.h>
 #endif
@@ -155,13 +157,12 @@ void multiply_all(const Product& product, int threads) {
     if (block < TILE_OUTPUTS) block = TILE_OUTPUTS;
     const int64_t output_blocks = (product.outputs + block - 1) / block;
     const int64_t row_blocks = (product.num_rows + BLOCK_ROWS - 1) / BLOCK_ROWS;
-#pragma omp parallel for schedule(dynamic) num_threads(threads) if (threads > 1)
-    for (int64_t item = 0; item < row_blocks * output_blocks; ++item) {
+    share(threads, row_blocks * output_blocks, [&](int64_t item) {
         const int64_t first_output = item % output_blocks * block, row_block = item / output_blocks * BLOCK_ROWS;
         const int64_t last_output = first_output + block < product.outputs ? first_output + block : product.outputs;
         const int64_t last_row = row_block + BLOCK_ROWS < product.num_rows ? row_block + BLOCK_ROWS : product.num_rows;
         multiply_block<T>(product, row_block, last_row, first_output, last_output);
-    }
+    });
 }
 
 }  // namespace

@@ -16,6 +16,7 @@
 #include "attention.h"
 #include "cached_bytes.h"
 #include "conversations.h"
+#include "decoder_layer.h"
 #include "elementwise.h"
 #include "encoder_module.h"
 #include "linear.h"
@@ -45,6 +46,7 @@ struct Level {
     decltype(&plain::rms_norm) rms_norm;
     decltype(&plain::swiglu) swiglu;
     decltype(&plain::rotate) rotate;
+    decltype(&plain::add) add;
     decltype(&plain::quantise_rows) quantise_rows;
     decltype(&plain::multiply_quantised) multiply_quantised;
     decltype(&plain::largest_value) largest_value;
@@ -53,7 +55,7 @@ struct Level {
 #define PHI4_LEVEL_OF(name, level)                                                                                 \
     Level {                                                                                                        \
         name, level::attend, level::attend, level::attend, level::round_head, level::multiply, level::rms_norm,    \
-            level::swiglu, level::rotate, level::quantise_rows, level::multiply_quantised,                         \
+            level::swiglu, level::rotate, level::add, level::quantise_rows, level::multiply_quantised,             \
             level::largest_value                                                                                   \
     }
 
@@ -150,15 +152,23 @@ QuantisedMatrix quantised_matrix(const Matrix& matrix) {
             reinterpret_cast<const float*>(scales), blocks};
 }
 
+using Loras = std::vector<std::tuple<int64_t, int64_t, Matrix, Matrix, float>>;  // start, stop, A, B, scale
+using Adapted = std::pair<Matrix, Loras>;
+
+std::vector<LowRank> low_ranks(const Loras& loras) {
+    std::vector<LowRank> found;
+    for (const auto& [start, stop, down, up, scale] : loras)
+        found.push_back({start, stop, quantised_matrix(down), quantised_matrix(up), scale});
+    return found;
+}
+
 void multiply_quantised(
     const std::string& level, int threads,
     std::pair<uintptr_t, int64_t> rows,                                              // address and stride, in values
     std::tuple<uintptr_t, uintptr_t, uintptr_t> quantised_rows, Matrix weight,       // room for values, scales, offsets
-    const std::vector<std::tuple<int64_t, int64_t, Matrix, Matrix, float>>& loras,   // start, stop, A, B, scale
+    const Loras& loras,
     uintptr_t results, std::pair<int64_t, int64_t> sizes, bool bf16) {               // rows, groups of inputs
-    std::vector<LowRank> added;
-    for (const auto& [start, stop, down, up, scale] : loras)
-        added.push_back({start, stop, quantised_matrix(down), quantised_matrix(up), scale});
+    const std::vector<LowRank> added = low_ranks(loras);
     const Level& own = level_called(level);
     nb::gil_scoped_release released;
     multiply_adapted(
@@ -246,6 +256,20 @@ void rotate(
     own.rotate(rotation, threads);
 }
 
+LayerKernels layer_kernels(const Level& own, bool bytes, bool bf16) {
+    const auto attend = bytes ? own.attend_bytes : bf16 ? own.attend_halves : own.attend;
+    return {{own.quantise_rows, own.multiply_quantised}, own.rms_norm, own.rotate, own.swiglu, own.add, own.round_head, attend};
+}
+
+CachedLayer cached_layer(std::pair<uintptr_t, uintptr_t> cache, std::pair<uintptr_t, uintptr_t> scales, int64_t slots) {
+    return {reinterpret_cast<void*>(cache.first), reinterpret_cast<void*>(cache.second),
+            reinterpret_cast<float*>(scales.first), reinterpret_cast<float*>(scales.second), slots};
+}
+
+HeadSizes head_sizes(std::tuple<int, int, int> sizes) {
+    return {std::get<0>(sizes), std::get<1>(sizes), std::get<2>(sizes)};
+}
+
 // Stores the new tokens of one layer, then lets each of them attend.
 void attend(
     const Conversations& conversations,
@@ -259,35 +283,48 @@ void attend(
     std::tuple<int, int, int> sizes,  // heads, kv_heads, head_dim
     bool bf16,
     uintptr_t outputs) {
-    const Level& own = level_called(level);
-    const auto [heads, kv_heads, head_dim] = sizes;
-    const int64_t value_bytes = bf16 ? 2 : 4;
+    const NewHeads heads{
+        reinterpret_cast<const void*>(std::get<0>(news)), reinterpret_cast<const void*>(std::get<1>(news)),
+        reinterpret_cast<const void*>(std::get<2>(news)), std::get<0>(strides), std::get<1>(strides), std::get<2>(strides)};
+    const LayerKernels kernels = layer_kernels(level_called(level), scales.first != 0, bf16);
     nb::gil_scoped_release released;
-    auto* key_scales = reinterpret_cast<float*>(scales.first);
-    auto* value_scales = reinterpret_cast<float*>(scales.second);
-    conversations.write(
-        own.round_head, reinterpret_cast<const char*>(std::get<1>(news)), std::get<1>(strides) * value_bytes,
-        reinterpret_cast<char*>(cache.first), key_scales, group_of_key(head_dim), slots, kv_heads, head_dim, bf16);
-    conversations.write(
-        own.round_head, reinterpret_cast<const char*>(std::get<2>(news)), std::get<2>(strides) * value_bytes,
-        reinterpret_cast<char*>(cache.second), value_scales, head_dim, slots, kv_heads, head_dim, bf16);
-    const Layer layer{
-        reinterpret_cast<const void*>(std::get<0>(news)),
-        reinterpret_cast<const void*>(cache.first),
-        reinterpret_cast<const void*>(cache.second),
-        key_scales,
-        value_scales,
-        reinterpret_cast<void*>(outputs),
-        std::get<0>(strides),
-        slots,
-        heads,
-        kv_heads,
-        head_dim,
+    store_and_attend(
+        kernels, conversations, heads, cached_layer(cache, scales, slots), head_sizes(sizes), bf16,
+        reinterpret_cast<void*>(outputs), threads);
+}
+
+AdaptedMatrix adapted_matrix(const Adapted& adapted) { return {quantised_matrix(adapted.first), low_ranks(adapted.second)}; }
+
+void run_layer(
+    const Conversations& conversations, const std::string& level, int threads,
+    std::tuple<uintptr_t, int64_t, uintptr_t> rows,                  // hidden, its stride in values, results
+    std::tuple<uintptr_t, uintptr_t, float> norms,                   // before attention and MLP; eps
+    const std::tuple<Adapted, Adapted, Adapted, Adapted>& linears,   // qkv, o, gate_up, down
+    std::tuple<uintptr_t, uintptr_t, int64_t> rotary,                // cos, sin, half
+    std::pair<uintptr_t, uintptr_t> cache, std::pair<uintptr_t, uintptr_t> scales, int64_t slots,
+    std::tuple<int, int, int> sizes, bool bf16) {
+    const DecoderLayer layer{
+        reinterpret_cast<const void*>(std::get<0>(rows)),
+        std::get<1>(rows),
+        reinterpret_cast<void*>(std::get<2>(rows)),
+        conversations.num_tokens(),
         bf16,
+        reinterpret_cast<const void*>(std::get<0>(norms)),
+        reinterpret_cast<const void*>(std::get<1>(norms)),
+        std::get<2>(norms),
+        adapted_matrix(std::get<0>(linears)),
+        adapted_matrix(std::get<1>(linears)),
+        adapted_matrix(std::get<2>(linears)),
+        adapted_matrix(std::get<3>(linears)),
+        reinterpret_cast<const void*>(std::get<0>(rotary)),
+        reinterpret_cast<const void*>(std::get<1>(rotary)),
+        std::get<2>(rotary),
+        cached_layer(cache, scales, slots),
+        head_sizes(sizes),
     };
-    const auto kernel = key_scales != nullptr ? own.attend_bytes : bf16 ? own.attend_halves : own.attend;
-    const std::vector<Segment>& segments = conversations.segments();
-    kernel(layer, segments.data(), static_cast<int64_t>(segments.size()), threads);
+    const LayerKernels kernels = layer_kernels(level_called(level), scales.first != 0, bf16);
+    nb::gil_scoped_release released;
+    run_decoder_layer(kernels, conversations, layer, threads);
 }
 
 }  // namespace
@@ -308,7 +345,8 @@ NB_MODULE(native, module) {
         .def(nb::init<const std::vector<Part>&>())
         .def_prop_ro("num_tokens", &Conversations::num_tokens)
         .def_prop_ro("num_slots", &Conversations::num_slots)
-        .def("attend", &attend);
+        .def("attend", &attend)
+        .def("run_layer", &run_layer);
 }
 
 }  // namespace phi4

@@ -163,8 +163,10 @@ void attend_tile(const Layer& layer, const Segment& segment, int64_t first, int6
         const int64_t keys = start + KEY_BLOCK < history ? KEY_BLOCK : history - start;
         find_slots(segment, start, start + keys, slots);
         stored.pack(slots, keys, block);
-        ask_for_next(stored.keys, sizeof(*stored.keys) * Kind::HEAD_DIM, slots, keys);
-        ask_for_next(stored.values, sizeof(*stored.values) * Kind::HEAD_DIM, slots, keys);
+        if (start + KEY_BLOCK < history) {
+            ask_for_next(stored.keys, sizeof(*stored.keys) * Kind::HEAD_DIM, slots, keys);
+            ask_for_next(stored.values, sizeof(*stored.values) * Kind::HEAD_DIM, slots, keys);
+        }
         int64_t n = 0;
         while (n < num_queries && queries[n].history <= start) ++n;
         for (; n + Kind::MOST_QUERIES <= num_queries; n += Kind::MOST_QUERIES)

@@ -5,6 +5,7 @@
 #include "allocate.h"
 #include "encoder.h"
 #include "packed.h"
+#include "team.h"
 
 namespace phi4 {
 namespace PHI4_LEVEL {
@@ -79,18 +80,16 @@ void project_all(const Projection& own, int threads) {
     const int64_t outputs = GATED ? PANEL / 2 : PANEL;
     const int64_t panels = (own.outputs + outputs - 1) / outputs;
     const int64_t blocks = (own.num_rows + BLOCK_ROWS - 1) / BLOCK_ROWS;
-#pragma omp parallel num_threads(threads) if (threads > 1)
-    {
+    with_threads(threads, panels * blocks, [&](Items& items) {
         auto* packed = static_cast<uint16_t*>(allocate(own.inputs * PANEL * sizeof(uint16_t)));
-#pragma omp for schedule(dynamic)
-        for (int64_t item = 0; item < panels * blocks; ++item) {
+        for_each(items, [&](int64_t item) {
             const int64_t output = item % panels * outputs, first = item / panels * BLOCK_ROWS;
             const int64_t last = first + BLOCK_ROWS < own.num_rows ? first + BLOCK_ROWS : own.num_rows;
             pack_panel(own, output, packed);
             project_panel<ACTIVATION, GATED>(own, packed, first, last, output);
-        }
+        });
         std::free(packed);
-    }
+    });
 }
 
 template <Activation ACTIVATION>

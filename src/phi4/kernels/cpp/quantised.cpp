@@ -11,6 +11,8 @@
 #include <cmath>
 #include <cstring>
 
+#include "team.h"
+
 #if defined(__AVX2__)
 #include <immintrin.h>
 #endif
@@ -42,6 +44,8 @@ constexpr int TILE_ROWS = 4;
 #endif
 // Rows that share one pass over a block's weights: whole tiles.
 constexpr int64_t BLOCK_ROWS = 256 / TILE_ROWS * TILE_ROWS;
+// With fewer, rounding them takes no longer than calling a second thread.
+constexpr int64_t ROWS_FOR_THREADS = 9;
 
 inline int32_t four_inputs(const int8_t* source) {
     int32_t four;
@@ -52,8 +56,7 @@ inline int32_t four_inputs(const int8_t* source) {
 template <typename T>
 void quantise_all(const T* rows, int64_t row_stride, const ByteRows& quantised, int threads) {
     const int64_t groups = quantised.groups;
-#pragma omp parallel for num_threads(threads) if (threads > 1 && quantised.num_rows > 8)
-    for (int64_t row = 0; row < quantised.num_rows; ++row) {
+    share(quantised.num_rows >= ROWS_FOR_THREADS ? threads : 1, quantised.num_rows, [&](int64_t row) {
         const int64_t tile = row / TILE_ROWS * TILE_ROWS, rest = quantised.num_rows - tile;
         const int64_t tile_rows = rest < TILE_ROWS ? rest : TILE_ROWS;
         for (int64_t group = 0; group < groups; ++group) {
@@ -68,7 +71,7 @@ void quantise_all(const T* rows, int64_t row_stride, const ByteRows& quantised, 
                 source, quantised.values + place * GROUP_INPUTS, quantised.scales + place);
             quantised.offsets[place] = -MIDDLE * total;
         }
-    }
+    });
 }
 
 // Sixteen results of one row, from sums that lack the outputs' scales.
@@ -206,17 +209,16 @@ void quantise_rows(const void* rows, int64_t row_stride, bool is_bf16, const Byt
 
 void multiply_quantised(const QuantisedProduct& product, int threads) {
     // Each thread takes some blocks at a time: long enough to read on, short enough that none waits for another.
-    int64_t share = product.blocks / (8 * threads) / 2 * 2;
-    if (share < 2) share = 2;
-    const int64_t shares = (product.blocks + share - 1) / share;
+    int64_t some = product.blocks / (8 * threads) / 2 * 2;
+    if (some < 2) some = 2;
+    const int64_t shares = (product.blocks + some - 1) / some;
     const int64_t row_blocks = (product.rows.num_rows + BLOCK_ROWS - 1) / BLOCK_ROWS;
-#pragma omp parallel for schedule(dynamic) num_threads(threads) if (threads > 1)
-    for (int64_t item = 0; item < shares * row_blocks; ++item) {
-        const int64_t block = item % shares * share, row = item / shares * BLOCK_ROWS;
-        const int64_t last_block = block + share < product.blocks ? block + share : product.blocks;
+    share(threads, shares * row_blocks, [&](int64_t item) {
+        const int64_t block = item % shares * some, row = item / shares * BLOCK_ROWS;
+        const int64_t last_block = block + some < product.blocks ? block + some : product.blocks;
         const int64_t last_row = row + BLOCK_ROWS < product.rows.num_rows ? row + BLOCK_ROWS : product.rows.num_rows;
         multiply_blocks(product, row, last_row, block, last_block);
-    }
+    });
 }
 
 int largest_value(const uint8_t* steps, int64_t places) {

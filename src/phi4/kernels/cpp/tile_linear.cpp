@@ -13,6 +13,7 @@
 
 #include "allocate.h"
 #include "packed.h"
+#include "team.h"
 
 namespace phi4 {
 namespace PHI4_LEVEL {
@@ -38,14 +39,13 @@ inline int64_t tiles_of(int64_t count, int64_t each) { return (count + each - 1)
 uint16_t* pack_all(const Product& product, int threads) {
     const int64_t steps = tiles_of(product.inputs, STEP_INPUTS), tiles = tiles_of(product.num_rows, TILE_SIDE);
     auto* packed = static_cast<uint16_t*>(allocate(tiles * steps * TILE_VALUES * sizeof(uint16_t)));
-#pragma omp parallel for num_threads(threads) if (threads > 1 && tiles > 1)
-    for (int64_t tile = 0; tile < tiles; ++tile) {
+    share(threads, tiles, [&](int64_t tile) {
         uint16_t* own = packed + tile * steps * TILE_VALUES;
         std::memset(own + (steps - 1) * TILE_VALUES, 0, TILE_VALUES * sizeof(uint16_t));
         pack_rows(
             static_cast<const uint16_t*>(product.rows) + tile * TILE_SIDE * product.row_stride, product.row_stride,
             product.num_rows - tile * TILE_SIDE, product.inputs, own, 2 * TILE_SIDE);
-    }
+    });
     return packed;
 }
 
@@ -125,19 +125,17 @@ void multiply_all(const Product& product, const uint16_t* packed, int threads) {
     for (int tile = 0; tile < NUM_TILES; ++tile) shapes.set(tile, TILE_SIDE, TILE_ROW_BYTES);
     const int64_t output_blocks = tiles_of(product.outputs, BLOCK_OUTPUTS);
     const int64_t row_blocks = tiles_of(product.num_rows, BLOCK_ROWS);
-#pragma omp parallel num_threads(threads) if (threads > 1)
-    {
+    with_threads(threads, row_blocks * output_blocks, [&](Items& items) {
         const Tiles tiles(shapes);
-#pragma omp for schedule(dynamic)
-        for (int64_t item = 0; item < row_blocks * output_blocks; ++item) {
+        for_each(items, [&](int64_t item) {
             const int64_t output = item % output_blocks * BLOCK_OUTPUTS, first = item / output_blocks * BLOCK_ROWS;
             const int64_t last = first + BLOCK_ROWS < product.num_rows ? first + BLOCK_ROWS : product.num_rows;
             int64_t row = first;
             for (; row + TILE_SIDE < last; row += ROW_TILES * TILE_SIDE)
                 multiply_tiles<ROW_TILES>(product, packed, row, output, row == first);
             if (row < last) multiply_tiles<1>(product, packed, row, output, row == first);
-        }
-    }
+        });
+    });
 }
 
 }  // namespace
