@@ -18,6 +18,7 @@ from phi4.kernels.linear import multiply
 from phi4.kernels.paged_attention import PagedAttention
 from phi4.kernels.quantised import PackedWeight, largest_value, multiply_packed
 from phi4.kernels.quantised_projection import RoundedRows, project_rounded, round_once
+from phi4.kernels.scores import best_scores
 
 pytestmark = pytest.mark.skipif(NATIVE is None, reason="no kernels were compiled here")
 
@@ -131,6 +132,7 @@ CALLS: dict[str, tuple[Callable[..., Any], dict[str, torch.Tensor]]] = {
     "rms_norm": (partial(rms_norm, eps=1e-5), {"hidden": numbers(3, 8), "weight": numbers(8)}),
     "swiglu": (swiglu, {"gate_up": numbers(3, 8)}),
     "rotate": (rotate, {"heads": numbers(3, 2, 8), "cos": numbers(3, 1, 4), "sin": numbers(3, 1, 4)}),
+    "best_scores": (lambda scores: best_scores(scores, LEVELS[0]), {"scores": numbers(3, 8)}),
     "Conversations": (
         attend_to_cache,
         {
@@ -227,6 +229,7 @@ TAKEN = {
         ("round_rows", "rows"),
         ("rms_norm", "hidden"),
         ("swiglu", "gate_up"),
+        ("best_scores", "scores"),
         ("project", "rows"),
         ("attend_fully", "bias"),
         ("convolve", "weight"),

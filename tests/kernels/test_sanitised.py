@@ -51,6 +51,7 @@ KERNELS = {
     },
     "linear": {"linear": [*ALWAYS, "avx512_bf16"], "tile_linear": ["amx"]},
     "quantised": {"quantised": [*ALWAYS, "avx512_vnni", "amx"]},
+    "scores": {"scores": ALWAYS},
     "tile_trial": {
         "tile_trial": ["plain"],
         "linear": ["avx512_bf16"],

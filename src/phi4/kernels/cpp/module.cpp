@@ -21,6 +21,7 @@
 #include "encoder_module.h"
 #include "linear.h"
 #include "quantised.h"
+#include "scores.h"
 #include "tile_trial.h"
 
 namespace nb = nanobind;
@@ -50,13 +51,14 @@ struct Level {
     decltype(&plain::quantise_rows) quantise_rows;
     decltype(&plain::multiply_quantised) multiply_quantised;
     decltype(&plain::largest_value) largest_value;
+    decltype(&plain::best_scores) best_scores;
 };
 
 #define PHI4_LEVEL_OF(name, level)                                                                                 \
     Level {                                                                                                        \
         name, level::attend, level::attend, level::attend, level::round_head, level::multiply, level::rms_norm,    \
             level::swiglu, level::rotate, level::add, level::quantise_rows, level::multiply_quantised,             \
-            level::largest_value                                                                                   \
+            level::largest_value, level::best_scores                                                               \
     }
 
 // The levels that this processor has, the best one first. One that has more instructions brings what they are for, and
@@ -256,6 +258,16 @@ void rotate(
     own.rotate(rotation, threads);
 }
 
+void best_scores(
+    const std::string& level, uintptr_t values, std::pair<uintptr_t, uintptr_t> results,  // places, whether finite
+    int64_t num_rows, int64_t width, int64_t stride) {
+    const Scores scores{reinterpret_cast<const float*>(values), stride, width,
+                        reinterpret_cast<int64_t*>(results.first), reinterpret_cast<bool*>(results.second)};
+    const Level& own = level_called(level);
+    nb::gil_scoped_release released;
+    own.best_scores(scores, 0, num_rows);
+}
+
 LayerKernels layer_kernels(const Level& own, bool bytes, bool bf16) {
     const auto attend = bytes ? own.attend_bytes : bf16 ? own.attend_halves : own.attend;
     return {{own.quantise_rows, own.multiply_quantised}, own.rms_norm, own.rotate, own.swiglu, own.add, own.round_head, attend};
@@ -339,6 +351,7 @@ NB_MODULE(native, module) {
     module.def("rms_norm", &rms_norm);
     module.def("swiglu", &swiglu);
     module.def("rotate", &rotate);
+    module.def("best_scores", &best_scores);
     module.def("has_head_dim", &has_head_dim);
     bind_encoders(module);
     nb::class_<Conversations>(module, "Conversations")
