@@ -36,7 +36,7 @@ ALLOWED = {
         "model",
     },
     "data": {"config", "errors", "files", "inputs", "json_file", "processing", "recipe_file", "svg_plots"},
-    "engine": {"config", "errors", "inputs", "memory", "model"},
+    "engine": {"config", "errors", "inputs", "kernels", "memory", "model"},
     "assistant": {"config", "errors", "inputs", "modality", "processing", "checkpoint", "engine"},
     "train": {
         "config",

@@ -10,6 +10,7 @@ import torch
 from phi4.engine.constraint import Constraint
 from phi4.engine.sampling import Sampling, adjust_logits, sample
 from phi4.errors import CheckpointError
+from phi4.kernels.scores import best_scores
 
 
 @dataclass(frozen=True)
@@ -130,8 +131,7 @@ def choose_tokens(questions: Sequence[Question], logits: torch.Tensor) -> list[l
     """
     if not logits.numel():
         return [[] for _ in questions]
-    finite = torch.isfinite(logits).all(dim=-1).tolist()
-    best = logits.argmax(dim=-1).tolist()
+    best, finite = best_scores(logits)
     answers: list[list[Choice] | Exception] = []
     start = 0
     for question in questions:
