@@ -280,6 +280,19 @@ def test_parts_that_a_language_model_lacks_are_not_quantised_in_silence(
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize("folder", ["vision-lora", "speech-lora"])
+def test_a_model_that_lacks_an_adapter_is_refused_before_anything_is_rounded(
+    converted_directory: Path, tmp_path: Path, folder: str
+) -> None:
+    source = Path(shutil.copytree(converted_directory, tmp_path / "source"))
+    shutil.rmtree(source / folder)
+    reports: list[tuple[int, int]] = []
+    with pytest.raises(CheckpointError, match="both modalities with their adapters, and this model lacks one"):
+        quantise(source, tmp_path / "out", SCHEMES["4bit"], lambda done, total: reports.append((done, total)))
+    assert reports == []
+    assert not (tmp_path / "out").exists()
+
+
 def test_what_is_quantised_is_not_quantised_again(quantised: Path, tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="quantised already"):
         quantise(quantised, tmp_path / "twice", SCHEMES["4bit"])

@@ -158,22 +158,10 @@ def write_checkpoint(
     Raises:
         CheckpointError: the layout cannot hold this model, or tensors are not those of the configuration.
     """
+    check_layout(config, layout)
     _check_specs(config, specs)
     config = replace(config, raw=_with_dtype(config.raw, specs))
-    if config.added:
-        raise CheckpointError(
-            f"the {layout} layout holds vision and speech only; save {' and '.join(config.added)} as a pack"
-        )
-    if is_multimodal(config) and (config.vision is None or config.speech is None or len(config.adapters) < 2):
-        raise CheckpointError(
-            f"the {layout} layout holds both modalities with their adapters, and this model lacks one; "
-            "save its modality as a pack"
-        )
     converted = layout == "converted" and is_multimodal(config)
-    if converted and any(dtype == torch.uint8 for dtype in fixed_dtypes(config).values()):
-        raise CheckpointError(
-            "the converted layout holds no quantised weights; convert the model before it is quantised"
-        )
     write_json(directory / CONFIG_FILE, to_native(config, eos_token_ids) if converted else config.raw)
 
     def write_table(table: Mapping[str, Target], write: Callable[..., None]) -> None:
@@ -188,6 +176,29 @@ def write_checkpoint(
             write_table(
                 adapter_table(config, name), partial(write_peft_folder, directory / folder, config.adapters[name])
             )
+
+
+def check_layout(config: ModelConfig, layout: Layout) -> None:
+    """Checks that files of a layout can hold the model of this configuration.
+
+    Raises:
+        CheckpointError: they cannot.
+    """
+    if config.added:
+        raise CheckpointError(
+            f"the {layout} layout holds vision and speech only; save {' and '.join(config.added)} as a pack"
+        )
+    if not is_multimodal(config):
+        return
+    if config.vision is None or config.speech is None or len(config.adapters) < 2:
+        raise CheckpointError(
+            f"the {layout} layout holds both modalities with their adapters, and this model lacks one; "
+            "save its modality as a pack"
+        )
+    if layout == "converted" and any(dtype == torch.uint8 for dtype in fixed_dtypes(config).values()):
+        raise CheckpointError(
+            "the converted layout holds no quantised weights; convert the model before it is quantised"
+        )
 
 
 def _check_specs(config: ModelConfig, specs: Mapping[str, TensorSpec]) -> None:

@@ -14,7 +14,7 @@ from phi4.checkpoint.digest import base_digest, codes_digest
 from phi4.checkpoint.directories import COMPANION_FILES, CONFIG_FILE, copy_companions, write_json
 from phi4.checkpoint.feedback import round_with_feedback
 from phi4.checkpoint.keymap import fixed_dtypes, is_multimodal, modality_of, parameter_shapes
-from phi4.checkpoint.layouts import Checkpoint, open_checkpoint, write_checkpoint
+from phi4.checkpoint.layouts import Checkpoint, check_layout, open_checkpoint, write_checkpoint
 from phi4.checkpoint.moments import layer_moments
 from phi4.checkpoint.rounding import round_weight
 from phi4.checkpoint.shards import MAX_SHARD_BYTES, Progress, TensorSpec
@@ -114,7 +114,8 @@ def quantise(
 
     Raises:
         ConfigError: a configuration file is missing, broken or not supported, or sizes do not fit groups of weights.
-        CheckpointError: the source is broken or quantised already, or has no encoders and adapters.
+        CheckpointError: the source is broken or quantised already, has no encoders and adapters, or lacks one modality
+            or adapter.
     """
     checkpoint = open_checkpoint(source)
     if checkpoint.config.decoder.quantisation is not None:
@@ -125,6 +126,8 @@ def quantise(
             "with `phi4 convert MODEL DIRECTORY --pack PACK`"
         )
     config = _quantised(checkpoint, scheme, encoders, adapters)
+    # Rounding takes minutes; what cannot be written is refused before it.
+    check_layout(config, "released")
     fixed, shapes = fixed_dtypes(config), parameter_shapes(config)
     with new_directory(destination) as partial:
         names = sorted({name.rpartition(".")[0] for name in fixed if name not in checkpoint.tensors}, key=_in_order)
