@@ -10,11 +10,13 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import Any
 
+import numpy as np
 import PIL.Image
 import pytest
 
 from phi4.server import http_io
 from phi4.server.limits import ServerLimits
+from piped_flac import piped_flac
 from server.running import (
     WAIT_S,
     Running,
@@ -156,6 +158,7 @@ def test_hostile_requests_are_answered_or_refused_but_break_nothing(server: Runn
         (lambda: picture_part(picture_bytes()[:-40]), "image 1"),
         (lambda: picture_part(b"GIF89a" + bytes(50)), "image 1"),
         (lambda: sound_part(sound_bytes(3.0)), "at most 2 s"),
+        (lambda: sound_part(piped_flac(np.zeros(48_000))), "at most 2 s"),
         (lambda: sound_part(sound_bytes()[:100]), "audio 1"),
     ],
 )

@@ -2,6 +2,7 @@
 
 import io
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -59,14 +60,19 @@ def load_audio(source: str | Path | bytes, sample_rate_hz: int) -> np.ndarray:
         raise InputError(f"{name} cannot be read as sound: {error}") from error
 
 
-def announced_seconds(content: bytes) -> float | None:
-    """How long a sound says that it is; of MP3, how long its frames are. None if it does not say.
+def seconds_up_to(content: bytes, enough_s: float) -> float:
+    """How long a sound says that it is; of MP3, how long its frames are.
+
+    One that does not say is decoded until more than `enough_s` are there: it is at least as long as what is returned.
 
     Raises:
         SoundFileError, OSError, TypeError, ValueError or MemoryError: it is damaged, or no sound.
     """
-    info = soundfile.info(io.BytesIO(with_length(content)))
-    return None if info.frames == UNKNOWN_FRAMES else float(info.duration)
+    with _ForwardFile(io.BytesIO(with_length(content))) as file:
+        num_samples = file.frames
+        if num_samples == UNKNOWN_FRAMES:
+            num_samples = _count(file, enough_s * file.samplerate)
+        return num_samples / file.samplerate
 
 
 class _ForwardFile(soundfile.SoundFile):  # type: ignore[misc]  # soundfile has no types
@@ -80,6 +86,22 @@ class _ForwardFile(soundfile.SoundFile):  # type: ignore[misc]  # soundfile has 
         return False
 
 
+def _blocks(file: soundfile.SoundFile) -> Iterator[np.ndarray]:
+    """The samples up to the end: fp32, [samples, channels] each."""
+    while len(block := file.read(max(1, BLOCK_VALUES // file.channels), dtype="float32", always_2d=True)):
+        yield block
+
+
+def _count(file: soundfile.SoundFile, enough: float) -> int:
+    """How many samples there are, of each channel; no block is read once more than `enough` were."""
+    num_read = 0
+    for block in _blocks(file):
+        num_read += len(block)
+        if num_read > enough:
+            break
+    return num_read
+
+
 def _decode(file: soundfile.SoundFile, name: str, sample_rate_hz: int, is_announced: bool) -> np.ndarray:
     check_sample_rate(file.samplerate)
     if is_announced:
@@ -88,7 +110,7 @@ def _decode(file: soundfile.SoundFile, name: str, sample_rate_hz: int, is_announ
     resampler = soxr.ResampleStream(file.samplerate, sample_rate_hz, 1, quality=RESAMPLING_QUALITY)
     num_read = 0
     blocks = []
-    while len(block := file.read(max(1, BLOCK_VALUES // file.channels), dtype="float32", always_2d=True)):
+    for block in _blocks(file):
         num_read += len(block)
         _check_length(num_read, file.samplerate, name)
         blocks.append(resampler.resample_chunk(block.mean(axis=1)))

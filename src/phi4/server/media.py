@@ -9,7 +9,7 @@ import PIL.Image
 import soundfile
 
 from phi4.errors import CapacityError, InputError
-from phi4.processing.audio_file import announced_seconds
+from phi4.processing.audio_file import seconds_up_to
 from phi4.processing.image_file import DECODING_ERRORS, FORMATS
 from phi4.processing.messages import Image, Sound
 from phi4.server.fetch import fetch
@@ -90,18 +90,19 @@ def check_picture(content: bytes, limits: ServerLimits) -> None:
 
 
 def check_sound(content: bytes, limits: ServerLimits) -> None:
-    """Refuses a sound that is too long, by its header alone. A damaged one is refused when it is decoded.
+    """Refuses a sound that is too long, without keeping what it holds. A damaged one is refused when it is decoded.
 
     Raises:
         CapacityError: it is too long.
     """
     try:
-        seconds = announced_seconds(content)
+        seconds = seconds_up_to(content, limits.max_audio_s)
     except (soundfile.SoundFileError, OSError, TypeError, ValueError, MemoryError):
         return
-    if seconds is not None and seconds > limits.max_audio_s:
+    if seconds > limits.max_audio_s:
         raise CapacityError(
-            f"a sound lasts {seconds:.0f} s; this server takes at most {limits.max_audio_s:g} s: cut it into pieces"
+            f"a sound lasts at least {seconds:.0f} s; this server takes at most {limits.max_audio_s:g} s: "
+            "cut it into pieces"
         )
 
 
