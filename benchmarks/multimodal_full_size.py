@@ -33,7 +33,7 @@ def main() -> None:
     assistant = Assistant.load(directory, device="cpu")
     print(f"torch {torch.__version__}, {torch.get_num_threads()} threads")
     print(f"load {time.perf_counter() - started:.1f} s, peak memory {peak_gib():.2f} GiB")
-    answer = assistant.ask("What is this?", images=[picture], audios=[sound], sampling=Sampling(max_tokens=8))
+    answer = assistant.ask("What is this?", images=[picture], sounds=[sound], sampling=Sampling(max_tokens=8))
     print(
         f"1024 x 768 picture and 10 s of sound: {len(answer.prompt_token_ids)} prompt tokens {dict(answer.media)}, "
         f"{len(answer.token_ids)} answer tokens, adapter {answer.adapter}: {answer.seconds:.1f} s, "

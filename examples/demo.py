@@ -19,7 +19,7 @@ class Question:
     right: str
     text: str
     images: Sequence[str] = ()
-    audios: Sequence[str] = ()
+    sounds: Sequence[str] = ()
 
 
 HEARD = "turn on the music in the basement"
@@ -27,7 +27,7 @@ QUESTIONS = (
     Question("text", "Paris", "What is the capital of France?"),
     Question("a drawing style it never saw, of which it names three in ten", "fox", "What is this?", ["fox.png"]),
     Question("a test picture of easy-vqa", "triangle", "what is the red shape?", images=["shape.png"]),
-    Question("a voice that it never heard", HEARD, "Transcribe the audio clip into text.", audios=["music.flac"]),
+    Question("a voice that it never heard", HEARD, "Transcribe the audio clip into text.", sounds=["music.flac"]),
     Question('a voice that asks about a picture: "what color is the shape"', "red", "", ["asked.png"], ["asked.flac"]),
 )
 
@@ -39,14 +39,14 @@ def main() -> None:
         console.rule(question.about, align="left")
         for name in question.images:
             show_picture(console, MEDIA / name)
-        for name in question.audios:
+        for name in question.sounds:
             show_sound(console, MEDIA / name)
         if question.text:
             console.print(f"> {question.text}", markup=False)
         stream = assistant.stream(
             question.text,
             images=[MEDIA / name for name in question.images],
-            audios=[MEDIA / name for name in question.audios],
+            sounds=[MEDIA / name for name in question.sounds],
             sampling=Sampling(max_tokens=100),
         )
         for piece in stream:

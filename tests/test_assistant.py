@@ -164,7 +164,7 @@ def test_a_limit_ends_the_answer_with_reason_length(nano: Assistant) -> None:
 
 
 def test_an_answer_reports_adapter_and_tokens_of_each_medium(assistant: Assistant) -> None:
-    answer = assistant.ask("What?", images=[PICTURE, PICTURE], audios=[SOUND], sampling=Sampling(max_tokens=2))
+    answer = assistant.ask("What?", images=[PICTURE, PICTURE], sounds=[SOUND], sampling=Sampling(max_tokens=2))
     assert answer.adapter == "vision"
     assert [modality for modality, _ in answer.media] == ["vision", "vision", "speech"]
     assert sum(tokens for _, tokens in answer.media) < len(answer.prompt_token_ids)

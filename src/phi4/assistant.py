@@ -228,7 +228,7 @@ class Assistant:
         text: str,
         *,
         images: Sequence[ImageSource] = (),
-        audios: Sequence[SoundSource] = (),
+        sounds: Sequence[SoundSource] = (),
         system: str | None = None,
         tools: Sequence[Mapping[str, Any]] | None = None,
         sampling: Sampling | None = None,
@@ -239,7 +239,7 @@ class Assistant:
         return self.stream(
             text,
             images=images,
-            audios=audios,
+            sounds=sounds,
             system=system,
             tools=tools,
             sampling=sampling,
@@ -252,7 +252,7 @@ class Assistant:
         text: str,
         *,
         images: Sequence[ImageSource] = (),
-        audios: Sequence[SoundSource] = (),
+        sounds: Sequence[SoundSource] = (),
         system: str | None = None,
         tools: Sequence[Mapping[str, Any]] | None = None,
         sampling: Sampling | None = None,
@@ -264,7 +264,7 @@ class Assistant:
         Args:
             text: the question. It is text and nothing else: control tokens in it are spelled out.
             images: pictures, placed before the text in their order.
-            audios: sounds, placed behind the pictures.
+            sounds: placed behind the pictures.
             system: the system message.
             tools: functions that the model may call.
             sampling: how tokens are chosen; greedy by default.
@@ -277,11 +277,11 @@ class Assistant:
         """
         if not isinstance(text, str):
             raise InputError(f"a question must be text, not {text!r}")
-        for name, value in {"images": images, "audios": audios, "stop": stop}.items():
+        for name, value in {"images": images, "sounds": sounds, "stop": stop}.items():
             if isinstance(value, str | bytes):
                 raise InputError(f"{name} must be a list; write {name}=[{value!r}]")
         messages = [Message("system", system)] if system is not None else []
-        messages.append(user_message(text, images, audios))
+        messages.append(user_message(text, images, sounds))
         return self.reply(messages, tools=tools, sampling=sampling, stop=stop, constrain=constrain)
 
     def reply(
@@ -304,22 +304,22 @@ class Assistant:
 
     def transcribe(self, audio: SoundSource, *, sampling: Sampling | None = None) -> Answer:
         """Writes down what is said in a sound."""
-        return self.ask(TRANSCRIBE_PROMPT, audios=[audio], sampling=sampling)
+        return self.ask(TRANSCRIBE_PROMPT, sounds=[audio], sampling=sampling)
 
     def logits(
-        self, token_ids: Sequence[int], *, images: Sequence[ImageSource] = (), audios: Sequence[SoundSource] = ()
+        self, token_ids: Sequence[int], *, images: Sequence[ImageSource] = (), sounds: Sequence[SoundSource] = ()
     ) -> torch.Tensor:
         """Scores every position of a prompt.
 
         Args:
             token_ids: one placeholder id for each medium; it is expanded.
             images: pictures in the order of their placeholders.
-            audios: sounds in the order of theirs.
+            sounds: in the order of theirs.
 
         Returns:
             [tokens, vocabulary], tokens counted after expansion, in the model's dtype.
         """
-        inputs = self.processor.prepare_ids([int(token_id) for token_id in token_ids], images, audios)
+        inputs = self.processor.prepare_ids([int(token_id) for token_id in token_ids], images, sounds)
         (logits,) = score(self.loaded.model, [inputs])
         return logits
 

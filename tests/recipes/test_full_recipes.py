@@ -297,7 +297,7 @@ def test_the_second_speech_projector_ends_as_a_copy_of_the_first(base: Path, res
 
 def test_both_packs_answer_about_a_picture_and_a_sound(base: Path, results: list[Result]) -> None:
     assistant = Assistant.load(base, device="cpu", packs=list(results[-1].after.values()))
-    answer = assistant.ask("What?", images=[png(1)], audios=[wav(1)], sampling=Sampling(max_tokens=3))
+    answer = assistant.ask("What?", images=[png(1)], sounds=[wav(1)], sampling=Sampling(max_tokens=3))
     assert answer.adapter == "vision"
     assert [modality for modality, _ in answer.media] == ["vision", "speech"]
 

@@ -42,7 +42,7 @@ def test_a_short_sound_is_transcribed_as_without_a_server(server: Running, assis
 
 
 def test_a_translation_has_the_prompt_that_was_trained(server: Running, assistant: Assistant) -> None:
-    answer = assistant.ask("Translate the audio to English.", audios=[sound_bytes()], sampling=Sampling(max_tokens=8))
+    answer = assistant.ask("Translate the audio to English.", sounds=[sound_bytes()], sampling=Sampling(max_tokens=8))
     with pytest.deprecated_call():  # OpenAI is about to remove it
         translated = server.client.audio.translations.create(model="tiny", file=("a.wav", sound_bytes()))
     assert translated.text == answer.text.strip()

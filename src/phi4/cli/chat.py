@@ -27,7 +27,7 @@ class Chat:
         """Forgets the conversation and what was attached."""
         self.messages = list(self.opening)
         self.images: list[bytes] = []
-        self.audios: list[bytes] = []
+        self.sounds: list[bytes] = []
 
     def run(self) -> None:
         """Reads lines until the end of input; a bad line is reported and loses nothing."""
@@ -63,7 +63,7 @@ class Chat:
             case "/audio":
                 content = read_file(argument)
                 self.assistant.processor.prepare([user_message("", sounds=[content])])
-                self.audios.append(content)
+                self.sounds.append(content)
             case _ if command.startswith("/"):
                 raise InputError(f"unknown command {command}. {HELP}")
             case _:
@@ -72,10 +72,10 @@ class Chat:
     def say(self, text: str) -> None:
         """Sends a message with what was attached; both enter the history together with the answer."""
 
-        messages = [*self.messages, user_message(text, self.images, self.audios)]
+        messages = [*self.messages, user_message(text, self.images, self.sounds)]
         answer = show(self.assistant.reply(messages, sampling=self.sampling))
         self.messages = [*messages, Message("assistant", answer.text)]
-        self.images, self.audios = [], []
+        self.images, self.sounds = [], []
 
 
 def read_file(name: str) -> bytes:

@@ -118,7 +118,7 @@ def ask(
     stream = assistant.stream(
         question,
         images=image or (),
-        audios=audio or (),
+        sounds=audio or (),
         system=system,
         tools=functions,
         sampling=sampling,
