@@ -32,6 +32,7 @@ def best_scores(scores: torch.Tensor, level: str | None = None) -> tuple[list[in
     finite = torch.empty(scores.shape[0], dtype=torch.bool)
     NATIVE.best_scores(
         level or LEVELS[0],
+        torch.get_num_threads(),
         scores.data_ptr(),
         (places.data_ptr(), finite.data_ptr()),
         *scores.shape,

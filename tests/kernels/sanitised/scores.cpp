@@ -43,7 +43,7 @@ bool is_right(const Level& level, const Case& of) {
     Buffer<int64_t> places(of.num_rows, -1);
     Buffer<uint8_t> finite(of.num_rows, 0xff);
     level.best_scores(
-        {scores.data(), of.stride(), of.width, places.data(), reinterpret_cast<bool*>(finite.data())}, 0, of.num_rows);
+        {scores.data(), of.stride(), of.width, places.data(), reinterpret_cast<bool*>(finite.data())}, of.num_rows, 2);
     for (int64_t row = 0; row < of.num_rows; ++row) {
         const bool is_finite = row + 1 < of.num_rows || std::isfinite(of.last);
         const bool in_row = places[row] >= 0 && places[row] < of.width;

@@ -259,13 +259,14 @@ void rotate(
 }
 
 void best_scores(
-    const std::string& level, uintptr_t values, std::pair<uintptr_t, uintptr_t> results,  // places, whether finite
+    const std::string& level, int threads, uintptr_t values,
+    std::pair<uintptr_t, uintptr_t> results,  // places, whether finite
     int64_t num_rows, int64_t width, int64_t stride) {
     const Scores scores{reinterpret_cast<const float*>(values), stride, width,
                         reinterpret_cast<int64_t*>(results.first), reinterpret_cast<bool*>(results.second)};
     const Level& own = level_called(level);
     nb::gil_scoped_release released;
-    own.best_scores(scores, 0, num_rows);
+    own.best_scores(scores, num_rows, threads);
 }
 
 LayerKernels layer_kernels(const Level& own, bool bytes, bool bf16) {

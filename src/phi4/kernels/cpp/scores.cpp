@@ -5,6 +5,8 @@
 #include <cmath>
 #include <cstring>
 
+#include "team.h"
+
 namespace phi4 {
 namespace PHI4_LEVEL {
 namespace {
@@ -25,7 +27,7 @@ struct Best {
     int32_t largest_bits = 0;  // of all its scores, without their signs
 };
 
-inline void take(Best& best, float score, int64_t place, int32_t bits) {
+inline void compare(Best& best, float score, int64_t place, int32_t bits) {
     // Lanes come in any order of places, so that the first of equal scores need not come first.
     if (score > best.score || (score == best.score && place < best.place)) {
         best.score = score;
@@ -49,7 +51,7 @@ inline Best best_of_vectors(const float* row, int64_t width) {
     }
     Best best;
     for (int lane = 0; lane < LANES; ++lane)
-        take(best, highest[lane], static_cast<int64_t>(vectors[lane]) * LANES + lane, largest_bits[lane]);
+        compare(best, highest[lane], static_cast<int64_t>(vectors[lane]) * LANES + lane, largest_bits[lane]);
     return best;
 }
 
@@ -58,19 +60,19 @@ inline Best best_of_row(const float* row, int64_t width) {
     for (int64_t place = width / LANES * LANES; place < width; ++place) {
         int32_t bits;
         std::memcpy(&bits, row + place, sizeof bits);
-        take(best, row[place], place, bits & WITHOUT_SIGN);
+        compare(best, row[place], place, bits & WITHOUT_SIGN);
     }
     return best;
 }
 
 }  // namespace
 
-void best_scores(const Scores& scores, int64_t first_row, int64_t last_row) {
-    for (int64_t row = first_row; row < last_row; ++row) {
+void best_scores(const Scores& scores, int64_t num_rows, int threads) {
+    share(threads, num_rows, [&](int64_t row) {
         const Best best = best_of_row(scores.values + row * scores.stride, scores.width);
         scores.places[row] = best.place;
         scores.finite[row] = best.largest_bits < INFINITE_BITS;
-    }
+    });
 }
 
 }  // namespace PHI4_LEVEL

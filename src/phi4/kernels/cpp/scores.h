@@ -16,7 +16,7 @@ struct Scores {
 
 #define PHI4_DECLARE(level)                                                      \
     namespace level {                                                            \
-    void best_scores(const Scores& scores, int64_t first_row, int64_t last_row); \
+    void best_scores(const Scores& scores, int64_t num_rows, int threads);       \
     }
 PHI4_DECLARE(plain)
 PHI4_DECLARE(avx2)
