@@ -100,7 +100,10 @@ $(RUNS)/vision-letters/vision.safetensors: $(RUNS)/vision-name/vision.safetensor
 $(RUNS)/vision-gather/vision.safetensors: $(RUNS)/vision-letters/vision.safetensors
 	$(BIN)/python -m recipes.nano.gather --data $(DATA) --pack $< --out $@ $(if $(TRIAL),--steps 3)
 
-$(RUNS)/vision-align/vision.safetensors: $(RUNS)/vision-gather/vision.safetensors
+$(RUNS)/vision-sharpen/vision.safetensors: $(RUNS)/vision-gather/vision.safetensors
+	$(BIN)/python -m recipes.nano.sharpen --data $(DATA) --pack $< --out $@ $(if $(TRIAL),--steps 3)
+
+$(RUNS)/vision-align/vision.safetensors: $(RUNS)/vision-sharpen/vision.safetensors
 	$(call TRAIN,recipes/nano_vision.py:align) --pack $<
 
 $(RUNS)/vision-joint/vision.safetensors: $(RUNS)/vision-align/vision.safetensors

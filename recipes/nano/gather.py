@@ -7,7 +7,6 @@ is computed once, for a few versions of each drawing, and three times as many pi
 """
 
 import copy
-import math
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -33,10 +32,10 @@ from phi4.model.vision import SiglipLayer, pool_patches
 from phi4.processing.image import image_to_crops
 from phi4.processing.image_file import load_image
 from phi4.processing.tokenizer import Tokenizer
-from phi4.train.objectives.embeddings import NearestText, text_embeddings
 from recipes.nano.augment_pictures import augment
 from recipes.nano.command import run
 from recipes.nano.guide import SETTINGS
+from recipes.nano.naming import Naming
 
 NEW_LAYERS = 2
 STEPS = 1400
@@ -81,8 +80,9 @@ def main(
     model = multimodal(deep)
     layers = new_layers(model)
     begin(layers, torch.cat((draw(seen, MEASURED_CROPS), draw(kept, MEASURED_CROPS))).float())
-    answers = [record.answer for record in named] * VERSIONS
-    train(model, Tokenizer.load(deep.directory), seen, answers, kept, steps)
+    answers = [record.answer for record in named]
+    naming = Naming(model, Tokenizer.load(deep.directory), answers)
+    train(model, naming, seen, naming.numbers(answers * VERSIONS), kept, steps)
     numbers = range(len(model.vision.encoder.layers))[-NEW_LAYERS - 1 : -1]
     entry = {
         "stage": "nano vision gather",
@@ -176,9 +176,9 @@ def begin(layers: Iterable[SiglipLayer], hidden: torch.Tensor) -> None:
 
 def train(
     model: Phi4Multimodal,
-    tokenizer: Tokenizer,
+    naming: Naming,
     seen: torch.Tensor,
-    answers: Sequence[str],
+    names: torch.Tensor,
     kept: torch.Tensor,
     steps: int,
 ) -> None:
@@ -186,24 +186,19 @@ def train(
 
     Args:
         model: has them.
-        tokenizer: the language model's.
+        naming: the loss of drawings.
         seen: features of drawings, below the new layers, [drawings, patches * patches, width].
-        answers: their names.
+        names: the number of each one's name, [drawings].
         kept: features of other crops, of which the projector is to give what it gave before.
         steps: updates.
     """
     layers, projector = new_layers(model), model.vision.projector
     before = copy.deepcopy(projector).requires_grad_(False)
-    names = sorted(set(answers))
-    nearest = NearestText(text_embeddings(model, tokenizer, names), whitened=True)
-    places = {name: place for place, name in enumerate(names)}
-    own = torch.tensor([places[answer] for answer in answers])
-    temperatures = nn.Parameter(torch.full((2,), math.log(20.0)))
     trained = [parameter for module in (*layers, projector) for parameter in module.parameters()]
     for parameter in trained:
         parameter.requires_grad_(True)
     optimizer = torch.optim.AdamW(
-        [{"params": trained}, {"params": [temperatures], "weight_decay": 0.0}],
+        [{"params": trained}, {"params": [naming.temperatures], "weight_decay": 0.0}],
         LEARNING_RATE,
         betas=(0.9, 0.95),
         weight_decay=WEIGHT_DECAY,
@@ -221,22 +216,14 @@ def train(
             for layer in layers:
                 hidden = layer(hidden, None)
             rows, other_rows = rows_of(projector, hidden).split((len(chosen), len(others)))
-            each, whole = temperatures.exp()
-            scores = nearest.cosines(rows)
-            mean_scores = nearest.cosines(rows.mean(dim=1))
+            named, right = naming(rows, names[chosen])
             moved = (other_rows - rows_of(before, others)).square().sum(dim=-1).mean() / spread
-            loss = (
-                functional.cross_entropy(each * scores.transpose(1, 2), own[chosen][:, None].expand(scores.shape[:2]))
-                + functional.cross_entropy(whole * mean_scores, own[chosen])
-                + nearest.length_error(rows).mean()
-                + KEEPING_WEIGHT * moved
-            )
+            loss = named + KEEPING_WEIGHT * moved
             optimizer.zero_grad()
             loss.backward()
             nn.utils.clip_grad_norm_(trained, 1.0)
             optimizer.step()
             schedule.step()
-            right = float((scores.argmax(dim=-1) == own[chosen][:, None]).float().mean())
             progress.update(task, advance=1, description=f"gather: loss {float(loss.detach()):.2f}, {right:.0%} right")
 
 

@@ -113,6 +113,7 @@ SHORTER = {
     "speech": ["--quick"],
     "recipes.nano.guide": ["--steps", "6"],
     "recipes.nano.gather": ["--steps", "3"],
+    "recipes.nano.sharpen": ["--steps", "3"],
     "recipes.nano.evaluate": ["--limit", "2"],
 }
 

@@ -21,7 +21,8 @@ from phi4.checkpoint.weights import load_model
 from phi4.data.record import Record
 from phi4.data.shards import ShardedRecords, write_shards
 from phi4.train.objectives.guide import load_guide
-from recipes.nano import begin, evaluate, gather, guide, report
+from recipes.nano import begin, evaluate, gather, guide, report, sharpen
+from recipes.nano.augment_batch import augment_batch
 from train.toys import colours, tones
 
 ROOT = Path(__file__).parents[2]
@@ -43,6 +44,7 @@ def data(tmp_path: Path) -> Path:
     [
         ("guide", ("--data=nowhere", "--out=guide.safetensors")),
         ("gather", (f"--pack={VISION_PACK}", "--data=nowhere", "--out=deep.safetensors")),
+        ("sharpen", (f"--pack={VISION_PACK}", "--data=nowhere", "--out=sharp.safetensors")),
         ("report", ("--runs=nowhere", "--out=curves.svg")),
         ("samples", ("--data=nowhere", "--out=few")),
     ],
@@ -115,6 +117,37 @@ def test_layers_that_were_just_added_change_nothing() -> None:
         expected = gather.multimodal(shallow).vision.encoder(crops, mask)
         gather.begin(gather.new_layers(deep), expected)
         assert torch.equal(deep.vision.encoder(crops, mask), expected)
+
+
+def test_sharpening_trains_all_that_the_language_model_gets_something_of_and_nothing_else(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("DRAWINGS_PER_STEP", "CROPS_PER_STEP"):
+        monkeypatch.setattr(sharpen, name, 2)
+    out = tmp_path / "new" / "sharp.safetensors"
+    sharpen.main(data, VISION_PACK, out, steps=3)
+    before, after = (load_model(pull_nano(), packs=[path]).model for path in (VISION_PACK, out))
+    weights = after.state_dict()
+    changed = {name for name, tensor in before.state_dict().items() if not torch.equal(tensor, weights[name])}
+    last = f"vision.encoder.layers.{len(after.vision.encoder.layers) - 1}."
+    assert {name for name in changed if not name.startswith(("vision.projector.", "vision.encoder."))} == set()
+    assert {name for name in changed if name.startswith((last, "vision.encoder.head"))} == set()
+    assert {"vision.encoder.patch_embedding.weight", "vision.encoder.layers.0.mlp.fc1.weight"} <= changed
+    assert stages_of(read_pack(out).trained_on)[-1]["stage"] == "nano vision sharpen"
+
+
+def test_pictures_that_are_changed_together_stay_pictures_and_are_changed_apart() -> None:
+    torch.manual_seed(0)
+    picture = torch.ones(3, 48, 48)
+    picture[:, 12:36, 20:28] = torch.tensor([0.9, 0.2, 0.1])[:, None, None]
+    changed = augment_batch(picture.expand(64, 3, 48, 48))
+    assert changed.shape == (64, 3, 48, 48)
+    assert changed.isfinite().all()
+    assert 0.0 <= changed.min() < changed.max() <= 1.0
+    assert len({tuple(one.flatten().tolist()) for one in changed}) == 64
+    # A red bar on a light ground is still that, in most of them.
+    red = changed[:, 0] - changed[:, 1:].mean(dim=1)
+    assert (red[:, 20:28, 20:28].mean(dim=(1, 2)) > red[:, :4].mean(dim=(1, 2)) + 0.1).float().mean() > 0.7
 
 
 def test_curves_end_with_the_last_line_that_is_whole(tmp_path: Path) -> None:
