@@ -40,7 +40,7 @@ inline void multiply_group(const int8_t* rows, const uint8_t* weights, int32_t* 
 template <bool FULL, int BLOCKS>
 void add_tile(
     const ByteRows& rows, int64_t row, int64_t count, int64_t first_group, int64_t last_group, const uint8_t* weights,
-    const Ahead<BLOCKS>* ahead, float* results) {
+    Ahead<BLOCKS>& ahead, float* results) {
     constexpr int STRIDE = BLOCKS * BLOCK_OUTPUTS;
     constexpr int PLACES = GROUPS_AHEAD + 1;
     alignas(64) int32_t sums[PLACES][TILE_ROWS * BLOCK_OUTPUTS];
@@ -52,7 +52,7 @@ void add_tile(
     for (int64_t group = 0; group < num_groups + GROUPS_AHEAD; ++group) {
         const int64_t at = row * rows.groups + (first_group + group) * count;
         if (group < num_groups) {
-            if (ahead != nullptr) ahead->ask(group);
+            ahead.ask();
             multiply_group<FULL>(
                 rows.values + at * GROUP_INPUTS, weights + group * GROUP_BYTES, sums[group % PLACES]);
         }
@@ -72,14 +72,13 @@ void add_tile(
 template <int BLOCKS>
 void add_chunk(
     const ByteRows& rows, int64_t row, int64_t last_row, int64_t group, int64_t last_group,
-    const uint8_t* const* weights, const Ahead<BLOCKS>& ahead, float* results) {
+    const uint8_t* const* weights, Ahead<BLOCKS>& ahead, float* results) {
     constexpr int STRIDE = BLOCKS * BLOCK_OUTPUTS;
     Tiles::written();
-    for (int64_t first = row; row < last_row; row += TILE_ROWS, results += TILE_ROWS * STRIDE) {
+    for (; row < last_row; row += TILE_ROWS, results += TILE_ROWS * STRIDE) {
         const int64_t count = last_row - row < TILE_ROWS ? last_row - row : TILE_ROWS;
         const auto add = count == TILE_ROWS ? add_tile<true, BLOCKS> : add_tile<false, BLOCKS>;
         for (int b = 0; b < BLOCKS; ++b)
-            add(rows, row, count, group, last_group, weights[b], row == first && b == 0 ? &ahead : nullptr,
-                results + b * BLOCK_OUTPUTS);
+            add(rows, row, count, group, last_group, weights[b], ahead, results + b * BLOCK_OUTPUTS);
     }
 }

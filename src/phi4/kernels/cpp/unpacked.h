@@ -41,18 +41,23 @@ inline void sign_group(const uint8_t* codes, uint8_t* values) {
 }
 
 // Where the codes of the next chunk are. The processor does not see them coming while rows pass by, and all at once they
-// would be more than it can wait for: the first rows ask for those of a group at a time.
+// would be more than it can wait for: tiles of rows ask for those of a group at a time, each for its share.
 template <int BLOCKS>
 struct Ahead {
     const uint8_t* codes[BLOCKS];
     const uint8_t* steps[BLOCKS];
     int64_t group_bytes;  // of codes
+    int64_t tiles;        // that pass by: of so many groups, one asks
+    int64_t passed = 0;
 
-    void ask(int64_t group) const {
+    void ask() {
+        if (++passed < tiles) return;
+        passed = 0;
         for (int b = 0; b < BLOCKS; ++b) {
-            for (int64_t byte = 0; byte < group_bytes; byte += 64)
-                __builtin_prefetch(codes[b] + group * group_bytes + byte, 0, 2);
-            __builtin_prefetch(steps[b] + group * 2 * BLOCK_OUTPUTS, 0, 2);
+            for (int64_t byte = 0; byte < group_bytes; byte += 64) __builtin_prefetch(codes[b] + byte, 0, 3);
+            __builtin_prefetch(steps[b], 0, 3);
+            codes[b] += group_bytes;
+            steps[b] += 2 * BLOCK_OUTPUTS;
         }
     }
 };
@@ -69,13 +74,15 @@ void multiply_unpacked(const QuantisedProduct& product, int64_t row, int64_t las
     const int64_t groups = product.rows.groups;
     const bool four_bits = product.steps != nullptr;
     const int64_t code_bytes = four_bits ? GROUP_BYTES / 2 : GROUP_BYTES;
+    // Tiles of rows that pass by a chunk; in tiles, once for each block.
+    const int64_t passes = (last_row - row + TILE_ROWS - 1) / TILE_ROWS * (SIGNED ? BLOCKS : 1);
     alignas(64) uint8_t unpacked[BLOCKS][CHUNK_GROUPS * GROUP_BYTES];
     alignas(64) float results[BLOCK_ROWS * BLOCKS * BLOCK_OUTPUTS];
     std::memset(results, 0, (last_row - row) * BLOCKS * BLOCK_OUTPUTS * sizeof(float));
     for (int64_t group = 0; group < groups; group += CHUNK_GROUPS) {
         const int64_t last_group = group + CHUNK_GROUPS < groups ? group + CHUNK_GROUPS : groups;
         const uint8_t* values[BLOCKS];
-        Ahead<BLOCKS> ahead = {{}, {}, code_bytes};
+        Ahead<BLOCKS> ahead = {{}, {}, code_bytes, passes};
         for (int b = 0; b < BLOCKS; ++b) {
             const int64_t place = (block + b) * groups + group;
             // Behind the last chunk come the next blocks of outputs; what is asked for behind the end is not fetched.

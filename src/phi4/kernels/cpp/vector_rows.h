@@ -5,13 +5,13 @@
 template <int ROWS, int BLOCKS>
 void add_tile(
     const ByteRows& rows, int64_t row, int64_t first_group, int64_t last_group, const uint8_t* const* values,
-    const Ahead<BLOCKS>* ahead, float* results) {
+    Ahead<BLOCKS>& ahead, float* results) {
     const int64_t groups = rows.groups;
     Floats totals[ROWS][BLOCKS];
     for (int r = 0; r < ROWS; ++r)
         for (int b = 0; b < BLOCKS; ++b) totals[r][b] = load_floats(results + (r * BLOCKS + b) * BLOCK_OUTPUTS);
     for (int64_t group = first_group, place = 0; group < last_group; ++group, place += GROUP_BYTES) {
-        if (ahead != nullptr) ahead->ask(group - first_group);
+        ahead.ask();
         const int64_t at = row * groups + group * ROWS;
         Sixteen sums[ROWS][BLOCKS];
         for (int r = 0; r < ROWS; ++r) {
@@ -38,10 +38,9 @@ void add_tile(
 template <int BLOCKS>
 void add_chunk(
     const ByteRows& rows, int64_t row, int64_t last_row, int64_t group, int64_t last_group,
-    const uint8_t* const* values, const Ahead<BLOCKS>& first_ahead, float* results) {
+    const uint8_t* const* values, Ahead<BLOCKS>& ahead, float* results) {
     constexpr int STRIDE = BLOCKS * BLOCK_OUTPUTS;
-    const Ahead<BLOCKS>* ahead = &first_ahead;
-    for (; row + TILE_ROWS <= last_row; row += TILE_ROWS, results += TILE_ROWS * STRIDE, ahead = nullptr)
+    for (; row + TILE_ROWS <= last_row; row += TILE_ROWS, results += TILE_ROWS * STRIDE)
         add_tile<TILE_ROWS, BLOCKS>(rows, row, group, last_group, values, ahead, results);
     switch (last_row - row) {
         case 5: return add_tile<5, BLOCKS>(rows, row, group, last_group, values, ahead, results);
