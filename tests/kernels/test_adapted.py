@@ -5,9 +5,13 @@ import pytest
 import torch
 
 from kernels.test_quantised import numbers, packed
+from phi4.config import AdapterConfig
 from phi4.kernels.adapted import LowRank, multiply_adapted, multiply_in_steps
 from phi4.kernels.instructions import LEVELS
 from phi4.kernels.quantised import PackedWeight, multiply_packed
+from phi4.model.lora import AdaptedLinear
+from phi4.model.quantised import QuantisedWeight
+from phi4.model.step import AdapterRun
 
 OUTPUTS, INPUTS, RANK = 80, 96, 64
 ROWS = 37
@@ -82,3 +86,20 @@ def test_loras_that_do_not_fit_are_refused() -> None:
             multiply_adapted(rows, weight, [wrong])
     with pytest.raises(ValueError, match="sse9"):
         multiply_adapted(rows, weight, [lora], "sse9")
+
+
+def test_a_lora_of_8_bits_gives_the_same_beside_one_that_is_not_quantised() -> None:
+    adapters = {"vision": AdapterConfig(RANK, 20.0, 0.0, 8), "speech": AdapterConfig(RANK, 20.0)}
+    layer = AdaptedLinear(INPUTS, OUTPUTS, adapters, 4).to(torch.bfloat16)
+    for weight, (outputs, inputs, bits) in (
+        (layer.weight, (OUTPUTS, INPUTS, 4)),
+        (layer.lora_A["vision"].weight, (RANK, INPUTS, 8)),
+        (layer.lora_B["vision"].weight, (OUTPUTS, RANK, 8)),
+    ):
+        random = scaled(outputs, inputs, bits)
+        assert isinstance(weight, QuantisedWeight)
+        weight.codes, weight.steps, weight.scales = random.codes, random.steps, random.scales
+    rows = numbers(4, INPUTS, dtype=torch.bfloat16)
+    alone = layer(rows[:2], (AdapterRun("vision", 0, 2),))
+    together = layer(rows, (AdapterRun("vision", 0, 2), AdapterRun("speech", 2, 4)))
+    assert torch.equal(alone, together[:2])

@@ -7,10 +7,11 @@ import torch
 from kernels.test_adapted import scaled
 from kernels.test_quantised import numbers
 from phi4.kernels import elementwise
-from phi4.kernels.adapted import LowRank, PackedLinear, multiply_adapted
+from phi4.kernels.adapted import LowRank, multiply_adapted
 from phi4.kernels.cached_bytes import scale_counts
-from phi4.kernels.decoder_layer import PackedLayer, run_layer
+from phi4.kernels.decoder_layer import FullLowRank, LayerLinear, LayerWeights, run_layer
 from phi4.kernels.instructions import LEVELS, NATIVE
+from phi4.kernels.linear import multiply
 from phi4.kernels.paged_attention import PagedAttention, Part
 
 pytestmark = pytest.mark.skipif(NATIVE is None, reason="no kernels were compiled here")
@@ -22,14 +23,28 @@ STEPS: list[list[Part]] = [
     [(1, 20, [(0, 32)])],
     [(1, 3, [(0, 8)]), (17, 2, [(16, 40)]), (1, 0, [(48, 49)])],
 ]
-LORAS = [[], [(0, 1)], [(1, 9)]]
+Places = list[tuple[int, int]]
+LORAS: list[Places] = [[], [(0, 1)], [(1, 9)], [(0, 2), (2, 19)]]
+
+
+@dataclass(frozen=True)
+class Kind:
+    """How weights are stored: with so many bits, or None for those of the rows' type; and LoRAs."""
+
+    bits: int | None
+    quantised_loras: bool
+
+
+QUANTISED = Kind(4, True)
+FULL = Kind(None, False)
+KINDS = [QUANTISED, Kind(8, True), Kind(4, False), FULL]
 
 
 @dataclass(frozen=True)
 class Case:
     """A layer, the rows that it gets, and the cache that they meet."""
 
-    layer: PackedLayer
+    layer: LayerWeights
     hidden: torch.Tensor
     cos: torch.Tensor
     sin: torch.Tensor
@@ -50,21 +65,38 @@ class Case:
         """The same by one call for each part of the layer."""
         paged, layer = self.paged(level), self.layer
         normed = elementwise.rms_norm(self.hidden, layer.attention_norm, layer.eps, level)
-        heads = multiply_adapted(normed, layer.qkv.weight, layer.qkv.added, level).view(len(normed), -1, HEAD_DIM)
+        heads = project(normed, layer.qkv, level).view(len(normed), -1, HEAD_DIM)
         queries, keys, values = heads.split([HEADS, KV_HEADS, KV_HEADS], dim=1)
         elementwise.rotate(heads[:, : HEADS + KV_HEADS], self.cos, self.sin, level)
         attended = paged.attend(0, queries, keys, values)
-        hidden = self.hidden + multiply_adapted(attended, layer.o.weight, layer.o.added, level)
+        hidden = self.hidden + project(attended, layer.o, level)
         normed = elementwise.rms_norm(hidden, layer.mlp_norm, layer.eps, level)
-        gated = elementwise.swiglu(multiply_adapted(normed, layer.gate_up.weight, layer.gate_up.added, level), level)
-        hidden = hidden + multiply_adapted(gated, layer.down.weight, layer.down.added, level)
+        gated = elementwise.swiglu(project(normed, layer.gate_up, level), level)
+        hidden = hidden + project(gated, layer.down, level)
         return hidden, paged.keys[0], paged.values[0]
 
 
-def linear(outputs: int, inputs: int, bits: int, places: list[tuple[int, int]]) -> PackedLinear:
+def project(rows: torch.Tensor, linear: LayerLinear, level: str) -> torch.Tensor:
+    """One linear, by one call for each product that is not quantised."""
+    if isinstance(linear.weight, torch.Tensor):
+        output = multiply(rows, linear.weight, level=level)
+    else:
+        output = multiply_adapted(rows, linear.weight, linear.quantised, level)
+    for lora in linear.full:
+        low = multiply(rows[lora.start : lora.stop], lora.down, level=level) * lora.scale
+        multiply(low, lora.up, add_to=output[lora.start : lora.stop], level=level)
+    return output
+
+
+def linear(outputs: int, inputs: int, kind: Kind, places: Places, dtype: torch.dtype = torch.bfloat16) -> LayerLinear:
+    """A weight of 4 or 8 bits or of the rows' type, and LoRAs of 8 bits or of that type for some rows."""
     down, up = scaled(RANK, inputs, 8), scaled(outputs, RANK, 8)
-    added = [LowRank(start, stop, down, up, 0.5) for start, stop in places]
-    return PackedLinear(scaled(outputs, inputs, bits), added)
+    quantised = [LowRank(start, stop, down, up, 0.5) for start, stop in places if kind.quantised_loras]
+    full_down, full_up = numbers(RANK, inputs, dtype=dtype) / 8, numbers(outputs, RANK, dtype=dtype) / 8
+    full = [FullLowRank(start, stop, full_down, full_up, 0.3) for start, stop in places if not kind.quantised_loras]
+    if kind.bits is None:
+        return LayerLinear(numbers(outputs, inputs, dtype=dtype) / 8, quantised, full)
+    return LayerLinear(scaled(outputs, inputs, kind.bits), quantised, full)
 
 
 def cache(dtype: torch.dtype, *, of_bytes: bool) -> tuple[torch.Tensor, ...]:
@@ -76,17 +108,17 @@ def cache(dtype: torch.dtype, *, of_bytes: bool) -> tuple[torch.Tensor, ...]:
 
 
 def make_case(
-    dtype: torch.dtype, parts: list[Part], places: list[tuple[int, int]], *, bits: int = 4, of_bytes: bool = False
+    dtype: torch.dtype, parts: list[Part], places: Places, kind: Kind = QUANTISED, *, of_bytes: bool = False
 ) -> Case:
     torch.manual_seed(3)
     tokens = sum(length for length, *_ in parts)
-    layer = PackedLayer(
+    layer = LayerWeights(
         torch.rand(HIDDEN).to(dtype),
-        linear(FUSED, HIDDEN, bits, places),
-        linear(HIDDEN, ATTENDED, bits, places),
+        linear(FUSED, HIDDEN, kind, places, dtype),
+        linear(HIDDEN, ATTENDED, kind, places, dtype),
         torch.rand(HIDDEN).to(dtype),
-        linear(2 * INNER, HIDDEN, bits, places),
-        linear(HIDDEN, INNER, bits, places),
+        linear(2 * INNER, HIDDEN, kind, places, dtype),
+        linear(HIDDEN, INNER, kind, places, dtype),
         1e-5,
     )
     angles = torch.rand(tokens, 1, HALF)
@@ -98,15 +130,15 @@ def make_case(
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("of_bytes", [False, True])
 @pytest.mark.parametrize("parts", STEPS)
-@pytest.mark.parametrize("bits", [4, 8])
+@pytest.mark.parametrize("kind", KINDS)
 def test_one_call_gives_the_bits_of_its_parts(
-    any_threads: None, level: str, dtype: torch.dtype, of_bytes: bool, parts: list[Part], bits: int
+    any_threads: None, level: str, dtype: torch.dtype, of_bytes: bool, parts: list[Part], kind: Kind
 ) -> None:
     tokens = sum(length for length, *_ in parts)
     for places in LORAS:
         if places and places[-1][1] > tokens:
             continue
-        case = make_case(dtype, parts, places, bits=bits, of_bytes=of_bytes)
+        case = make_case(dtype, parts, places, kind, of_bytes=of_bytes)
         expected = case.run_parts(level)
         for threads in (1, 2):
             torch.set_num_threads(threads)
@@ -134,24 +166,41 @@ MISFITS: dict[str, Callable[[Case], Case]] = {
     "angles with gaps": lambda case: replace(case, cos=case.cos.repeat(1, 1, 2)[..., ::2]),
     "a norm of another width": lambda case: with_part(case, mlp_norm=case.layer.mlp_norm[1:]),
     "a norm of another type": lambda case: with_part(case, attention_norm=case.layer.attention_norm.float()),
-    "a projection of fewer heads": lambda case: with_part(case, qkv=linear(FUSED - HEAD_DIM, HIDDEN, 4, [])),
-    "an output projection of another width": lambda case: with_part(case, o=linear(HIDDEN + 16, ATTENDED, 4, [])),
-    "more heads than the projection gives": lambda case: with_part(
-        case, o=linear(HIDDEN, ATTENDED + KV_HEADS * HEAD_DIM, 4, [])
+    "a projection of fewer heads": lambda case: with_part(case, qkv=linear(FUSED - HEAD_DIM, HIDDEN, QUANTISED, [])),
+    "an output projection of another width": lambda case: with_part(
+        case, o=linear(HIDDEN + 16, ATTENDED, QUANTISED, [])
     ),
-    "half a gate": lambda case: with_part(case, gate_up=linear(INNER, HIDDEN, 4, [])),
-    "a LoRA behind the rows": lambda case: with_part(case, down=linear(HIDDEN, INNER, 4, [(3, 99)])),
+    "more heads than the projection gives": lambda case: with_part(
+        case, o=linear(HIDDEN, ATTENDED + KV_HEADS * HEAD_DIM, QUANTISED, [])
+    ),
+    "half a gate": lambda case: with_part(case, gate_up=linear(INNER, HIDDEN, QUANTISED, [])),
+    "a weight of another type": lambda case: with_part(case, down=linear(HIDDEN, INNER, FULL, [], torch.float32)),
+    "a LoRA of another type": lambda case: with_part(
+        case, down=replace(case.layer.down, full=linear(HIDDEN, INNER, FULL, [(0, 1)], torch.float32).full)
+    ),
+    "a LoRA of another rank than its own": lambda case: with_part(
+        case, down=replace(case.layer.down, full=[FullLowRank(0, 1, *halves(RANK, RANK - 16), 1.0)])
+    ),
+    "a LoRA of 8 bits on a weight that is not quantised": lambda case: with_part(
+        case,
+        down=replace(linear(HIDDEN, INNER, FULL, []), quantised=linear(HIDDEN, INNER, QUANTISED, [(0, 1)]).quantised),
+    ),
+    "a LoRA behind the rows": lambda case: with_part(case, down=linear(HIDDEN, INNER, QUANTISED, [(3, 99)])),
     "a cache of another type": lambda case: replace(case, cached=tuple(part.float() for part in case.cached)),
     "a cache that is too small": lambda case: replace(case, cached=tuple(part[:, :32] for part in case.cached)),
 }
 
 
-def with_part(case: Case, **part: torch.Tensor | PackedLinear) -> Case:
+def halves(rank: int, other_rank: int) -> tuple[torch.Tensor, torch.Tensor]:
+    return numbers(rank, INNER, dtype=torch.bfloat16), numbers(HIDDEN, other_rank, dtype=torch.bfloat16)
+
+
+def with_part(case: Case, **part: torch.Tensor | LayerLinear) -> Case:
     return replace(case, layer=replace(case.layer, **part))  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("misfit", MISFITS)
 def test_what_does_not_fit_is_refused(misfit: str) -> None:
     case = MISFITS[misfit](make_case(torch.bfloat16, STEPS[1], []))
-    with pytest.raises(ValueError, match="no kernel runs a layer over"):
+    with pytest.raises(ValueError, match="no kernel runs a layer of"):
         case.run(LEVELS[0])

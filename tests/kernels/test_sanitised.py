@@ -41,6 +41,7 @@ KERNELS = {
         "attention": ALWAYS,
         "cached_bytes": ALWAYS,
         "elementwise": ALWAYS,
+        "linear": ALWAYS,
         "quantised": [*ALWAYS, "avx512_vnni", "amx"],
     },
     "elementwise": {"elementwise": ALWAYS},

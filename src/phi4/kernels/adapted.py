@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 
 from phi4.kernels.instructions import LEVELS, can_run, describe
-from phi4.kernels.quantised import LoraAddresses, MatrixAddresses, PackedWeight, call_kernel, multiply_packed
+from phi4.kernels.quantised import LoraAddresses, PackedWeight, call_kernel, multiply_packed
 from phi4.kernels.quantised_projection import project_rounded, round_once
 
 
@@ -46,29 +46,6 @@ class LowRank:
     def addresses(self) -> LoraAddresses:
         """What the kernels take."""
         return self.start, self.stop, self.down.addresses, self.up.addresses, self.scale
-
-
-@dataclass(frozen=True)
-class PackedLinear:
-    """A quantised linear and what LoRAs of 8 bits add to some rows; no row has more than one."""
-
-    weight: PackedWeight
-    added: Sequence[LowRank]
-
-    def fits(self, tokens: int, outputs: int, inputs: int) -> bool:
-        """Whether it maps so many rows of inputs, on the CPU."""
-        device = self.weight.codes.device
-        return (
-            device.type == "cpu"
-            and self.weight.shape == (outputs, inputs)
-            and self.weight.fits
-            and all(lora.fits(tokens, outputs, inputs, device) for lora in self.added)
-        )
-
-    @property
-    def addresses(self) -> tuple[MatrixAddresses, list[LoraAddresses]]:
-        """What the kernels take."""
-        return self.weight.addresses, [lora.addresses for lora in self.added]
 
 
 def multiply_adapted(

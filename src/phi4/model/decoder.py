@@ -10,7 +10,7 @@ from torch.utils.checkpoint import checkpoint
 from phi4.config import AdapterConfig, DecoderConfig
 from phi4.errors import InputError
 from phi4.inputs import Medium
-from phi4.kernels.decoder_layer import PackedLayer, run_layer
+from phi4.kernels.decoder_layer import LayerWeights, run_layer
 from phi4.model.attention import causal_attention
 from phi4.model.embedding import empty_embedding
 from phi4.model.fused import rms_norm, swiglu
@@ -129,9 +129,9 @@ class DecoderLayer(nn.Module):
 
         Every row's keys and values are needed by later tokens; what follows the attention is for the row itself.
         """
-        packed = self._packed(step.adapter_runs) if outputs is None and step.paged is not None else None
-        if packed is not None and step.paged is not None:
-            return run_layer(packed, self.self_attn.layer, hidden, step.cos, step.sin, step.paged)
+        weights = self._weights(step.adapter_runs) if outputs is None and step.paged is not None else None
+        if weights is not None and step.paged is not None:
+            return run_layer(weights, self.self_attn.layer, hidden, step.cos, step.sin, step.paged)
         attended = self.self_attn.attend(self.input_layernorm(hidden), step)
         runs = step.adapter_runs
         if outputs is not None:
@@ -139,15 +139,15 @@ class DecoderLayer(nn.Module):
         hidden = hidden + self.self_attn.o_proj(attended, runs)
         return hidden + self.mlp(self.post_attention_layernorm(hidden), runs)
 
-    def _packed(self, runs: tuple[AdapterRun, ...]) -> PackedLayer | None:
-        """The layer as one kernel takes it; None if a part of it is not quantised."""
+    def _weights(self, runs: tuple[AdapterRun, ...]) -> LayerWeights | None:
+        """What the kernel of a whole layer takes; None if there is none for these LoRAs."""
         attention, mlp = self.self_attn, self.mlp
-        qkv, o = attention.qkv_proj.packed(runs), attention.o_proj.packed(runs)
-        gate_up, down = mlp.gate_up_proj.packed(runs), mlp.down_proj.packed(runs)
+        qkv, o = attention.qkv_proj.for_layer(runs), attention.o_proj.for_layer(runs)
+        gate_up, down = mlp.gate_up_proj.for_layer(runs), mlp.down_proj.for_layer(runs)
         if qkv is None or o is None or gate_up is None or down is None:
             return None
         norm = self.input_layernorm
-        return PackedLayer(norm.weight, qkv, o, self.post_attention_layernorm.weight, gate_up, down, norm.eps)
+        return LayerWeights(norm.weight, qkv, o, self.post_attention_layernorm.weight, gate_up, down, norm.eps)
 
 
 class Decoder(nn.Module):

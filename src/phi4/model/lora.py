@@ -7,7 +7,8 @@ from torch import nn
 from torch.nn import functional
 
 from phi4.config import AdapterConfig
-from phi4.kernels.adapted import LowRank, PackedLinear, multiply_adapted
+from phi4.kernels.adapted import LowRank, multiply_adapted
+from phi4.kernels.decoder_layer import FullLowRank, LayerLinear
 from phi4.model.linear import add_linear, linear
 from phi4.model.quantised import QuantisedWeight, new_lora, new_weight
 from phi4.model.step import AdapterRun
@@ -40,10 +41,12 @@ class AdaptedLinear(nn.Module):
         Returns:
             [tokens, out_features].
         """
-        packed = self.packed(runs)
-        if packed is not None:
-            return multiply_adapted(hidden, packed.weight, packed.added)
-        output = linear(hidden, self.weight)
+        if isinstance(self.weight, QuantisedWeight):
+            quantised = [self._low_rank(run) for run in runs if self._is_quantised(run)]
+            output = multiply_adapted(hidden, self.weight.packed, quantised)
+            runs = tuple(run for run in runs if not self._is_quantised(run))
+        else:
+            output = linear(hidden, self.weight)
         for run in runs:
             own = functional.dropout(hidden[run.start : run.stop], self.dropouts[run.adapter], self.training)
             down = linear(own, self.lora_A[run.adapter].weight) * self.scales[run.adapter]  # type: ignore[arg-type]
@@ -54,14 +57,16 @@ class AdaptedLinear(nn.Module):
             add_linear(rows, down, up)
         return output
 
-    def packed(self, runs: tuple[AdapterRun, ...]) -> PackedLinear | None:
-        """The weight and the LoRAs of these rows as the kernels take them; None if one of them is not quantised."""
-        if isinstance(self.weight, QuantisedWeight) and all(self._is_packed(run) for run in runs):
-            return PackedLinear(self.weight.packed, [self._low_rank(run) for run in runs])
-        return None
+    def for_layer(self, runs: tuple[AdapterRun, ...]) -> LayerLinear | None:
+        """What the kernel of a whole layer takes; None if a LoRA has 8 bits and the weight has not."""
+        quantised = [self._low_rank(run) for run in runs if self._is_quantised(run)]
+        full = [self._full_low_rank(run) for run in runs if not self._is_quantised(run)]
+        if isinstance(self.weight, QuantisedWeight):
+            return LayerLinear(self.weight.packed, quantised, full)
+        return None if quantised else LayerLinear(self.weight, (), full)
 
-    def _is_packed(self, run: AdapterRun) -> bool:
-        """Whether the LoRA of a run is quantised, too."""
+    def _is_quantised(self, run: AdapterRun) -> bool:
+        """Whether the LoRA of a run is."""
         return isinstance(self.lora_A[run.adapter].weight, QuantisedWeight)
 
     def _low_rank(self, run: AdapterRun) -> LowRank:
@@ -69,3 +74,9 @@ class AdaptedLinear(nn.Module):
         down: QuantisedWeight = self.lora_A[run.adapter].weight  # type: ignore[assignment]
         up: QuantisedWeight = self.lora_B[run.adapter].weight  # type: ignore[assignment]
         return LowRank(run.start, run.stop, down.packed, up.packed, self.scales[run.adapter])
+
+    def _full_low_rank(self, run: AdapterRun) -> FullLowRank:
+        """One that is not."""
+        down: torch.Tensor = self.lora_A[run.adapter].weight  # type: ignore[assignment]
+        up: torch.Tensor = self.lora_B[run.adapter].weight  # type: ignore[assignment]
+        return FullLowRank(run.start, run.stop, down, up, self.scales[run.adapter])

@@ -4,20 +4,20 @@
 
 #include "cases.h"
 
-using phi4::AdaptedMatrix;
 using phi4::BLOCK_OUTPUTS;
 using phi4::CachedLayer;
 using phi4::Conversations;
 using phi4::DecoderLayer;
-using phi4::GROUP_INPUTS;
+using phi4::FullMatrix;
 using phi4::LayerKernels;
+using phi4::LayerLinear;
 using phi4::Part;
 using phi4::QuantisedKernels;
 
 namespace {
 
 constexpr int HEADS = 4, KV_HEADS = 2, HEAD_DIM = 32;
-constexpr int64_t HIDDEN = 96, INNER = 160, RANK = 32, HALF = 8, SLOTS = 64;
+constexpr int64_t HIDDEN = 96, INNER = 160, RANK = 32, FULL_RANK = 5, HALF = 8, SLOTS = 64;
 constexpr int64_t ATTENDED = HEADS * HEAD_DIM, FUSED = ATTENDED + 2 * KV_HEADS * HEAD_DIM;
 
 struct Level {
@@ -26,9 +26,9 @@ struct Level {
 };
 
 #define PRODUCTS(level) QuantisedKernels{phi4::level::quantise_rows, phi4::level::multiply_quantised}
-#define LEVEL(name, products, rest, attend)                                                                    \
-    {name, {PRODUCTS(products), phi4::rest::rms_norm, phi4::rest::rotate, phi4::rest::swiglu, phi4::rest::add, \
-            phi4::rest::round_head, attend}}
+#define LEVEL(name, products, rest, attend)                                                                       \
+    {name, {PRODUCTS(products), phi4::rest::multiply, phi4::rest::rms_norm, phi4::rest::rotate, phi4::rest::swiglu, \
+            phi4::rest::add, phi4::rest::scale, phi4::rest::round_head, attend}}
 const Level LEVELS[] = {
     LEVEL("plain", plain, plain, phi4::plain::attend),
     LEVEL("avx2", avx2, avx2, phi4::avx2::attend),
@@ -42,7 +42,7 @@ const Level LEVELS[] = {
 struct Case {
     std::vector<Part> parts;
     int64_t gap;  // between rows that come in
-    bool bf16, byte_cache, adapted;
+    bool bf16, byte_cache, adapted, quantised;
     int threads;
 };
 
@@ -60,17 +60,39 @@ struct Matrix {
     phi4::QuantisedMatrix get() const { return {codes.data(), nullptr, scales.data(), blocks}; }
 };
 
+// A matrix of the rows' type.
+struct Full {
+    Bytes values;
+    int64_t outputs;
+
+    Full(int64_t outputs, int64_t inputs, bool bf16, std::mt19937& generator)
+        : values(random_values(outputs * inputs, bf16, generator)), outputs(outputs) {}
+
+    FullMatrix get() const { return {values.data(), outputs}; }
+};
+
 struct Linear {
     Matrix weight, down, up;
+    Full full_weight, full_down, full_up;
 
-    Linear(int64_t outputs, int64_t inputs, std::mt19937& generator)
-        : weight(outputs, inputs, generator), down(RANK, inputs, generator), up(outputs, RANK, generator) {}
+    Linear(int64_t outputs, int64_t inputs, bool bf16, std::mt19937& generator)
+        : weight(outputs, inputs, generator), down(RANK, inputs, generator), up(outputs, RANK, generator),
+          full_weight(outputs, inputs, bf16, generator), full_down(FULL_RANK, inputs, bf16, generator),
+          full_up(outputs, FULL_RANK, bf16, generator) {}
 
-    // The LoRA is for all rows but the first, where there are several.
-    AdaptedMatrix get(int64_t tokens, bool adapted) const {
-        AdaptedMatrix matrix{weight.get(), {}};
-        if (adapted) matrix.added.push_back({tokens > 1 ? 1 : 0, tokens, down.get(), up.get(), 0.5f});
-        return matrix;
+    // The LoRA is for all rows but the first, where there are several; the first has one that is not quantised.
+    LayerLinear get(int64_t tokens, const Case& of) const {
+        LayerLinear linear{};
+        if (of.quantised)
+            linear.quantised = weight.get();
+        else
+            linear.full = full_weight.get();
+        if (!of.adapted) return linear;
+        const int64_t first = tokens > 1 ? 1 : 0;
+        if (of.quantised) linear.quantised_added.push_back({first, tokens, down.get(), up.get(), 0.5f});
+        if (first > 0 || !of.quantised)
+            linear.full_added.push_back({0, first > 0 ? first : tokens, full_down.get(), full_up.get(), 0.001f});
+        return linear;
     }
 };
 
@@ -102,14 +124,13 @@ Bytes results_of(const Level& level, const Case& of) {
     const Bytes hidden = random_values(values_of_rows(tokens, HIDDEN, stride), of.bf16, generator);
     const Bytes attention_norm = random_values(HIDDEN, of.bf16, generator), mlp_norm = random_values(HIDDEN, of.bf16, generator);
     const Bytes cos = random_values(tokens * HALF, of.bf16, generator), sin = random_values(tokens * HALF, of.bf16, generator);
-    const Linear qkv(FUSED, HIDDEN, generator), o(HIDDEN, ATTENDED, generator), gate_up(2 * INNER, HIDDEN, generator),
-        down(HIDDEN, INNER, generator);
+    const Linear qkv(FUSED, HIDDEN, of.bf16, generator), o(HIDDEN, ATTENDED, of.bf16, generator),
+        gate_up(2 * INNER, HIDDEN, of.bf16, generator), down(HIDDEN, INNER, of.bf16, generator);
     Cache cache(of, generator);
     Bytes results = room_for(tokens * HIDDEN, of.bf16);
     const DecoderLayer layer{
         hidden.data(), stride, results.data(), tokens, of.bf16, attention_norm.data(), mlp_norm.data(), 1e-5f,
-        qkv.get(tokens, of.adapted), o.get(tokens, of.adapted), gate_up.get(tokens, of.adapted),
-        down.get(tokens, of.adapted), cos.data(), sin.data(), HALF, cache.get(of.byte_cache), {HEADS, KV_HEADS, HEAD_DIM}};
+        qkv.get(tokens, of), o.get(tokens, of), gate_up.get(tokens, of), down.get(tokens, of), cos.data(), sin.data(), HALF, cache.get(of.byte_cache), {HEADS, KV_HEADS, HEAD_DIM}};
     phi4::run_decoder_layer(level.kernels, conversations, layer, of.threads);
     return results;
 }
@@ -142,7 +163,8 @@ int main() {
         for (bool bf16 : {false, true})
             for (bool byte_cache : {false, true})
                 for (bool adapted : {false, true})
-                    checked += check({parts, byte_cache ? 5 : 0, bf16, byte_cache, adapted, 2});
+                    for (bool quantised : {false, true})
+                        checked += check({parts, byte_cache ? 5 : 0, bf16, byte_cache, adapted, quantised, 2});
     std::printf("%d cases\n", checked);
     return 0;
 }

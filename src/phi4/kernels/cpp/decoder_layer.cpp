@@ -37,17 +37,36 @@ struct LayerRun {
         kernels.rms_norm({hidden, results, own.tokens, hidden_size(), stride, own.bf16}, weight, own.eps, threads);
     }
 
-    void multiply(const void* rows, int64_t inputs, const AdaptedMatrix& matrix, void* results) const {
-        const RoundedRows rounded(own.tokens, inputs / GROUP_INPUTS);
-        multiply_adapted(
-            kernels.products, {rows, inputs, own.bf16}, rounded.rows, matrix.weight, matrix.added, results, threads);
+    void multiply(const char* rows, int64_t inputs, const LayerLinear& linear, char* results) const {
+        if (linear.is_quantised()) {
+            const RoundedRows rounded(own.tokens, inputs / GROUP_INPUTS);
+            multiply_adapted(
+                kernels.products, {rows, inputs, own.bf16}, rounded.rows, linear.quantised, linear.quantised_added, results,
+                threads);
+        } else {
+            multiply_full(rows, own.tokens, inputs, linear.full, results, false);
+        }
+        for (const FullLowRank& lora : linear.full_added) {
+            const int64_t count = lora.stop - lora.start, rank = lora.down.outputs;
+            const Room low(count * rank * value_bytes());
+            multiply_full(rows + lora.start * inputs * value_bytes(), count, inputs, lora.down, low.get(), false);
+            kernels.scale(low.get(), count * rank, lora.scale, own.bf16);
+            multiply_full(
+                low.get(), count, rank, lora.up, results + lora.start * linear.outputs() * value_bytes(), true);
+        }
+    }
+
+    void multiply_full(
+        const char* rows, int64_t count, int64_t inputs, const FullMatrix& matrix, char* results, bool add) const {
+        kernels.multiply(
+            {rows, matrix.values, results, inputs, matrix.outputs, count, matrix.outputs, inputs, add, own.bf16}, threads);
     }
 
     void add(const void* hidden, int64_t stride, const void* more) const {
         kernels.add({hidden, own.results, own.tokens, hidden_size(), stride, own.bf16}, more, threads);
     }
 
-    int64_t hidden_size() const { return own.o.weight.blocks * BLOCK_OUTPUTS; }
+    int64_t hidden_size() const { return own.o.outputs(); }
 };
 
 void add_attention(const LayerRun& run, const Conversations& conversations) {
@@ -69,7 +88,7 @@ void add_attention(const LayerRun& run, const Conversations& conversations) {
 
 void add_mlp(const LayerRun& run) {
     const DecoderLayer& own = run.own;
-    const int64_t hidden = run.hidden_size(), inner = own.gate_up.weight.blocks * BLOCK_OUTPUTS / 2;
+    const int64_t hidden = run.hidden_size(), inner = own.gate_up.outputs() / 2;
     const Room rows(run.bytes_of_rows(hidden)), both(run.bytes_of_rows(2 * inner)), gated(run.bytes_of_rows(inner));
     run.normalise(own.results, hidden, own.mlp_norm, rows.get());
     run.multiply(rows.get(), hidden, own.gate_up, both.get());

@@ -1,4 +1,4 @@
-// A decoder layer over quantised weights in one call, and the attention in it. For what calls kernels, not for kernels.
+// A decoder layer in one call, and the attention in it. For what calls kernels, not for kernels.
 #pragma once
 
 #include <vector>
@@ -6,16 +6,19 @@
 #include "adapted.h"
 #include "conversations.h"
 #include "elementwise.h"
+#include "linear.h"
 
 namespace phi4 {
 
 // How a level of instructions does what a layer consists of.
 struct LayerKernels {
     QuantisedKernels products;
+    decltype(&plain::multiply) multiply;
     decltype(&plain::rms_norm) rms_norm;
     decltype(&plain::rotate) rotate;
     decltype(&plain::swiglu) swiglu;
     decltype(&plain::add) add;
+    decltype(&plain::scale) scale;
     decltype(&plain::round_head) round_head;
     decltype(&plain::attend) attend;  // over a cache of the kind that there is
 };
@@ -50,10 +53,30 @@ void store_and_attend(
     const LayerKernels& kernels, const Conversations& conversations, const NewHeads& news, const CachedLayer& cache,
     const HeadSizes& sizes, bool bf16, void* outputs, int threads);
 
-// A linear with what LoRAs add to it.
-struct AdaptedMatrix {
-    QuantisedMatrix weight;
-    std::vector<LowRank> added;
+// [outputs, inputs] of the type that rows are, without gaps.
+struct FullMatrix {
+    const void* values;
+    int64_t outputs;
+};
+
+// Of such matrices: scale * up(down(row)) is added to the rows start <= row < stop, each part rounded by itself.
+struct FullLowRank {
+    int64_t start;
+    int64_t stop;
+    FullMatrix down;
+    FullMatrix up;
+    float scale;
+};
+
+// A linear with what LoRAs add to it, those of 8 bits first; they are for a quantised weight only.
+struct LayerLinear {
+    QuantisedMatrix quantised;  // its codes are null where the weight is not
+    FullMatrix full;            // then it is this one
+    std::vector<LowRank> quantised_added;
+    std::vector<FullLowRank> full_added;
+
+    bool is_quantised() const { return quantised.codes != nullptr; }
+    int64_t outputs() const { return is_quantised() ? quantised.blocks * BLOCK_OUTPUTS : full.outputs; }
 };
 
 struct DecoderLayer {
@@ -65,7 +88,7 @@ struct DecoderLayer {
     const void* attention_norm;  // [hidden]
     const void* mlp_norm;
     float eps;
-    AdaptedMatrix qkv, o, gate_up, down;
+    LayerLinear qkv, o, gate_up, down;
     const void* cos;  // [tokens, half]
     const void* sin;
     int64_t half;

@@ -1,5 +1,5 @@
-// RMSNorm, SwiGLU, the rotation of queries and keys and the sum of two, each rounded once at its end; the norm twice, as in
-// the release.
+// RMSNorm, SwiGLU, the rotation of queries and keys, sums and multiples, each rounded once at its end; the norm twice, as
+// in the release.
 
 #include "elementwise.h"
 
@@ -101,6 +101,11 @@ void add_all(const Rows& rows, const T* more, int threads) {
     });
 }
 
+template <typename T>
+void scale_all(T* values, int64_t count, float factor) {
+    for (int64_t i = 0; i < count; ++i) narrow(widen(values[i]) * factor, values + i);
+}
+
 }  // namespace
 
 void rms_norm(const Rows& rows, const void* weight, float eps, int threads) {
@@ -117,6 +122,10 @@ void rotate(const Rotation& rotation, int threads) {
 
 void add(const Rows& rows, const void* more, int threads) {
     rows.bf16 ? add_all(rows, static_cast<const bf16*>(more), threads) : add_all(rows, static_cast<const float*>(more), threads);
+}
+
+void scale(void* values, int64_t count, float factor, bool is_bf16) {
+    is_bf16 ? scale_all(static_cast<bf16*>(values), count, factor) : scale_all(static_cast<float*>(values), count, factor);
 }
 
 }  // namespace PHI4_LEVEL

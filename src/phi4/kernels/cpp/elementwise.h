@@ -35,6 +35,7 @@ struct Rotation {
     void swiglu(const Rows& rows, int threads);                                          \
     void rotate(const Rotation& rotation, int threads);                                  \
     void add(const Rows& rows, const void* more, int threads);                           \
+    void scale(void* values, int64_t count, float factor, bool bf16);                    \
     }
 PHI4_DECLARE(plain)
 PHI4_DECLARE(avx2)

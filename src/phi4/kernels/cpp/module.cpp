@@ -48,6 +48,7 @@ struct Level {
     decltype(&plain::swiglu) swiglu;
     decltype(&plain::rotate) rotate;
     decltype(&plain::add) add;
+    decltype(&plain::scale) scale;
     decltype(&plain::quantise_rows) quantise_rows;
     decltype(&plain::multiply_quantised) multiply_quantised;
     decltype(&plain::largest_value) largest_value;
@@ -57,8 +58,8 @@ struct Level {
 #define PHI4_LEVEL_OF(name, level)                                                                                 \
     Level {                                                                                                        \
         name, level::attend, level::attend, level::attend, level::round_head, level::multiply, level::rms_norm,    \
-            level::swiglu, level::rotate, level::add, level::quantise_rows, level::multiply_quantised,             \
-            level::largest_value, level::best_scores                                                               \
+            level::swiglu, level::rotate, level::add, level::scale, level::quantise_rows,                          \
+            level::multiply_quantised, level::largest_value, level::best_scores                                    \
     }
 
 // The levels that this processor has, the best one first. One that has more instructions brings what they are for, and
@@ -155,7 +156,9 @@ QuantisedMatrix quantised_matrix(const Matrix& matrix) {
 }
 
 using Loras = std::vector<std::tuple<int64_t, int64_t, Matrix, Matrix, float>>;  // start, stop, A, B, scale
-using Adapted = std::pair<Matrix, Loras>;
+using Full = std::pair<uintptr_t, int64_t>;                          // values, outputs
+using FullLoras = std::vector<std::tuple<int64_t, int64_t, Full, Full, float>>;
+using LinearParts = std::tuple<Matrix, Full, Loras, FullLoras>;  // one of the matrices is 0
 
 std::vector<LowRank> low_ranks(const Loras& loras) {
     std::vector<LowRank> found;
@@ -271,7 +274,8 @@ void best_scores(
 
 LayerKernels layer_kernels(const Level& own, bool bytes, bool bf16) {
     const auto attend = bytes ? own.attend_bytes : bf16 ? own.attend_halves : own.attend;
-    return {{own.quantise_rows, own.multiply_quantised}, own.rms_norm, own.rotate, own.swiglu, own.add, own.round_head, attend};
+    return {{own.quantise_rows, own.multiply_quantised}, own.multiply, own.rms_norm, own.rotate, own.swiglu, own.add, own.scale,
+            own.round_head, attend};
 }
 
 CachedLayer cached_layer(std::pair<uintptr_t, uintptr_t> cache, std::pair<uintptr_t, uintptr_t> scales, int64_t slots) {
@@ -306,13 +310,21 @@ void attend(
         reinterpret_cast<void*>(outputs), threads);
 }
 
-AdaptedMatrix adapted_matrix(const Adapted& adapted) { return {quantised_matrix(adapted.first), low_ranks(adapted.second)}; }
+FullMatrix full_matrix(const Full& matrix) { return {reinterpret_cast<const void*>(matrix.first), matrix.second}; }
+
+LayerLinear layer_linear(const LinearParts& parts) {
+    const auto& [quantised, full, loras, full_loras] = parts;
+    LayerLinear linear{quantised_matrix(quantised), full_matrix(full), low_ranks(loras), {}};
+    for (const auto& [start, stop, down, up, scale] : full_loras)
+        linear.full_added.push_back({start, stop, full_matrix(down), full_matrix(up), scale});
+    return linear;
+}
 
 void run_layer(
     const Conversations& conversations, const std::string& level, int threads,
     std::tuple<uintptr_t, int64_t, uintptr_t> rows,                  // hidden, its stride in values, results
     std::tuple<uintptr_t, uintptr_t, float> norms,                   // before attention and MLP; eps
-    const std::tuple<Adapted, Adapted, Adapted, Adapted>& linears,   // qkv, o, gate_up, down
+    const std::tuple<LinearParts, LinearParts, LinearParts, LinearParts>& linears,  // qkv, o, gate_up, down
     std::tuple<uintptr_t, uintptr_t, int64_t> rotary,                // cos, sin, half
     std::pair<uintptr_t, uintptr_t> cache, std::pair<uintptr_t, uintptr_t> scales, int64_t slots,
     std::tuple<int, int, int> sizes, bool bf16) {
@@ -325,10 +337,10 @@ void run_layer(
         reinterpret_cast<const void*>(std::get<0>(norms)),
         reinterpret_cast<const void*>(std::get<1>(norms)),
         std::get<2>(norms),
-        adapted_matrix(std::get<0>(linears)),
-        adapted_matrix(std::get<1>(linears)),
-        adapted_matrix(std::get<2>(linears)),
-        adapted_matrix(std::get<3>(linears)),
+        layer_linear(std::get<0>(linears)),
+        layer_linear(std::get<1>(linears)),
+        layer_linear(std::get<2>(linears)),
+        layer_linear(std::get<3>(linears)),
         reinterpret_cast<const void*>(std::get<0>(rotary)),
         reinterpret_cast<const void*>(std::get<1>(rotary)),
         std::get<2>(rotary),
