@@ -7,7 +7,7 @@
 #   make nano        train nano's vision and speech from packages to packs: hours on two cores; go on with the same
 #                    command; with TRIAL=1 a rehearsal of all its commands, in build/trial; with DTYPE=float32 sooner
 #                    done on an Intel processor that has AVX-512 but no AMX
-#   make nano-long   train the packs of the package further: two hours on two cores
+#   make nano-long   train the packs of the package further: four hours on two cores
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -21,6 +21,7 @@ DATA := $(NANO)/data
 RUNS := $(NANO)/runs
 TRAIN = $(BIN)/phi4 train $(1) --model nano --data $(DATA) --out $(@D) --resume $(if $(TRIAL),--steps 3) \
 	$(if $(DTYPE),--dtype $(DTYPE))
+SHARPEN = $(BIN)/python -m recipes.nano.sharpen --data $(DATA) $(if $(TRIAL),--steps 3)
 EVALUATE = $(BIN)/python -m recipes.nano.evaluate --data $(DATA) --out $@ $(if $(TRIAL),--limit 2)
 
 demo: .venv/runtime-installed
@@ -100,10 +101,7 @@ $(RUNS)/vision-letters/vision.safetensors: $(RUNS)/vision-name/vision.safetensor
 $(RUNS)/vision-gather/vision.safetensors: $(RUNS)/vision-letters/vision.safetensors
 	$(BIN)/python -m recipes.nano.gather --data $(DATA) --pack $< --out $@ $(if $(TRIAL),--steps 3)
 
-$(RUNS)/vision-sharpen/vision.safetensors: $(RUNS)/vision-gather/vision.safetensors
-	$(BIN)/python -m recipes.nano.sharpen --data $(DATA) --pack $< --out $@ $(if $(TRIAL),--steps 3)
-
-$(RUNS)/vision-align/vision.safetensors: $(RUNS)/vision-sharpen/vision.safetensors
+$(RUNS)/vision-align/vision.safetensors: $(RUNS)/vision-gather/vision.safetensors
 	$(call TRAIN,recipes/nano_vision.py:align) --pack $<
 
 $(RUNS)/vision-joint/vision.safetensors: $(RUNS)/vision-align/vision.safetensors
@@ -140,7 +138,13 @@ $(RUNS)/joint/vision.safetensors $(RUNS)/joint/speech.safetensors &: \
 		$(RUNS)/vision-many/vision.safetensors $(RUNS)/speech-instruct/speech.safetensors
 	$(call TRAIN,recipes/nano_joint.py:joint) $(addprefix --pack ,$^)
 
-$(NANO)/results.json: $(RUNS)/joint/vision.safetensors $(RUNS)/joint/speech.safetensors
+$(RUNS)/sharpen/vision.safetensors: $(RUNS)/joint/vision.safetensors
+	$(SHARPEN) --pack $< --out $@
+
+$(RUNS)/words/vision.safetensors: $(RUNS)/sharpen/vision.safetensors $(RUNS)/joint/speech.safetensors
+	$(call TRAIN,recipes/nano_joint.py:words) $(addprefix --pack ,$^)
+
+$(NANO)/results.json: $(RUNS)/words/vision.safetensors $(RUNS)/joint/speech.safetensors
 	$(BIN)/python -m recipes.nano.report --runs $(RUNS) --out $(NANO)/curves.svg
 	$(EVALUATE) $(addprefix --pack ,$^)
 
@@ -159,6 +163,12 @@ $(RUNS)/long-joint/vision.safetensors $(RUNS)/long-joint/speech.safetensors &: \
 		$(SHIPPED)/vision.safetensors $(RUNS)/long-instruct/speech.safetensors
 	$(call TRAIN,recipes/nano_long.py:joint) $(addprefix --pack ,$^)
 
-$(NANO)/long-results.json: $(RUNS)/long-joint/vision.safetensors $(RUNS)/long-joint/speech.safetensors
+$(RUNS)/long-sharpen/vision.safetensors: $(RUNS)/long-joint/vision.safetensors
+	$(SHARPEN) --pack $< --out $@
+
+$(RUNS)/long-words/vision.safetensors: $(RUNS)/long-sharpen/vision.safetensors $(RUNS)/long-joint/speech.safetensors
+	$(call TRAIN,recipes/nano_long.py:words) $(addprefix --pack ,$^)
+
+$(NANO)/long-results.json: $(RUNS)/long-words/vision.safetensors $(RUNS)/long-joint/speech.safetensors
 	$(BIN)/python -m recipes.nano.report --runs $(RUNS) --out $(NANO)/long-curves.svg
 	$(EVALUATE) $(addprefix --pack ,$^)

@@ -1,5 +1,7 @@
 """nano answers spoken questions about pictures: the published joint stage (facts sheet 8.4) with other numbers.
 
+Behind it, `recipes.nano.sharpen` trains the tower alone, and `words` the adapter alone.
+
 Nothing says where the release's second audio projector comes from. Here it starts as a copy of the first and trains.
 """
 
@@ -41,6 +43,34 @@ def joint() -> Stage:
         valid_every=200,
         valid_records=100,
         save_every=50,
+    )
+
+
+def words() -> Stage:
+    """What the rows of a picture tell becomes words; tower and projector are as `recipes.nano.sharpen` left them.
+
+    Trained along, they would go back to rows that a language model has to average.
+    """
+    return Stage(
+        name="nano vision words",
+        about="names of what rows tell",
+        trains=("vision.adapter", "vision.separator", "vision.row_separator"),
+        sources=(
+            Source("emoji", 24),
+            Source("spoken_vqa", 2),
+            Source("easy_vqa", 0.7),
+            Source("text_line", 3, SPELLED),
+        ),
+        steps=1000,
+        rows_per_step=1,
+        tokens_per_row=1024,
+        learning_rate=6e-4,
+        warmup_steps=20,
+        augment=augment,
+        valid_every=250,
+        valid_records=100,
+        save_every=50,
+        seed=21,
     )
 
 

@@ -1,6 +1,7 @@
 """nano learns on, from the packs that come with the package: `make nano-long`.
 
-`hear` and `instruct` go on with speech, and `joint` with pictures and with spoken questions about them.
+`hear` and `instruct` go on with speech, and `joint` with pictures and with spoken questions about them. Behind `joint`,
+`recipes.nano.sharpen` trains the tower alone, and `words` the adapter alone.
 """
 
 from dataclasses import replace
@@ -57,3 +58,8 @@ def joint() -> Stage:
         rate_factors={"vision.adapter": 5.0},
         seed=11,
     )
+
+
+def words() -> Stage:
+    """What the rows of a picture tell becomes words; tower and projector stay."""
+    return replace(nano_joint.words(), name="nano vision words, again", seed=22)

@@ -160,8 +160,7 @@ def name() -> Stage:
 def letters() -> Stage:
     """Stage 0g: lines by single letters, since what is to be read may be no word that anybody knows.
 
-    Behind it, `recipes.nano.gather` adds two layers, by which every row tells what the whole picture shows, and
-    `recipes.nano.sharpen` trains all of them on many more drawings.
+    Behind it, `recipes.nano.gather` adds two layers, by which every row tells what the whole picture shows.
     """
     return replace(
         name(),
