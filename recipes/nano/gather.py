@@ -7,7 +7,7 @@ is computed once, for a few versions of each drawing, and three times as many pi
 """
 
 import copy
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Annotated
@@ -84,12 +84,29 @@ def main(
     naming = Naming(model, Tokenizer.load(deep.directory), answers)
     train(model, naming, seen, naming.numbers(answers * VERSIONS), kept, steps)
     numbers = range(len(model.vision.encoder.layers))[-NEW_LAYERS - 1 : -1]
-    entry = {
-        "stage": "nano vision gather",
-        "steps": steps,
-        "trains": [*(f"vision.encoder.layers.{number}" for number in numbers), "vision.projector"],
-        "sources": {name: records.training_sources for name, records in {"emoji": drawings, **others}.items()},
-    }
+    trains = [*(f"vision.encoder.layers.{number}" for number in numbers), "vision.projector"]
+    save_further(model, source, out, ("nano vision gather", steps, trains), {"emoji": drawings, **others})
+
+
+def save_further(
+    model: Phi4Multimodal,
+    source: Pack,
+    out: Path,
+    stage: tuple[str, int, list[str]],
+    data: Mapping[str, ShardedRecords],
+) -> None:
+    """Writes the vision pack of a model that a program trained further.
+
+    Args:
+        model: has it.
+        source: what it began as.
+        out: gets the pack.
+        stage: name, steps and trained parts, for the pack's history.
+        data: what it was trained on.
+    """
+    name, steps, trains = stage
+    sources = {dataset: records.training_sources for dataset, records in data.items()}
+    entry = {"stage": name, "steps": steps, "trains": trains, "sources": sources}
     history = {"stages": [*stages_of(source.trained_on), entry]}
     out.parent.mkdir(parents=True, exist_ok=True)
     save_pack(model, "vision", out, torch.bfloat16, source.base_digest, history, source.preprocessor)

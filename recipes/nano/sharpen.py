@@ -17,7 +17,7 @@ from rich.progress import Progress, track
 from torch import nn
 
 from phi4.checkpoint.nano import pull_nano
-from phi4.checkpoint.packs import read_pack, save_pack, stages_of
+from phi4.checkpoint.packs import read_pack
 from phi4.checkpoint.weights import load_model
 from phi4.data.record import Record
 from phi4.data.shards import ShardedRecords
@@ -28,7 +28,16 @@ from phi4.processing.tokenizer import Tokenizer
 from recipes.nano.augment_batch import augment_batch
 from recipes.nano.augment_pictures import augment
 from recipes.nano.command import run
-from recipes.nano.gather import CROPS_PER_BATCH, KEEPING_WEIGHT, OTHER_RECORDS, OTHERS, SETTINGS, multimodal, rows_of
+from recipes.nano.gather import (
+    CROPS_PER_BATCH,
+    KEEPING_WEIGHT,
+    OTHER_RECORDS,
+    OTHERS,
+    SETTINGS,
+    multimodal,
+    rows_of,
+    save_further,
+)
 from recipes.nano.naming import Naming
 
 STEPS = 1800
@@ -63,15 +72,8 @@ def main(
     )
     kept = torch.cat([crops_of(records.select("train")[:OTHER_RECORDS]) for records in others.values()])
     train(model, Naming(model, Tokenizer.load(loaded.directory), answers), pictures, answers, kept, steps)
-    entry = {
-        "stage": "nano vision sharpen",
-        "steps": steps,
-        "trains": ["vision.encoder", "vision.projector"],
-        "sources": {name: records.training_sources for name, records in {"emoji": drawings, **others}.items()},
-    }
-    history = {"stages": [*stages_of(source.trained_on), entry]}
-    out.parent.mkdir(parents=True, exist_ok=True)
-    save_pack(model, "vision", out, torch.bfloat16, source.base_digest, history, source.preprocessor)
+    stage = ("nano vision sharpen", steps, ["vision.encoder", "vision.projector"])
+    save_further(model, source, out, stage, {"emoji": drawings, **others})
 
 
 def picture_of(record: Record) -> ImageCrops:
