@@ -10,6 +10,7 @@ the lower half of a byte is an input of one such quad, the upper half one of the
 """
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 
@@ -39,13 +40,13 @@ class PackedWeight:
     steps: torch.Tensor | None
     scales: torch.Tensor
 
-    @property
+    @cached_property
     def shape(self) -> tuple[int, int]:
         """Outputs and inputs; none of codes that have not even those dimensions."""
         blocks, groups = (*self.codes.shape, 0, 0)[:2]
         return blocks * BLOCK_OUTPUTS, groups * GROUP_INPUTS
 
-    @property
+    @cached_property
     def fits(self) -> bool:
         """Whether the tensors are of the kinds and shapes that they must have, aligned, without gaps, on one device."""
         codes, steps, scales = self.codes, self.steps, self.scales
@@ -63,7 +64,7 @@ class PackedWeight:
             )
         )
 
-    @property
+    @cached_property
     def addresses(self) -> MatrixAddresses:
         """What the kernels take."""
         return self.codes.data_ptr(), address(self.steps), self.scales.data_ptr(), self.codes.shape[0]

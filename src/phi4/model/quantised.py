@@ -29,6 +29,7 @@ class QuantisedWeight(nn.Module):
         steps = torch.empty(blocks, groups, 2, BLOCK_OUTPUTS, dtype=torch.uint8) if bits == 4 else None
         self.register_buffer("steps", steps)
         self.register_buffer("scales", torch.empty(outputs, dtype=torch.float32))
+        self._packed: PackedWeight | None = None
 
     def _apply(self, fn: Callable[[torch.Tensor], torch.Tensor], recurse: bool = True) -> "QuantisedWeight":
         """Goes to other devices with the model, but keeps its types: codes have no other, and scales need all bits."""
@@ -37,8 +38,12 @@ class QuantisedWeight(nn.Module):
 
     @property
     def packed(self) -> PackedWeight:
-        """What the kernels take."""
-        return PackedWeight(self.codes, self.steps, self.scales)
+        """What the kernels take; the same one as long as the tensors are, since it knows whether they fit."""
+        codes, steps, scales = self.codes, self.steps, self.scales
+        known = self._packed
+        if known is None or not (known.codes is codes and known.steps is steps and known.scales is scales):
+            known = self._packed = PackedWeight(codes, steps, scales)
+        return known
 
 
 class QuantisedMatrix(nn.Module):
