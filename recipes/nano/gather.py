@@ -29,7 +29,7 @@ from phi4.data.record import Record
 from phi4.data.shards import ShardedRecords
 from phi4.model.multimodal import Phi4Multimodal
 from phi4.model.vision import SiglipLayer, pool_patches
-from phi4.processing.image import image_to_crops
+from phi4.processing.image import ImageCrops, image_to_crops
 from phi4.processing.image_file import load_image
 from phi4.processing.tokenizer import Tokenizer
 from recipes.nano.augment_pictures import augment
@@ -150,17 +150,30 @@ def features(
         version: another one, other changes.
         all_crops: of each picture all that are full, and not its global view alone.
     """
+    model = multimodal(loaded)
+    batches = changed_crops(records, version, all_crops=all_crops).split(CROPS_PER_BATCH)
+    return torch.cat([encode(model, crops).bfloat16() for crops in batches])
+
+
+def changed_crops(records: Sequence[Record], version: int = 0, *, all_crops: bool = False) -> torch.Tensor:
+    """Crops of the records' pictures, changed at random, [crops, 3, side, side]; arguments as for `features`."""
     crops = []
     for number, record in enumerate(track(records, f"looking at {records[0].task}", console=Console(stderr=True))):
-        changed = augment(record, np.random.default_rng((version, number)))
-        picture = image_to_crops(load_image(changed.messages[0].media[0].source), SETTINGS)
+        picture = picture_of(augment(record, np.random.default_rng((version, number))))
         crops.append(picture.crops[picture.mask.flatten(1).all(dim=1)] if all_crops else picture.crops[:1])
-    encoder = multimodal(loaded).vision.encoder
+    return torch.cat(crops)
+
+
+def picture_of(record: Record) -> ImageCrops:
+    """The crops of a record's picture."""
+    return image_to_crops(load_image(record.messages[0].media[0].source), SETTINGS)
+
+
+def encode(model: Phi4Multimodal, crops: torch.Tensor) -> torch.Tensor:
+    """What the tower gives of full crops, [crops, 3, side, side]: [crops, patches * patches, width]."""
     side = SETTINGS.crop_size_px // SETTINGS.patch_size_px
-    batches = torch.cat(crops).split(CROPS_PER_BATCH)
-    return torch.cat(
-        [encoder(crops, torch.ones(len(crops), side, side, dtype=torch.bool)).bfloat16() for crops in batches]
-    )
+    hidden: torch.Tensor = model.vision.encoder(crops, torch.ones(len(crops), side, side, dtype=torch.bool))
+    return hidden
 
 
 def draw(tensor: torch.Tensor, count: int) -> torch.Tensor:

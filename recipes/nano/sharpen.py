@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
-import numpy as np
 import torch
 import typer
 from rich.console import Console
@@ -19,22 +18,20 @@ from torch import nn
 from phi4.checkpoint.nano import pull_nano
 from phi4.checkpoint.packs import read_pack
 from phi4.checkpoint.weights import load_model
-from phi4.data.record import Record
 from phi4.data.shards import ShardedRecords
 from phi4.model.multimodal import Phi4Multimodal
-from phi4.processing.image import ImageCrops, image_to_crops
-from phi4.processing.image_file import load_image
 from phi4.processing.tokenizer import Tokenizer
 from recipes.nano.augment_batch import augment_batch
-from recipes.nano.augment_pictures import augment
 from recipes.nano.command import run
 from recipes.nano.gather import (
     CROPS_PER_BATCH,
     KEEPING_WEIGHT,
     OTHER_RECORDS,
     OTHERS,
-    SETTINGS,
+    changed_crops,
+    encode,
     multimodal,
+    picture_of,
     rows_of,
     save_further,
 )
@@ -70,24 +67,12 @@ def main(
     pictures = torch.stack(
         [picture_of(record).crops[0] for record in track(named, "drawings", console=Console(stderr=True))]
     )
-    kept = torch.cat([crops_of(records.select("train")[:OTHER_RECORDS]) for records in others.values()])
+    kept = torch.cat(
+        [changed_crops(records.select("train")[:OTHER_RECORDS], all_crops=True) for records in others.values()]
+    )
     train(model, Naming(model, Tokenizer.load(loaded.directory), answers), pictures, answers, kept, steps)
     stage = ("nano vision sharpen", steps, ["vision.encoder", "vision.projector"])
     save_further(model, source, out, stage, {"emoji": drawings, **others})
-
-
-def picture_of(record: Record) -> ImageCrops:
-    """The crops of a record's picture."""
-    return image_to_crops(load_image(record.messages[0].media[0].source), SETTINGS)
-
-
-def crops_of(records: Sequence[Record]) -> torch.Tensor:
-    """All full crops of the records' pictures, each changed once: [crops, 3, side, side]."""
-    crops = []
-    for number, record in enumerate(track(records, f"looking at {records[0].task}", console=Console(stderr=True))):
-        picture = picture_of(augment(record, np.random.default_rng((0, number))))
-        crops.append(picture.crops[picture.mask.flatten(1).all(dim=1)])
-    return torch.cat(crops)
 
 
 def trained_parameters(model: Phi4Multimodal) -> list[nn.Parameter]:
@@ -100,9 +85,7 @@ def trained_parameters(model: Phi4Multimodal) -> list[nn.Parameter]:
 
 def see(model: Phi4Multimodal, crops: torch.Tensor) -> torch.Tensor:
     """What the language model would get of crops, [crops, 3, side, side]: [crops, rows, hidden]."""
-    side = SETTINGS.crop_size_px // SETTINGS.patch_size_px
-    mask = torch.ones(len(crops), side, side, dtype=torch.bool)
-    return rows_of(model.vision.projector, model.vision.encoder(crops, mask))
+    return rows_of(model.vision.projector, encode(model, crops))
 
 
 class Drawings:
