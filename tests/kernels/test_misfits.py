@@ -55,7 +55,7 @@ def add_low_rank(
 
 def round_rows(rows: torch.Tensor) -> torch.Tensor:
     rounded = round_once(rows, LEVELS[0])
-    return rounded.values * rounded.scales[..., None]
+    return rounded.values * rounded.scales.repeat_interleave(128, dim=1)[:, : rounded.values.shape[1]]
 
 
 def project_bytes(
@@ -117,8 +117,8 @@ CALLS: dict[str, tuple[Callable[..., Any], dict[str, torch.Tensor]]] = {
     "project_rounded": (
         project_bytes,
         {
-            "values": signed(3, 2, 32),
-            "scales": numbers(3, 2),
+            "values": signed(3, 64),
+            "scales": numbers(3, 1),
             "offsets": numbers(3, 2, dtype=torch.int32),
             "codes": unsigned(2, 2, 8, 16, 4),
             "weight_scales": numbers(32),
@@ -218,6 +218,7 @@ TAKEN = {
         ("round_rows", "rows"),
         ("project_rounded", "bias"),
         ("swiglu", "gate_up"),
+        ("best_scores", "scores"),
         ("project", "bias"),
     },
     "values apart": {("round_rows", "rows"), ("project_rounded", "bias"), ("project", "bias")},

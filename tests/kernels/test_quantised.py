@@ -11,8 +11,9 @@ from phi4.kernels.instructions import LEVELS, NATIVE
 from phi4.kernels.quantised import PackedWeight, largest_value, multiply_in_torch, multiply_packed, round_rows
 
 BITS = (4, 8)
-# One block and one group, odd numbers of both, more than one chunk of groups, more blocks than threads share.
-SHAPES = [(16, 32), (48, 96), (80, 640), (1040, 64)]
+# One block and one group, odd numbers of blocks and a short span, more than one chunk of groups, more blocks than
+# threads share.
+SHAPES = [(16, 32), (48, 160), (80, 640), (1040, 64)]
 
 
 def numbers(*shape: int, dtype: torch.dtype = torch.float32) -> torch.Tensor:
@@ -59,14 +60,14 @@ def test_neighbours_change_no_bit(bits: int, first: int, count: int) -> None:
 @pytest.mark.parametrize("level", [None, *LEVELS])
 @pytest.mark.parametrize("bits", BITS)
 def test_the_largest_values_of_both_signs_are_summed_exactly(level: str | None, bits: int) -> None:
-    """All products of a group are as large as they can be: sums of 16 bits would overflow."""
-    weight = packed(16, 32, bits)
+    """All products of a span are as large as they can be: sums of 16 bits would overflow."""
+    weight = packed(16, 128, bits)
     weight.codes.fill_(255)
     if weight.steps is not None:
         weight.steps[:, :, 0], weight.steps[:, :, 1] = 17, 0
     for sign in (1.0, -1.0):
-        results = multiply_packed(torch.full((6, 32), sign * 127), replace(weight, scales=torch.ones(16)), level)
-        assert torch.equal(results, torch.full((6, 16), sign * 127 * 127 * 32))
+        results = multiply_packed(torch.full((6, 128), sign * 127), replace(weight, scales=torch.ones(16)), level)
+        assert torch.equal(results, torch.full((6, 16), sign * 127 * 127 * 128))
 
 
 @pytest.mark.parametrize("bits", BITS)
@@ -113,7 +114,7 @@ def test_rows_need_no_alignment_and_may_have_gaps() -> None:
 def test_numbers_are_rounded_to_the_nearest_ties_to_even() -> None:
     rows = torch.zeros(1, 32)
     rows[0, :5] = torch.tensor([127.0, 0.5, 1.5, -2.5, 0.51])
-    assert round_rows(rows)[0][0, 0, :5].tolist() == [127, 0, 2, -2, 1]
+    assert round_rows(rows)[0][0, :5].tolist() == [127, 0, 2, -2, 1]
 
 
 def test_tensors_that_do_not_fit_are_refused() -> None:

@@ -25,7 +25,7 @@ class StepResult:
 
     Attributes:
         pieces: those that ran.
-        logits: scores of the places that they ask for, in their order: fp32, [places, vocabulary].
+        logits: scores of the places that they ask for, in their order, [places, vocabulary].
         prompt_scores: of each piece, what the model thought of the tokens behind `Piece.scored_prompt`.
         failed: rows that could not run, and why.
     """
@@ -84,7 +84,7 @@ class Runner:
             for position in piece.scored_prompt
         ]
         hidden = self.model(self._embed(pieces), self.model.step(segments, chosen + read))
-        logits = self.model.logits(hidden[: len(chosen)]).float()
+        logits = self.model.logits(hidden[: len(chosen)])
         parts = hidden[len(chosen) :].split([len(piece.scored_prompt) for piece in pieces])
         return logits, [self._score_prompt(*one) for one in zip(pieces, parts, strict=True)]
 

@@ -66,12 +66,12 @@ class Sampler:
         """Chooses a token and remembers it.
 
         Args:
-            logits: scores of the vocabulary, fp32 and finite, [vocabulary].
+            logits: scores of the vocabulary, finite, [vocabulary].
             best: the token with the highest score.
         """
         sampling, token_id = self.sampling, best
         if self.constraint is not None or sampling.changes_scores or sampling.temperature:
-            adjusted = adjust_logits(logits, sampling, self.seen, self.counts)
+            adjusted = adjust_logits(logits.float(), sampling, self.seen, self.counts)
             token_id = sample(self._constrained(adjusted), sampling, self.generator)
         if self.constraint is not None:
             self.constraint.advance(token_id)
@@ -79,7 +79,7 @@ class Sampler:
         self.counts[token_id] += 1
         if sampling.logprobs is None:
             return Choice(token_id, None)
-        (found,) = log_probabilities(logits[None], [token_id], sampling.logprobs)
+        (found,) = log_probabilities(logits[None].float(), [token_id], sampling.logprobs)
         return Choice(token_id, found)
 
     def _constrained(self, logits: torch.Tensor) -> torch.Tensor:
@@ -124,7 +124,7 @@ def choose_tokens(questions: Sequence[Question], logits: torch.Tensor) -> list[l
 
     Args:
         questions: one for each piece of the step.
-        logits: of all their places, fp32, [places, vocabulary].
+        logits: of all their places, [places, vocabulary].
 
     Returns:
         The tokens of each row; or its error, if its scores are not finite or its constraint failed.

@@ -2,8 +2,9 @@
 
 A weight is `scale[output] * value`, where value is a whole number from -128 to 127. Codes of 8 bits are value + 128.
 Codes of 4 bits share a step and a lowest value in each group of 32 inputs: value = step * code + lowest - 128. Rows are
-rounded to 8 bits with a scale for each group. Inside a group all sums are whole numbers, which no order changes; the
-groups' sums are added up in their order, each product and sum rounded by itself.
+rounded to 8 bits with a scale for each span of four groups, the last of which may be shorter. Inside a span all sums are
+whole numbers, which no order changes; the spans' sums are added up in their order, each product and sum rounded by
+itself.
 
 The tensors are stored as the kernels read them: 16 outputs stand beside each other, and of those 4 inputs. Of 4 bits,
 the lower half of a byte is an input of one such quad, the upper half one of the next.
@@ -18,9 +19,11 @@ from phi4.kernels.instructions import LEVELS, NATIVE, address, can_run, describe
 
 GROUP_INPUTS = 32
 BLOCK_OUTPUTS = 16
+# Inputs that share a scale of the rows.
+SPAN_INPUTS = 4 * GROUP_INPUTS
 MIDDLE = 128
 LARGEST_BYTE = 255
-# As in quantised.cpp: below it, a group of a row is zero.
+# As in rounding.h: below it, a span of a row is zero.
 _SMALLEST = 1e-30
 # Where the tensors of a weight are, 0 for one that is not there; and how many blocks of outputs.
 MatrixAddresses = tuple[int, int, int, int]
@@ -145,17 +148,17 @@ LoraAddresses = tuple[int, int, MatrixAddresses, MatrixAddresses, float]
 def call_kernel(rows: torch.Tensor, weight: PackedWeight, loras: list[LoraAddresses], level: str) -> torch.Tensor:
     """Multiplies rows that were checked, and adds LoRAs; [tokens, out_features]."""
     outputs, inputs = weight.shape
-    tokens, groups = rows.shape[0], inputs // GROUP_INPUTS
+    tokens, groups, spans = rows.shape[0], inputs // GROUP_INPUTS, spans_of(inputs)
     results = torch.empty(tokens, outputs, dtype=rows.dtype)
     # For the rounded rows: their values, then scales and offsets of 4 bytes each.
-    room = torch.empty(tokens * (inputs + 8 * groups), dtype=torch.uint8)
+    room = torch.empty(tokens * (inputs + 4 * (spans + groups)), dtype=torch.uint8)
     values = room.data_ptr()
     scales = values + tokens * inputs
     NATIVE.multiply_quantised(
         level,
         torch.get_num_threads(),
         (rows.data_ptr(), rows.stride(0)),
-        (values, scales, scales + 4 * tokens * groups),
+        (values, scales, scales + 4 * tokens * spans),
         weight.addresses,
         loras,
         results.data_ptr(),
@@ -197,24 +200,31 @@ def multiply_in_torch(rows: torch.Tensor, weight: PackedWeight) -> torch.Tensor:
 
 def multiply_numbers(numbers: torch.Tensor, scales: torch.Tensor, weight: PackedWeight) -> torch.Tensor:
     """The product of rounded rows, as `round_rows` returns them: float32 [tokens, out_features]."""
+    spans = numbers.split(SPAN_INPUTS, dim=1)
     parts = []
     for first in range(0, weight.codes.shape[0], _TORCH_BLOCKS):
-        values = weight.values(first, first + _TORCH_BLOCKS).unflatten(1, (-1, GROUP_INPUTS))
+        values = weight.values(first, first + _TORCH_BLOCKS)
         sums = numbers.new_zeros(numbers.shape[0], values.shape[0])
-        for group in range(scales.shape[1]):
+        for own, own_values, scale in zip(spans, values.split(SPAN_INPUTS, dim=1), scales.T, strict=True):
             # Whole numbers below 2^24: exact in fp32, in any order.
-            sums += (numbers[:, group] @ values[:, group].T) * scales[:, group, None]
+            sums += (own @ own_values.T) * scale[:, None]
         parts.append(sums)
     return torch.cat(parts, dim=1) * weight.scales
+
+
+def spans_of(inputs: int) -> int:
+    """How many spans so many inputs have."""
+    return -(-inputs // SPAN_INPUTS)
 
 
 def round_rows(rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Rounds rows to whole numbers from -127 to 127.
 
     Returns:
-        The numbers as float32 [tokens, groups, 32], and the scale of each group, [tokens, groups].
+        The numbers as float32 [tokens, inputs], and the scale of each span, [tokens, spans].
     """
-    return round_groups(rows.float().unflatten(1, (-1, GROUP_INPUTS)))
+    rounded = [round_groups(span) for span in rows.float().split(SPAN_INPUTS, dim=1)]
+    return torch.cat([numbers for numbers, _ in rounded], dim=1), torch.stack([scale for _, scale in rounded], dim=1)
 
 
 def round_groups(wide: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

@@ -10,7 +10,7 @@ import torch
 
 from phi4.kernels.encoder import ACTIVATIONS, Activation
 from phi4.kernels.instructions import DTYPES, LEVELS, NATIVE, address, can_run, describe, is_aligned
-from phi4.kernels.quantised import GROUP_INPUTS, PackedWeight, is_whole, multiply_numbers, round_groups
+from phi4.kernels.quantised import GROUP_INPUTS, PackedWeight, is_whole, multiply_numbers, round_rows, spans_of
 
 
 @dataclass(frozen=True)
@@ -18,8 +18,8 @@ class RoundedRows:
     """Rows as numbers of 8 bits.
 
     Attributes:
-        values: [tokens, groups, 32]; int8 in the order of the level's kernels, or float32 as they are for plain torch.
-        scales: float32 [tokens, groups], in the same order.
+        values: [tokens, inputs]; int8 in the order of the level's kernels, or float32 as they are for plain torch.
+        scales: float32 [tokens, spans], in the same order.
         offsets: int32 [tokens, groups], for kernels only.
         dtype: of the rows before, and of results.
         level: of instructions that multiplies them; None for plain torch.
@@ -35,14 +35,16 @@ class RoundedRows:
     def fits(self) -> bool:
         """Whether the tensors are of the kinds and shapes that they must have, aligned, without gaps, on one device."""
         values, scales, device = self.values, self.scales, self.values.device
-        if values.shape != (*scales.shape, GROUP_INPUTS) or not is_whole(scales, torch.float32, device):
+        if values.dim() != 2 or scales.shape != (values.shape[0], spans_of(values.shape[1])):
+            return False
+        if not is_whole(scales, torch.float32, device):
             return False
         if self.level is None:
             return is_whole(values, torch.float32, device)
         return (
             values.is_cpu
             and self.dtype in DTYPES
-            and self.offsets.shape == scales.shape
+            and self.offsets.shape == (values.shape[0], values.shape[1] // GROUP_INPUTS)
             and is_whole(values, torch.int8, device)
             and is_whole(self.offsets, torch.int32, device)
         )
@@ -54,7 +56,7 @@ def padded(inputs: int) -> int:
 
 
 def round_once(rows: torch.Tensor, level: str | None = None) -> RoundedRows:
-    """Rounds rows to 8 bits in groups of 32 inputs.
+    """Rounds rows to 8 bits in spans of 128 inputs.
 
     Args:
         rows: [tokens, in_features], fp32 or bf16.
@@ -73,11 +75,11 @@ def round_once(rows: torch.Tensor, level: str | None = None) -> RoundedRows:
             raise ValueError(f"no kernel of level {level} rounds {describe(rows)} on {rows.device.type}")
         return round_in_torch(rows)
     tokens, inputs = rows.shape
-    groups = padded(inputs) // GROUP_INPUTS
+    filled = padded(inputs)
     rounded = RoundedRows(
-        torch.empty(tokens, groups, GROUP_INPUTS, dtype=torch.int8),
-        torch.empty(tokens, groups, dtype=torch.float32),
-        torch.empty(tokens, groups, dtype=torch.int32),
+        torch.empty(tokens, filled, dtype=torch.int8),
+        torch.empty(tokens, spans_of(filled), dtype=torch.float32),
+        torch.empty(tokens, filled // GROUP_INPUTS, dtype=torch.int32),
         rows.dtype,
         level or LEVELS[0],
     )
@@ -106,7 +108,7 @@ def project_rounded(
     """scale * activation(rows @ weight.T + bias) * factors + residual.
 
     Args:
-        rows: of as many groups as the weight.
+        rows: of as many inputs as the weight.
         weight: [out_features, in_features].
         bias: [out_features], or None.
         activation: "gelu" is the one with tanh.
@@ -121,7 +123,7 @@ def project_rounded(
     Raises:
         ValueError: the tensors do not fit each other.
     """
-    tokens, groups = rows.scales.shape
+    tokens = rows.values.shape[0]
     outputs, inputs = weight.shape
     others = [other for other in (factors, residual, out) if other is not None]
     parts = others if bias is None else [bias, *others]
@@ -129,7 +131,7 @@ def project_rounded(
         rows.fits
         and weight.fits
         and activation in ACTIVATIONS
-        and inputs == groups * GROUP_INPUTS
+        and inputs == rows.values.shape[1]
         and (bias is None or (bias.shape == (outputs,) and bias.is_floating_point() and is_aligned(bias)))
         and all(
             other.shape == (tokens, outputs) and is_whole(other, rows.dtype, rows.values.device) for other in others
@@ -153,7 +155,7 @@ def project_rounded(
         _addresses(rows),
         weight.addresses[:3],
         (address(wide_bias), address(factors), address(residual), results.data_ptr()),
-        (tokens, weight.codes.shape[0], groups),
+        (tokens, weight.codes.shape[0], inputs // GROUP_INPUTS),
         scale,
         ACTIVATIONS.index(activation),
         rows.dtype == torch.bfloat16,
@@ -168,7 +170,7 @@ def _addresses(rows: RoundedRows) -> tuple[int, int, int]:
 def round_in_torch(rows: torch.Tensor) -> RoundedRows:
     """What the kernels compute, in plain torch: the reference, and the way where nothing was compiled."""
     filled = torch.nn.functional.pad(rows.float(), (0, padded(rows.shape[1]) - rows.shape[1]))
-    numbers, scales = round_groups(filled.unflatten(1, (-1, GROUP_INPUTS)))
+    numbers, scales = round_rows(filled)
     return RoundedRows(numbers, scales, scales.new_empty(0, dtype=torch.int32), rows.dtype, None)
 
 

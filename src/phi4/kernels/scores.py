@@ -12,7 +12,7 @@ def best_scores(scores: torch.Tensor, level: str | None = None) -> tuple[list[in
     """Finds the highest score of each row.
 
     Args:
-        scores: fp32, [rows, width], with at least one score in a row.
+        scores: fp32 or bf16, [rows, width], with at least one score in a row.
         level: instructions to use, of `LEVELS`; None for the best, or for plain torch where there is no kernel.
 
     Returns:
@@ -22,7 +22,7 @@ def best_scores(scores: torch.Tensor, level: str | None = None) -> tuple[list[in
     Raises:
         ValueError: the tensor has another shape or type, or no kernel of the level takes it.
     """
-    if scores.dim() != 2 or not 0 < scores.shape[1] <= _WIDEST or scores.dtype != torch.float32:
+    if scores.dim() != 2 or not 0 < scores.shape[1] <= _WIDEST or not scores.is_floating_point():
         raise ValueError(f"no kernel compares {describe(scores)}")
     if not can_run(scores):
         if level is not None:
@@ -37,6 +37,7 @@ def best_scores(scores: torch.Tensor, level: str | None = None) -> tuple[list[in
         (places.data_ptr(), finite.data_ptr()),
         *scores.shape,
         scores.stride(0),
+        scores.dtype == torch.bfloat16,
     )
     return places.tolist(), finite.tolist()
 

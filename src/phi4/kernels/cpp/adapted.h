@@ -40,10 +40,12 @@ struct QuantisedKernels {
 // Room for rounded rows.
 class RoundedRows {
 public:
-    RoundedRows(int64_t num_rows, int64_t groups) : memory_(num_rows * groups * (GROUP_INPUTS + 2 * sizeof(float))) {
+    RoundedRows(int64_t num_rows, int64_t groups)
+        : memory_(num_rows * (groups * (GROUP_INPUTS + sizeof(int32_t)) + spans_of(groups) * sizeof(float))) {
         auto* values = reinterpret_cast<int8_t*>(memory_.data());
         auto* scales = reinterpret_cast<float*>(values + num_rows * groups * GROUP_INPUTS);
-        rows = {values, scales, reinterpret_cast<int32_t*>(scales + num_rows * groups), num_rows, groups};
+        auto* offsets = reinterpret_cast<int32_t*>(scales + num_rows * spans_of(groups));
+        rows = {values, scales, offsets, num_rows, groups};
     }
 
     ByteRows rows;

@@ -264,9 +264,9 @@ void rotate(
 void best_scores(
     const std::string& level, int threads, uintptr_t values,
     std::pair<uintptr_t, uintptr_t> results,  // places, whether finite
-    int64_t num_rows, int64_t width, int64_t stride) {
-    const Scores scores{reinterpret_cast<const float*>(values), stride, width,
-                        reinterpret_cast<int64_t*>(results.first), reinterpret_cast<bool*>(results.second)};
+    int64_t num_rows, int64_t width, int64_t stride, bool bf16) {
+    const Scores scores{reinterpret_cast<const void*>(values), stride, width,
+                        reinterpret_cast<int64_t*>(results.first), reinterpret_cast<bool*>(results.second), bf16};
     const Level& own = level_called(level);
     nb::gil_scoped_release released;
     own.best_scores(scores, num_rows, threads);

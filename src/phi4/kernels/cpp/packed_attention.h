@@ -129,11 +129,11 @@ void add_block(typename Kind::Query* own, const typename Kind::Block& block, int
 template <typename Kind, typename T>
 void finish(const typename Kind::Query& own, T* out) {
     const float share = 1.0f / own.weight;
+    float sums[Kind::VECTORS * LANES];
     for (int vector = 0; vector < Kind::VECTORS; ++vector)
-        for (int lane = 0; lane < LANES; ++lane) {
-            const int dimension = Kind::dimension_of(vector, lane);
-            if (dimension < Kind::HEAD_DIM) narrow(own.sums[vector * LANES + lane] * share, out + dimension);
-        }
+        for (int lane = 0; lane < LANES; lane += 4)  // four lanes hold neighbouring dimensions
+            std::memcpy(sums + Kind::dimension_of(vector, lane), own.sums + vector * LANES + lane, 4 * sizeof(float));
+    for (int d = 0; d < Kind::HEAD_DIM; ++d) narrow(sums[d] * share, out + d);
 }
 
 // Some neighbouring tokens of a conversation, all query heads of one key head.

@@ -1,10 +1,10 @@
 // Rows of 8-bit numbers times a weight matrix of 4 or 8 bits, for one row and for thousands.
 //
 // A weight is scale[output] * value, where value is a whole number of 8 bits: the code itself less 128, or, of codes of
-// 4 bits, step * code + lowest - 128 with a step and a lowest value for each group of 32 inputs. Inside a group all sums
-// are whole numbers, which no order changes; the sums of the groups are added up in their order, with a product and a sum
-// that are rounded each (the build forbids to fuse them). So a row has the same bits in any company, for any number of
-// threads and at every level, and the same as in plain torch.
+// 4 bits, step * code + lowest - 128 with a step and a lowest value for each group of 32 inputs. Rows have a scale for each
+// span of four groups. Inside a span all sums are whole numbers, which no order changes; the sums of the spans are added up
+// in their order, with a product and a sum that are rounded each (the build forbids to fuse them). So a row has the same
+// bits in any company, for any number of threads and at every level, and the same as in plain torch.
 
 #include "quantised.h"
 
@@ -38,7 +38,7 @@ constexpr int AHEAD_BYTES = 4096;
 #if defined(__AMX_INT8__)
 constexpr int TILE_ROWS = TILE_SIDE;
 #elif defined(__AVX512VNNI__)
-constexpr int TILE_ROWS = 6;
+constexpr int TILE_ROWS = 8;
 #else
 constexpr int TILE_ROWS = 4;
 #endif
@@ -59,17 +59,30 @@ void quantise_all(const T* rows, int64_t row_stride, const ByteRows& quantised, 
     share(quantised.num_rows >= ROWS_FOR_THREADS ? threads : 1, quantised.num_rows, [&](int64_t row) {
         const int64_t tile = row / TILE_ROWS * TILE_ROWS, rest = quantised.num_rows - tile;
         const int64_t tile_rows = rest < TILE_ROWS ? rest : TILE_ROWS;
-        for (int64_t group = 0; group < groups; ++group) {
-            const int64_t place = tile * groups + group * tile_rows + row - tile;
-            const T* source = rows + row * row_stride + group * GROUP_INPUTS;
-            T last[GROUP_INPUTS] = {};
-            if (group == groups - 1 && quantised.missing > 0) {
-                std::memcpy(last, source, (GROUP_INPUTS - quantised.missing) * sizeof(T));
-                source = last;
+        T last[GROUP_INPUTS] = {};
+        if (quantised.missing > 0)
+            std::memcpy(
+                last, rows + row * row_stride + (groups - 1) * GROUP_INPUTS,
+                (GROUP_INPUTS - quantised.missing) * sizeof(T));
+        const auto source = [&](int64_t group) {
+            const bool filled = group == groups - 1 && quantised.missing > 0;
+            return filled ? last : rows + row * row_stride + group * GROUP_INPUTS;
+        };
+        for (int64_t span = 0; span < spans_of(groups); ++span) {
+            const int64_t first = span * SPAN_GROUPS, end = first + SPAN_GROUPS < groups ? first + SPAN_GROUPS : groups;
+            uint32_t largest = 0;
+            for (int64_t group = first; group < end; ++group) {
+                const uint32_t bits = largest_bits<GROUP_INPUTS>(source(group));
+                largest = bits > largest ? bits : largest;
             }
-            const int32_t total = round_group<GROUP_INPUTS>(
-                source, quantised.values + place * GROUP_INPUTS, quantised.scales + place);
-            quantised.offsets[place] = -MIDDLE * total;
+            const Rounding rounding = rounding_of(largest);
+            quantised.scales[tile * spans_of(groups) + span * tile_rows + row - tile] = rounding.scale;
+            for (int64_t group = first; group < end; ++group) {
+                const int64_t place = tile * groups + group * tile_rows + row - tile;
+                const int32_t total =
+                    round_numbers<GROUP_INPUTS>(source(group), rounding, quantised.values + place * GROUP_INPUTS);
+                quantised.offsets[place] = -MIDDLE * total;
+            }
         }
     });
 }
@@ -86,29 +99,30 @@ inline void finish(const QuantisedProduct& product, int64_t row, int64_t block, 
         store_floats(static_cast<float*>(product.results) + place, results);
 }
 
-// The sums of one group of codes of 4 bits, for each row: sixteen whole numbers.
+// Adds one group of codes of 4 bits, for each row: sixteen whole numbers.
 template <int ROWS>
 inline void add_group_of_four(
     const QuantisedProduct& product, int64_t row, int64_t block, int64_t group, Sixteen (&sums)[ROWS]) {
     const int64_t groups = product.rows.groups, place = block * groups + group, at = row * groups + group * ROWS;
     const uint8_t* codes = product.codes + place * (QUADS / 2) * CODE_BYTES;
     const int8_t* inputs = product.rows.values + at * GROUP_INPUTS;
-    for (int r = 0; r < ROWS; ++r) sums[r] = all(0);
+    Sixteen of_codes[ROWS];
+    for (int r = 0; r < ROWS; ++r) of_codes[r] = all(0);
     for (int quad = 0; quad < QUADS; quad += 2) {
         const Codes both = load_codes(codes + quad / 2 * CODE_BYTES);
         __builtin_prefetch(codes + quad / 2 * CODE_BYTES + AHEAD_BYTES);
         const Codes low = low_half(both), high = high_half(both);
         for (int r = 0; r < ROWS; ++r) {
             const int8_t* own = inputs + r * GROUP_INPUTS + quad * 4;
-            sums[r] = add_small(sums[r], low, four_inputs(own));
-            sums[r] = add_small(sums[r], high, four_inputs(own + 4));
+            of_codes[r] = add_small(of_codes[r], low, four_inputs(own));
+            of_codes[r] = add_small(of_codes[r], high, four_inputs(own + 4));
         }
     }
     const uint8_t* steps = product.steps + place * 2 * BLOCK_OUTPUTS;
     const Sixteen step = widen_bytes(steps), lowest = minus(widen_bytes(steps + BLOCK_OUTPUTS), all(MIDDLE));
     for (int r = 0; r < ROWS; ++r) {
         const int32_t total = -(product.rows.offsets[at + r] / MIDDLE);
-        sums[r] = plus(times(step, sums[r]), times(lowest, all(total)));
+        sums[r] = plus(sums[r], plus(times(step, of_codes[r]), times(lowest, all(total))));
     }
 }
 
@@ -119,7 +133,7 @@ inline void add_group_of_eight(
     const int64_t groups = product.rows.groups, at = row * groups + group * ROWS;
     const uint8_t* codes = product.codes + (block * groups + group) * QUADS * CODE_BYTES;
     const int8_t* inputs = product.rows.values + at * GROUP_INPUTS;
-    for (int r = 0; r < ROWS; ++r) sums[r] = all(product.rows.offsets[at + r]);
+    for (int r = 0; r < ROWS; ++r) sums[r] = plus(sums[r], all(product.rows.offsets[at + r]));
     for (int quad = 0; quad < QUADS; ++quad) {
         const Codes both = load_codes(codes + quad * CODE_BYTES);
         __builtin_prefetch(codes + quad * CODE_BYTES + AHEAD_BYTES);
@@ -145,16 +159,22 @@ void multiply_tile(const QuantisedProduct& product, int64_t row, int64_t block) 
     Floats results[BLOCKS][ROWS];
     for (int b = 0; b < BLOCKS; ++b)
         for (int r = 0; r < ROWS; ++r) results[b][r] = no_floats();
-    for (int64_t group = 0; group < groups; ++group)
-        for (int b = 0; b < BLOCKS; ++b) {
-            Sixteen sums[ROWS];
-            if (FOUR_BITS)
-                add_group_of_four(product, row, block + b, group, sums);
-            else
-                add_group_of_eight(product, row, block + b, group, sums);
-            for (int r = 0; r < ROWS; ++r)
-                results[b][r] = add_scaled(results[b][r], sums[r], product.rows.scales[row * groups + group * ROWS + r]);
-        }
+    for (int64_t span = 0; span < spans_of(groups); ++span) {
+        const int64_t first = span * SPAN_GROUPS, end = first + SPAN_GROUPS < groups ? first + SPAN_GROUPS : groups;
+        const float* scales = product.rows.scales + row * spans_of(groups) + span * ROWS;
+        Sixteen sums[BLOCKS][ROWS];
+        for (int b = 0; b < BLOCKS; ++b)
+            for (int r = 0; r < ROWS; ++r) sums[b][r] = all(0);
+        for (int64_t group = first; group < end; ++group)
+            for (int b = 0; b < BLOCKS; ++b) {
+                if (FOUR_BITS)
+                    add_group_of_four(product, row, block + b, group, sums[b]);
+                else
+                    add_group_of_eight(product, row, block + b, group, sums[b]);
+            }
+        for (int b = 0; b < BLOCKS; ++b)
+            for (int r = 0; r < ROWS; ++r) results[b][r] = add_scaled(results[b][r], sums[b][r], scales[r]);
+    }
     for (int b = 0; b < BLOCKS; ++b)
         for (int r = 0; r < ROWS; ++r) finish(product, row + r, block + b, results[b][r]);
 }
@@ -198,6 +218,9 @@ void multiply_blocks(const QuantisedProduct& product, int64_t row, int64_t last_
     if (block < last_block) multiply_some<1>(product, row, last_row, block);
 }
 
+// The even number below a count, 2 at least: of blocks, two are multiplied together.
+inline int64_t even(int64_t count) { return count < 4 ? 2 : count / 2 * 2; }
+
 }  // namespace
 
 void quantise_rows(const void* rows, int64_t row_stride, bool is_bf16, const ByteRows& quantised, int threads) {
@@ -208,16 +231,21 @@ void quantise_rows(const void* rows, int64_t row_stride, bool is_bf16, const Byt
 }
 
 void multiply_quantised(const QuantisedProduct& product, int threads) {
-    // Each thread takes some blocks at a time: long enough to read on, short enough that none waits for another.
-    int64_t some = product.blocks / (8 * threads) / 2 * 2;
-    if (some < 2) some = 2;
-    const int64_t shares = (product.blocks + some - 1) / some;
+    // Each thread takes some blocks at a time, long enough to read on; of the last ones fewer, so that none waits long for
+    // another.
+    const int64_t some = even(product.blocks / (8 * threads)), few = even(some / 4);
+    const int64_t shares_of_some = product.blocks > threads * some ? product.blocks / some - threads : 0;
+    const int64_t first_of_few = shares_of_some * some;
+    const int64_t shares = shares_of_some + (product.blocks - first_of_few + few - 1) / few;
     const int64_t row_blocks = (product.rows.num_rows + BLOCK_ROWS - 1) / BLOCK_ROWS;
     share(threads, shares * row_blocks, [&](int64_t item) {
-        const int64_t block = item % shares * some, row = item / shares * BLOCK_ROWS;
-        const int64_t last_block = block + some < product.blocks ? block + some : product.blocks;
-        const int64_t last_row = row + BLOCK_ROWS < product.rows.num_rows ? row + BLOCK_ROWS : product.rows.num_rows;
-        multiply_blocks(product, row, last_row, block, last_block);
+        const int64_t own = item % shares, row = item / shares * BLOCK_ROWS, behind = own - shares_of_some;
+        const int64_t block = behind < 0 ? own * some : first_of_few + behind * few;
+        const int64_t last_block = block + (behind < 0 ? some : few);
+        const int64_t last_row = row + BLOCK_ROWS;
+        multiply_blocks(
+            product, row, last_row < product.rows.num_rows ? last_row : product.rows.num_rows, block,
+            last_block < product.blocks ? last_block : product.blocks);
     });
 }
 

@@ -7,15 +7,19 @@
 
 namespace phi4 {
 
-// Inputs that share a step of the weights and a scale of the rows; outputs that stand beside each other in memory.
+// Inputs that share a step of the weights; outputs that stand beside each other in memory.
 constexpr int GROUP_INPUTS = 32;
 constexpr int BLOCK_OUTPUTS = 16;
+// Groups that share a scale of the rows; the last ones of a row may be fewer.
+constexpr int64_t SPAN_GROUPS = 4;
+
+constexpr int64_t spans_of(int64_t groups) { return (groups + SPAN_GROUPS - 1) / SPAN_GROUPS; }
 
 // Rows as numbers of 8 bits, some rows together, as many as a level multiplies at a time: of those, the same group of all
 // rows stands before the next one. The last rows are fewer.
 struct ByteRows {
     int8_t* values;    // [tiles, groups, rows of a tile, 32]
-    float* scales;     // of each group, [tiles, groups, rows of a tile]
+    float* scales;     // of each span, [tiles, spans, rows of a tile]
     int32_t* offsets;  // -128 times the sum of each group's numbers, [tiles, groups, rows of a tile]
     int64_t num_rows;
     int64_t groups;

@@ -37,7 +37,8 @@ inline void compare(Best& best, float score, int64_t place, int32_t bits) {
 }
 
 // The best of the whole vectors of a row: each lane keeps the first of its own highest scores.
-inline Best best_of_vectors(const float* row, int64_t width) {
+template <typename T>
+Best best_of_vectors(const T* row, int64_t width) {
     Vector highest = Vector{} - INFINITY;
     Whole vectors = {}, largest_bits = {};
     const int32_t count = static_cast<int32_t>(width / LANES);
@@ -55,24 +56,34 @@ inline Best best_of_vectors(const float* row, int64_t width) {
     return best;
 }
 
-inline Best best_of_row(const float* row, int64_t width) {
+template <typename T>
+Best best_of_row(const T* row, int64_t width) {
     Best best = best_of_vectors(row, width);
     for (int64_t place = width / LANES * LANES; place < width; ++place) {
+        const float score = widen(row[place]);
         int32_t bits;
-        std::memcpy(&bits, row + place, sizeof bits);
-        compare(best, row[place], place, bits & WITHOUT_SIGN);
+        std::memcpy(&bits, &score, sizeof bits);
+        compare(best, score, place, bits & WITHOUT_SIGN);
     }
     return best;
+}
+
+template <typename T>
+void best_of_rows(const T* values, const Scores& scores, int64_t num_rows, int threads) {
+    share(threads, num_rows, [&](int64_t row) {
+        const Best best = best_of_row(values + row * scores.stride, scores.width);
+        scores.places[row] = best.place;
+        scores.finite[row] = best.largest_bits < INFINITE_BITS;
+    });
 }
 
 }  // namespace
 
 void best_scores(const Scores& scores, int64_t num_rows, int threads) {
-    share(threads, num_rows, [&](int64_t row) {
-        const Best best = best_of_row(scores.values + row * scores.stride, scores.width);
-        scores.places[row] = best.place;
-        scores.finite[row] = best.largest_bits < INFINITE_BITS;
-    });
+    if (scores.bf16)
+        best_of_rows(static_cast<const bf16*>(scores.values), scores, num_rows, threads);
+    else
+        best_of_rows(static_cast<const float*>(scores.values), scores, num_rows, threads);
 }
 
 }  // namespace PHI4_LEVEL

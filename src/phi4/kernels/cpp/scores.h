@@ -7,11 +7,12 @@ namespace phi4 {
 
 // Rows of scores, and room for what is found in each of them.
 struct Scores {
-    const float* values;
+    const void* values;
     int64_t stride;   // values from one row to the next
     int64_t width;    // values of a row: at least 1, and fewer than 2^31
     int64_t* places;  // of each row's first highest score; any place of the row where not all are finite
     bool* finite;     // whether all of a row's scores are
+    bool bf16;        // what the values are; else float
 };
 
 #define PHI4_DECLARE(level)                                                      \

@@ -1,8 +1,8 @@
 // Rows of bytes times unpacked weights in the processor's tiles: 16 rows, 16 outputs and a group of inputs at a time.
 // Included behind tiles.h by unpacked.h.
 
-// A group's sums are read when so many later groups have been multiplied: tiles answer late.
-constexpr int GROUPS_AHEAD = 3;
+// A span's sums are read when so many later spans have been multiplied: tiles answer late.
+constexpr int SPANS_AHEAD = 2;
 
 // Tiles 0 to 2 are the sums, rows and weights where all 16 rows are there; 3 and 4 the sums and the rows of the last
 // tile, which has fewer.
@@ -19,46 +19,57 @@ inline TileShapes shapes_for(int64_t num_rows) {
     return shapes;
 }
 
-template <bool FULL>
-inline void multiply_group(const int8_t* rows, const uint8_t* weights, int32_t* sums) {
-    _tile_loadd(2, weights, CODE_BYTES);
-    if (FULL) {
+// The sums of some groups, whose rows stand `count` by `count`.
+template <bool FULL, int BLOCKS>
+inline void multiply_span(
+    const int8_t* rows, const uint8_t* weights, int64_t groups, int64_t count, Ahead<BLOCKS>& ahead, int32_t* sums) {
+    if (FULL)
         _tile_zero(0);
-        _tile_loadd(1, rows, GROUP_INPUTS);
-        _tile_dpbssd(0, 1, 2);
-        _tile_stored(0, sums, TILE_ROW_BYTES);
-    } else {
+    else
         _tile_zero(3);
-        _tile_loadd(4, rows, GROUP_INPUTS);
-        _tile_dpbssd(3, 4, 2);
-        _tile_stored(3, sums, TILE_ROW_BYTES);
+    for (int64_t group = 0; group < groups; ++group) {
+        ahead.ask();
+        _tile_loadd(2, weights + group * GROUP_BYTES, CODE_BYTES);
+        if (FULL) {
+            _tile_loadd(1, rows + group * count * GROUP_INPUTS, GROUP_INPUTS);
+            _tile_dpbssd(0, 1, 2);
+        } else {
+            _tile_loadd(4, rows + group * count * GROUP_INPUTS, GROUP_INPUTS);
+            _tile_dpbssd(3, 4, 2);
+        }
     }
+    if (FULL)
+        _tile_stored(0, sums, TILE_ROW_BYTES);
+    else
+        _tile_stored(3, sums, TILE_ROW_BYTES);
 }
 
-// `count` rows of one block of outputs over some groups, added to `results`: [rows, BLOCKS, 16]. Where FULL, there are 16
-// rows.
+// `count` rows of one block of outputs over some groups, from the first of a span on, added to `results`: [rows, BLOCKS,
+// 16]. Where FULL, there are 16 rows.
 template <bool FULL, int BLOCKS>
 void add_tile(
     const ByteRows& rows, int64_t row, int64_t count, int64_t first_group, int64_t last_group, const uint8_t* weights,
     Ahead<BLOCKS>& ahead, float* results) {
     constexpr int STRIDE = BLOCKS * BLOCK_OUTPUTS;
-    constexpr int PLACES = GROUPS_AHEAD + 1;
+    constexpr int PLACES = SPANS_AHEAD + 1;
     alignas(64) int32_t sums[PLACES][TILE_ROWS * BLOCK_OUTPUTS];
     Floats totals[TILE_ROWS];
 #pragma GCC unroll 16
     for (int r = 0; r < TILE_ROWS; ++r)
         if (FULL || r < count) totals[r] = load_floats(results + r * STRIDE);
-    const int64_t num_groups = last_group - first_group;
-    for (int64_t group = 0; group < num_groups + GROUPS_AHEAD; ++group) {
-        const int64_t at = row * rows.groups + (first_group + group) * count;
-        if (group < num_groups) {
-            ahead.ask();
-            multiply_group<FULL>(
-                rows.values + at * GROUP_INPUTS, weights + group * GROUP_BYTES, sums[group % PLACES]);
+    const int64_t num_groups = last_group - first_group, num_spans = spans_of(num_groups);
+    const float* first_scales = rows.scales + row * spans_of(rows.groups) + first_group / SPAN_GROUPS * count;
+    for (int64_t span = 0; span < num_spans + SPANS_AHEAD; ++span) {
+        if (span < num_spans) {
+            const int64_t group = span * SPAN_GROUPS, rest = num_groups - group;
+            multiply_span<FULL>(
+                rows.values + (row * rows.groups + (first_group + group) * count) * GROUP_INPUTS,
+                weights + group * GROUP_BYTES, rest < SPAN_GROUPS ? rest : SPAN_GROUPS, count, ahead,
+                sums[span % PLACES]);
         }
-        if (group < GROUPS_AHEAD) continue;
-        const int32_t* done = sums[(group - GROUPS_AHEAD) % PLACES];
-        const float* scales = rows.scales + at - GROUPS_AHEAD * count;
+        if (span < SPANS_AHEAD) continue;
+        const int32_t* done = sums[(span - SPANS_AHEAD) % PLACES];
+        const float* scales = first_scales + (span - SPANS_AHEAD) * count;
 #pragma GCC unroll 16
         for (int r = 0; r < TILE_ROWS; ++r)
             if (FULL || r < count)

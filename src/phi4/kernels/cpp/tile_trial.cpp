@@ -22,14 +22,14 @@ bool system_lends_tiles() {
     return syscall(SYS_arch_prctl, ASK_FOR_STATE, TILE_DATA) == 0;
 }
 
-// One tile of rows and one row more, two groups of inputs.
-constexpr int64_t NUM_ROWS = 17, GROUPS = 2, INPUTS = GROUPS * GROUP_INPUTS, OUTPUTS = BLOCK_OUTPUTS;
+// One tile of rows and one row more, a span of inputs and a half.
+constexpr int64_t NUM_ROWS = 17, GROUPS = 6, INPUTS = GROUPS * GROUP_INPUTS, OUTPUTS = BLOCK_OUTPUTS;
 
 // Small whole numbers that follow no pattern of tiles.
 int small_number(int64_t place) { return static_cast<int>(place * 37 % 101 % 15) - 7; }
 
 bool bytes_agree() {
-    float rows[NUM_ROWS * INPUTS], scales[NUM_ROWS * GROUPS], output_scales[OUTPUTS], results[2][NUM_ROWS * OUTPUTS];
+    float rows[NUM_ROWS * INPUTS], scales[NUM_ROWS * spans_of(GROUPS)], output_scales[OUTPUTS], results[2][NUM_ROWS * OUTPUTS];
     int8_t values[NUM_ROWS * INPUTS];
     int32_t offsets[NUM_ROWS * GROUPS];
     uint8_t codes[OUTPUTS * INPUTS];

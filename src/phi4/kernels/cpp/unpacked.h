@@ -5,6 +5,7 @@
 constexpr int64_t UNPACKED_FROM_ROWS = 2;
 // Groups of a block that are unpacked together: 8 KB.
 constexpr int64_t CHUNK_GROUPS = 16;
+static_assert(CHUNK_GROUPS % SPAN_GROUPS == 0, "a chunk is whole spans");
 constexpr int GROUP_BYTES = QUADS * CODE_BYTES;
 // What unpacked weights are: of tiles the value itself, with its sign; of vectors the value + 128, which what is added to
 // the sums takes away again. The two differ in the highest bit.
@@ -15,12 +16,25 @@ constexpr bool SIGNED = false;
 #endif
 constexpr int SIGN_BITS = SIGNED ? 0x80808080 : 0;
 
+// Brings what outputs have, a byte each, to all four of their inputs, or to the lower byte of every two.
+struct Spread {
+    alignas(64) uint8_t places[CODE_BYTES];
+
+    constexpr explicit Spread(bool lower_only) : places() {
+        for (int place = 0; place < CODE_BYTES; ++place) places[place] = lower_only && place % 2 == 1 ? 0x80 : place / 4;
+    }
+
+    __m512i operator()(const uint8_t* bytes) const {
+        const __m512i everywhere = _mm512_broadcast_i32x4(_mm_loadu_si128(reinterpret_cast<const __m128i*>(bytes)));
+        return _mm512_shuffle_epi8(everywhere, _mm512_load_si512(places));
+    }
+};
+constexpr Spread TO_INPUTS(false), TO_PAIRS(true);
+
 // Codes of 4 bits become step * code + lowest, which fits a byte.
 inline void unpack_group(const uint8_t* codes, const uint8_t* steps, uint8_t* values) {
-    const __m512i step = _mm512_mullo_epi32(widen_bytes(steps).lanes, _mm512_set1_epi32(0x00010001));
-    const __m512i lowest = _mm512_xor_si512(
-        _mm512_mullo_epi32(widen_bytes(steps + BLOCK_OUTPUTS).lanes, _mm512_set1_epi32(0x01010101)),
-        _mm512_set1_epi32(SIGN_BITS));
+    const __m512i step = TO_PAIRS(steps);
+    const __m512i lowest = _mm512_xor_si512(TO_INPUTS(steps + BLOCK_OUTPUTS), _mm512_set1_epi32(SIGN_BITS));
     for (int quad = 0; quad < QUADS; quad += 2) {
         const Codes both = load_codes(codes + quad / 2 * CODE_BYTES);
         const Codes halves[] = {low_half(both), high_half(both)};
