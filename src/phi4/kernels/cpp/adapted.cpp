@@ -15,11 +15,11 @@ void project(
 void add_low_rank(
     const QuantisedKernels& kernels, const ByteRows& own, const LowRank& lora, void* sums, bool bf16, int threads) {
     const int64_t rank = lora.down.blocks * BLOCK_OUTPUTS;
-    std::vector<uint8_t> low(own.num_rows * rank * (bf16 ? 2 : 4));
+    const Room low(own.num_rows * rank * (bf16 ? 2 : 4));
     const Ending scaled{nullptr, nullptr, nullptr, lora.scale, Activation::none};
-    project(kernels, own, lora.down, &scaled, low.data(), bf16, threads);
+    project(kernels, own, lora.down, &scaled, low.get(), bf16, threads);
     const RoundedRows narrow(own.num_rows, rank / GROUP_INPUTS);
-    kernels.round(low.data(), rank, bf16, narrow.rows, threads);
+    kernels.round(low.get(), rank, bf16, narrow.rows, threads);
     const Ending added{nullptr, nullptr, sums, 1.0f, Activation::none};
     project(kernels, narrow.rows, lora.up, &added, sums, bf16, threads);
 }

@@ -3,6 +3,7 @@
 
 #include <vector>
 
+#include "allocate.h"
 #include "quantised.h"
 
 namespace phi4 {
@@ -42,7 +43,7 @@ class RoundedRows {
 public:
     RoundedRows(int64_t num_rows, int64_t groups)
         : memory_(num_rows * (groups * (GROUP_INPUTS + sizeof(int32_t)) + spans_of(groups) * sizeof(float))) {
-        auto* values = reinterpret_cast<int8_t*>(memory_.data());
+        auto* values = reinterpret_cast<int8_t*>(memory_.get());
         auto* scales = reinterpret_cast<float*>(values + num_rows * groups * GROUP_INPUTS);
         auto* offsets = reinterpret_cast<int32_t*>(scales + num_rows * spans_of(groups));
         rows = {values, scales, offsets, num_rows, groups};
@@ -51,7 +52,7 @@ public:
     ByteRows rows;
 
 private:
-    std::vector<uint8_t> memory_;
+    Room memory_;
 };
 
 // `rounded` is room for the rows, `results` [num_rows, 16 * weight.blocks] without gaps.

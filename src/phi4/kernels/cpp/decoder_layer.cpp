@@ -2,26 +2,8 @@
 
 #include "decoder_layer.h"
 
-#include <cstdlib>
-
-#include "allocate.h"
-
 namespace phi4 {
 namespace {
-
-// Memory that is given back at the end; nothing stands in it yet.
-class Room {
-public:
-    explicit Room(int64_t bytes) : memory_(allocate(bytes)) {}
-    ~Room() { std::free(memory_); }
-    Room(const Room&) = delete;
-    Room& operator=(const Room&) = delete;
-
-    char* get() const { return static_cast<char*>(memory_); }
-
-private:
-    void* memory_;
-};
 
 // One layer at work: all rows are without gaps but those that come in.
 struct LayerRun {

@@ -53,6 +53,20 @@ inline int32_t four_inputs(const int8_t* source) {
     return four;
 }
 
+template <typename Source>
+uint32_t largest_of_groups(const Source& source, int64_t first, int64_t end) {
+    // A whole span stands without gaps, unless zeros fill its last group.
+    const auto* start = source(first);
+    if (first + SPAN_GROUPS == end && source(end - 1) == start + SPAN_INPUTS - GROUP_INPUTS)
+        return largest_bits<SPAN_INPUTS>(start);
+    uint32_t largest = 0;
+    for (int64_t group = first; group < end; ++group) {
+        const uint32_t bits = largest_bits<GROUP_INPUTS>(source(group));
+        largest = bits > largest ? bits : largest;
+    }
+    return largest;
+}
+
 template <typename T>
 void quantise_all(const T* rows, int64_t row_stride, const ByteRows& quantised, int threads) {
     const int64_t groups = quantised.groups;
@@ -70,12 +84,7 @@ void quantise_all(const T* rows, int64_t row_stride, const ByteRows& quantised, 
         };
         for (int64_t span = 0; span < spans_of(groups); ++span) {
             const int64_t first = span * SPAN_GROUPS, end = first + SPAN_GROUPS < groups ? first + SPAN_GROUPS : groups;
-            uint32_t largest = 0;
-            for (int64_t group = first; group < end; ++group) {
-                const uint32_t bits = largest_bits<GROUP_INPUTS>(source(group));
-                largest = bits > largest ? bits : largest;
-            }
-            const Rounding rounding = rounding_of(largest);
+            const Rounding rounding = rounding_of(largest_of_groups(source, first, end));
             quantised.scales[tile * spans_of(groups) + span * tile_rows + row - tile] = rounding.scale;
             for (int64_t group = first; group < end; ++group) {
                 const int64_t place = tile * groups + group * tile_rows + row - tile;

@@ -12,6 +12,7 @@ constexpr int GROUP_INPUTS = 32;
 constexpr int BLOCK_OUTPUTS = 16;
 // Groups that share a scale of the rows; the last ones of a row may be fewer.
 constexpr int64_t SPAN_GROUPS = 4;
+constexpr int SPAN_INPUTS = SPAN_GROUPS * GROUP_INPUTS;
 
 constexpr int64_t spans_of(int64_t groups) { return (groups + SPAN_GROUPS - 1) / SPAN_GROUPS; }
 
