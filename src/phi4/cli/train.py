@@ -45,6 +45,14 @@ def train(
             "--workers", min=0, help="Processes that prepare examples. Default: one per core with CUDA, else 0."
         ),
     ] = None,
+    rounded_base: Annotated[
+        bool,
+        typer.Option(
+            "--rounded-base",
+            help="Multiply with the frozen language model in 8 bits, which is faster on a CPU; what trains is "
+            "multiplied as it is.",
+        ),
+    ] = False,
     list_stages: Annotated[bool, typer.Option("--list", help="Show the stages of one recipe or of all.")] = False,
 ) -> None:
     """Train one stage: the parts that it names, on frozen everything else; writes a pack for each modality it trained.
@@ -94,6 +102,7 @@ def train(
         device=chosen,
         dtype=None if dtype is None else getattr(torch, dtype),
         workers=workers if workers is not None else default_workers(chosen),
+        rounded_base=rounded_base,
     )
     if result.skipped:
         print(describe_skipped(result), file=sys.stderr)

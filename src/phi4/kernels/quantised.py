@@ -2,7 +2,7 @@
 
 A weight is `scale[output] * value`, where value is a whole number from -128 to 127. Codes of 8 bits are value + 128.
 Codes of 4 bits share a step and a lowest value in each group of 32 inputs: value = step * code + lowest - 128. Rows are
-rounded to 8 bits with a scale for each span of four groups, the last of which may be shorter. Inside a span all sums are
+rounded to 8 bits with a scale for each span of four groups; the last span may be shorter. Inside a span all sums are
 whole numbers, which no order changes; the spans' sums are added up in their order, each product and sum rounded by
 itself.
 

@@ -1,6 +1,6 @@
 """A linear layer whose LoRA is chosen per segment."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import nn
@@ -30,6 +30,8 @@ class AdaptedLinear(nn.Module):
             self.lora_A[name], self.lora_B[name] = new_lora(in_features, out_features, adapter.rank, adapter.bits)
         self.scales = {name: adapter.scale for name, adapter in adapters.items()}
         self.dropouts = {name: adapter.dropout for name, adapter in adapters.items()}
+        # Takes the place of the product with W where gradients are kept: see phi4.train.rounded_base.
+        self.rounded: Callable[[torch.Tensor], torch.Tensor] | None = None
 
     def forward(self, hidden: torch.Tensor, runs: tuple[AdapterRun, ...]) -> torch.Tensor:
         """Maps packed rows.
@@ -45,6 +47,8 @@ class AdaptedLinear(nn.Module):
             quantised = [self._low_rank(run) for run in runs if self._is_quantised(run)]
             output = multiply_adapted(hidden, self.weight.packed, quantised)
             runs = tuple(run for run in runs if not self._is_quantised(run))
+        elif self.rounded is not None and torch.is_grad_enabled():
+            output = self.rounded(hidden)
         else:
             output = linear(hidden, self.weight)
         for run in runs:

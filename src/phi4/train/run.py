@@ -35,6 +35,7 @@ from phi4.train.log import RunLog
 from phi4.train.objectives import build_objectives
 from phi4.train.objectives.loss import first_medium
 from phi4.train.parts import belongs_to, copy_parts, select_trained
+from phi4.train.rounded_base import round_base
 from phi4.train.stage import LANGUAGE, Answers, Contrastive, Ctc, Objective, Preference, Stage, Text
 from phi4.train.trainer import Trainer
 
@@ -77,6 +78,7 @@ def train_stage(
     dtype: torch.dtype | None = None,
     modalities: Sequence[Modality] = (),
     workers: int = 0,
+    rounded_base: bool = False,
 ) -> RunResult:
     """Trains one stage and writes a pack for each modality of which something trained, or the language model.
 
@@ -92,6 +94,7 @@ def train_stage(
             in, and the weights are values of it all along.
         modalities: those from outside, for packs that hold one.
         workers: processes that prepare examples ahead; 0 prepares each in its turn. The rows are the same.
+        rounded_base: multiply with the frozen language model in 8 bits, on a CPU; see `phi4.train.rounded_base`.
 
     Returns:
         How far the run came and what it wrote.
@@ -106,7 +109,8 @@ def train_stage(
         raise TrainingError(f"{run} holds a run already; continue it with --resume, or name another folder")
     run.mkdir(parents=True, exist_ok=True)
     with _one_thread_beside(workers):
-        return _train(stage, base, packs, data, run, resume, own_device(device), dtype, modalities, workers)
+        place = own_device(device)
+        return _train(stage, base, packs, data, run, resume, place, dtype, modalities, workers, rounded_base)
 
 
 def _train(
@@ -120,6 +124,7 @@ def _train(
     dtype: torch.dtype | None,
     modalities: Sequence[Modality],
     workers: int,
+    rounded_base: bool,
 ) -> RunResult:
     checkpoint = open_checkpoint(base)
     if checkpoint.config.decoder.quantisation is not None:
@@ -142,10 +147,13 @@ def _train(
         "dtype": str(loaded.model.dtype).removeprefix("torch."),
         "packs": hashlib.sha256("".join(sorted(map(file_digest, packs))).encode()).hexdigest(),
         "data": data_digest(stage, data, datasets),
+        "precision of products": "8 bits" if rounded_base else "exact",
     }
     # cuDNN plans the convolutions of every new shape, and each row has another one.
     with process_group(place) as group, torch.backends.cudnn.flags(enabled=False):
         trainer, changed = _prepare(stage, loaded, data, datasets, run, identity, pack_dtype, group, workers)
+        if rounded_base:
+            round_base(loaded.model)
         if resume:
             trainer.resume()
         interrupted = _run(trainer, stage, run, group)
