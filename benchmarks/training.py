@@ -14,6 +14,9 @@ are padded on the right to the longest, or flattened as DataCollatorWithFlatteni
 the default of transformers' own trainer.
 
     python benchmarks/training.py /tmp/training --rounds 5
+
+`--rounded-base` measures ours once more, with products with the base in 8 bits; `--ways` without a name leaves theirs
+out.
 """
 
 import argparse
@@ -70,6 +73,7 @@ class Way:
 
 
 OURS = "phi4"
+ROUNDED = "phi4, rounded base"
 WAYS = {
     "padded-fp32": Way(torch.float32, padded=True),
     "padded-bf16": Way(torch.bfloat16, padded=True),
@@ -242,8 +246,13 @@ def collate(conversations: Conversations, way: Way) -> dict[str, torch.Tensor]:
 def run_alone(side: str, case: Case, directory: Path, count: int, steps: int, recompute: bool) -> dict[str, Any]:
     """Loads one side and runs its steps; called in a process of its own, so that its memory is that of this side."""
     conversations = draw_conversations(count, json.loads((directory / "config.json").read_text())["vocab_size"])
-    model = load_ours(directory, case) if side == OURS else load_theirs(directory, case, WAYS[side])
+    is_ours = side in (OURS, ROUNDED)
+    model = load_ours(directory, case) if is_ours else load_theirs(directory, case, WAYS[side])
     initialise_lora(model)
+    if side == ROUNDED:
+        from phi4.train.rounded_base import round_base
+
+        round_base(model)
     for parameter in model.parameters():  # ours is mapped: read every page of it
         parameter.detach().flatten()[::1024].sum()
     gc.collect()
@@ -251,7 +260,7 @@ def run_alone(side: str, case: Case, directory: Path, count: int, steps: int, re
     Path("/proc/self/clear_refs").write_text("5")  # the peak is to be that of training, not of loading
     model.train()
     settings = (model, conversations, case, recompute)
-    step = step_ours(*settings) if side == OURS else step_theirs(*settings, WAYS[side])
+    step = step_ours(*settings) if is_ours else step_theirs(*settings, WAYS[side])
     losses, seconds = [], []
     for _ in range(1 + steps):
         started = time.perf_counter()
@@ -299,7 +308,7 @@ def summarise(results: Sequence[dict[str, Any]]) -> dict[str, Any]:
 
 
 def report(ours: dict[str, Any], theirs: Sequence[dict[str, Any]]) -> None:
-    """Prints one case as a table: every side, then ours against the best of theirs."""
+    """Prints one case as a table: every side, then ours against the others and the best of theirs."""
     columns = ("case", "side", "tokens/s", "peak GiB", "GiB above loaded", "loss before", "loss after")
     print(f"| {' | '.join(columns)} |\n{'|---' * len(columns)}|")
     for row in (ours, *theirs):
@@ -310,8 +319,13 @@ def report(ours: dict[str, Any], theirs: Sequence[dict[str, Any]]) -> None:
         before, after = ((row["losses"][place] - ours["losses"][place]) / ours["losses"][0] for place in (0, -1))
         verdict = "the same work" if max(abs(before), abs(after)) < LOSS_TOLERANCE else "NOT THE SAME WORK"
         print(f"{row['side']}: loss differs by {before:+.3%} before the steps, {after:+.3%} after them: {verdict}")
-    fastest = max(theirs, key=lambda row: row["tokens_per_second"])
-    leanest = min(theirs, key=lambda row: row["peak_bytes"])
+        if row["side"] == ROUNDED:
+            print(f"{ROUNDED}: {row['tokens_per_second'] / ours['tokens_per_second']:.2f} x the speed of {OURS}")
+    peers = [row for row in theirs if row["side"] != ROUNDED]
+    if not peers:
+        return
+    fastest = max(peers, key=lambda row: row["tokens_per_second"])
+    leanest = min(peers, key=lambda row: row["peak_bytes"])
     won = sum(own < other for own, other in zip(ours["seconds"], fastest["seconds"], strict=True))
     print(
         f"{ours['case']}: {ours['tokens_per_second'] / fastest['tokens_per_second']:.2f} x the speed of "
@@ -325,12 +339,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("work", type=Path, help="where the slice of mini is written, 2 GB, if it is not there")
     parser.add_argument("--cases", nargs="+", choices=CASES, default=list(CASES))
-    parser.add_argument("--ways", nargs="+", choices=WAYS, default=list(WAYS))
+    parser.add_argument("--ways", nargs="*", choices=WAYS, default=list(WAYS))
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--steps", type=int, default=3, help="timed steps of each process, after one that warms up")
     parser.add_argument("--conversations", type=int, default=16)
     parser.add_argument("--recompute", action="store_true", help="both sides run layers again in the backward pass")
-    parser.add_argument("--alone", choices=[OURS, *WAYS], help=argparse.SUPPRESS)
+    parser.add_argument("--rounded-base", action="store_true", help="measure ours with a rounded base too")
+    parser.add_argument("--alone", choices=[OURS, ROUNDED, *WAYS], help=argparse.SUPPRESS)
     parser.add_argument("--directory", type=Path, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     sizes = (arguments.conversations, arguments.steps, arguments.recompute)
@@ -341,7 +356,8 @@ def main() -> None:
     print(f"torch {torch.__version__}, {torch.get_num_threads()} threads, {arguments}")
     for case in arguments.cases:
         directory = find_base(CASES[case].base, arguments.work)
-        rows = compare(case, [OURS, *arguments.ways], directory, arguments)
+        sides = [OURS, *([ROUNDED] if arguments.rounded_base else []), *arguments.ways]
+        rows = compare(case, sides, directory, arguments)
         report(rows[0], rows[1:])
         print(json.dumps(rows), flush=True)
 
