@@ -5,8 +5,8 @@
 #   make test-slow   full-size checks: 20 GiB of memory, 25 GB of disk, half an hour
 #   make format      rewrite the sources in the project's style
 #   make nano        train nano's vision and speech from packages to packs: hours on two cores; go on with the same
-#                    command; with TRIAL=1 a rehearsal of all its commands, in build/trial; with DTYPE=float32 sooner
-#                    done on an Intel processor that has AVX-512 but no AMX
+#                    command; with TRIAL=1 a rehearsal of all its commands, in build/trial; sooner done on an Intel
+#                    processor that has AVX-512 but no AMX with OPTIONS='--dtype float32 --rounded-base'
 #   make nano-long   train the packs of the package further: four hours on two cores
 
 PYTHON ?= python3
@@ -20,7 +20,7 @@ NANO ?= $(if $(TRIAL),build/trial,build/nano)
 DATA := $(NANO)/data
 RUNS := $(NANO)/runs
 TRAIN = $(BIN)/phi4 train $(1) --model nano --data $(DATA) --out $(@D) --resume $(if $(TRIAL),--steps 3) \
-	$(if $(DTYPE),--dtype $(DTYPE))
+	$(OPTIONS)
 SHARPEN = $(BIN)/python -m recipes.nano.sharpen --data $(DATA) $(if $(TRIAL),--steps 3)
 EVALUATE = $(BIN)/python -m recipes.nano.evaluate --data $(DATA) --out $@ $(if $(TRIAL),--limit 2)
 

@@ -135,8 +135,8 @@ def test_a_rehearsal_has_every_command_for_a_moment(target: str, tmp_path: Path)
 
 
 @pytest.mark.parametrize("target", RECIPES)
-def test_training_computes_in_the_type_that_is_asked_for(target: str, tmp_path: Path) -> None:
-    usual, asked = commands(target, tmp_path), commands(target, tmp_path, "DTYPE=float32")
+def test_training_takes_the_options_that_are_given(target: str, tmp_path: Path) -> None:
+    usual, asked = commands(target, tmp_path), commands(target, tmp_path, "OPTIONS=--dtype float32")
     for words, others in zip(usual, asked, strict=True):
         assert sorted(others) == sorted(words + (["--dtype", "float32"] if "train" in words else []))
 
