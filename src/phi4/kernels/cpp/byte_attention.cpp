@@ -47,6 +47,7 @@ struct Bytes {
         alignas(64) int8_t values[KEY_BLOCK / 4][VECTORS][4 * LANES];    // sixteen dimensions of four keys
         alignas(64) float key_scales[GROUPS][KEY_BLOCK];
         alignas(64) float value_scales[KEY_BLOCK];
+        NextHead next;
     };
 
     struct Weights {
@@ -121,6 +122,7 @@ struct Bytes {
                 for (int v = 0; v < KEY_VECTORS; ++v) sums[q][v] = _mm512_set1_epi32(own[q].offsets[group]);
 #pragma GCC unroll 8  // compilers move sums from register to register at the end of a loop
             for (int quad = group * GROUP / 4; quad < (group + 1) * GROUP / 4; ++quad) {
+                block.next.ask_for_keys(quad);
                 __m512i keys[KEY_VECTORS];
                 for (int v = 0; v < KEY_VECTORS; ++v) keys[v] = _mm512_load_si512(block.keys[v][quad]);
                 for (int q = 0; q < QUERIES; ++q) {
@@ -166,6 +168,7 @@ struct Bytes {
             for (int v = 0; v < VECTORS; ++v) sums[q][v] = _mm512_setzero_si512();
 #pragma GCC unroll 16
         for (int quad = 0; quad < KEY_BLOCK / 4; ++quad) {
+            block.next.template ask_for_values<HEAD_DIM>(quad);
             __m512i four[QUERIES];
             for (int q = 0; q < QUERIES; ++q) four[q] = spread(weights[q].bytes + 4 * quad);
             for (int v = 0; v < VECTORS; ++v) {

@@ -50,12 +50,13 @@ void swiglu_row(const T* gate, const T* up, int64_t width, T* output) {
     }
 }
 
+// The halves stand apart: a compiler that cannot know it takes one pair at a time.
 template <typename T>
-void rotate_head(T* head, const T* cos, const T* sin, int64_t half) {
+void rotate_head(T* __restrict first, T* __restrict second, const T* __restrict cos, const T* __restrict sin, int64_t half) {
     for (int64_t i = 0; i < half; ++i) {
-        const float first = widen(head[i]), second = widen(head[half + i]), c = widen(cos[i]), s = widen(sin[i]);
-        narrow(first * c - second * s, head + i);
-        narrow(second * c + first * s, head + half + i);
+        const float a = widen(first[i]), b = widen(second[i]), c = widen(cos[i]), s = widen(sin[i]);
+        narrow(a * c - b * s, first + i);
+        narrow(b * c + a * s, second + i);
     }
 }
 
@@ -82,12 +83,12 @@ void swiglu_all(const Rows& rows, int threads) {
 template <typename T>
 void rotate_all(const Rotation& own, int threads) {
     share(threads_for(own.tokens * own.token_stride, threads), own.tokens, [&](int64_t token) {
-        for (int64_t head = 0; head < own.num_heads; ++head)
-            rotate_head<T>(
-                static_cast<T*>(own.heads) + token * own.token_stride + head * own.head_dim,
-                static_cast<const T*>(own.cos) + token * own.half,
-                static_cast<const T*>(own.sin) + token * own.half,
-                own.half);
+        for (int64_t head = 0; head < own.num_heads; ++head) {
+            T* first = static_cast<T*>(own.heads) + token * own.token_stride + head * own.head_dim;
+            const T* cos = static_cast<const T*>(own.cos) + token * own.half;
+            const T* sin = static_cast<const T*>(own.sin) + token * own.half;
+            rotate_head(first, first + own.half, cos, sin, own.half);
+        }
     });
 }
 

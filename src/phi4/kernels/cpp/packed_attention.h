@@ -65,6 +65,30 @@ inline void ask_for_next(const void* stored, int64_t slot_bytes, const int64_t* 
             __builtin_prefetch(start + (slots[n] + KEY_BLOCK) * slot_bytes + byte, 0, 2);
 }
 
+// Where the next key head's slots begin: a single query asks for them while it multiplies its own, a few at a time, since
+// its products take about as long as their way from memory.
+struct NextHead {
+    const char* keys;
+    const char* values;
+    int64_t bytes;  // of keys, and as many of values; 0 asks for none
+
+    // In the order in which keys are multiplied, four bytes of all of them at a time.
+    void ask_for_keys(int column) const { ask<4 * KEY_BLOCK>(keys, column); }
+
+    // In the order in which values are multiplied, those of a register of weights at a time.
+    template <int HEAD_DIM>
+    void ask_for_values(int row) const {
+        ask<4 * HEAD_DIM>(values, row);
+    }
+
+private:
+    template <int BYTES>
+    void ask(const char* start, int64_t part) const {
+        if (part * BYTES >= bytes) return;
+        for (int64_t byte = 0; byte < BYTES; byte += 64) __builtin_prefetch(start + part * BYTES + byte, 0, 2);
+    }
+};
+
 // The same four bytes in every lane.
 inline __m512i spread(const void* source) {
     int32_t four;
@@ -163,6 +187,10 @@ void attend_tile(const Layer& layer, const Segment& segment, int64_t first, int6
         const int64_t keys = start + KEY_BLOCK < history ? KEY_BLOCK : history - start;
         find_slots(segment, start, start + keys, slots);
         stored.pack(slots, keys, block);
+        const bool asks = num_queries <= QUERIES_TOGETHER && keys == history && kv_head + 1 < layer.kv_heads;
+        const int64_t next = (slots[0] + layer.slots) * Kind::HEAD_DIM, head_bytes = Kind::HEAD_DIM * sizeof(*stored.keys);
+        block.next = {reinterpret_cast<const char*>(stored.keys + next),
+                      reinterpret_cast<const char*>(stored.values + next), asks ? keys * head_bytes : 0};
         if (start + KEY_BLOCK < history) {
             ask_for_next(stored.keys, sizeof(*stored.keys) * Kind::HEAD_DIM, slots, keys);
             ask_for_next(stored.values, sizeof(*stored.values) * Kind::HEAD_DIM, slots, keys);
