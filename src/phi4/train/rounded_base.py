@@ -34,7 +34,7 @@ class RoundedProduct:
 
     def __call__(self, hidden: torch.Tensor) -> torch.Tensor:
         """[tokens, inputs] -> [tokens, outputs], with a gradient for the tokens."""
-        product: torch.Tensor = _Product.apply(hidden, self.there, self.back)
+        product: torch.Tensor = _Product.apply(hidden, self.there, self.back)  # type: ignore[no-untyped-call]
         return product
 
 
@@ -63,8 +63,12 @@ def round_base(model: Phi4Mini | Phi4Multimodal) -> None:
             "a rounded base is for CPUs with compiled kernels, and this run has none of them: leave out --rounded-base"
         )
     linears = [part for part in model.modules() if isinstance(part, AdaptedLinear)]
-    if any(linear.weight.requires_grad for linear in linears if isinstance(linear.weight, torch.Tensor)):
-        raise ConfigError("the language model trains in this stage, so that it cannot be rounded: omit --rounded-base")
     for linear in linears:
-        if not any(size % GROUP_INPUTS for size in linear.weight.shape):
-            linear.rounded = RoundedProduct(linear.weight)
+        weight = linear.weight
+        assert isinstance(weight, torch.Tensor), "training refuses quantised models before it begins"
+        if weight.requires_grad:
+            raise ConfigError(
+                "the language model trains in this stage, so that it cannot be rounded: leave out --rounded-base"
+            )
+        if not any(size % GROUP_INPUTS for size in weight.shape):
+            linear.rounded = RoundedProduct(weight)
