@@ -19,7 +19,7 @@ from phi4.model.lora import AdaptedLinear
 from phi4.model.multimodal import Phi4Multimodal
 from phi4.train.objectives.answers import AnswerLoss
 from phi4.train.parts import select_trained
-from phi4.train.rounded_base import RoundedProduct, round_base
+from phi4.train.rounded_base import round_base, round_product
 from train.conftest import Setting
 from train.stages import align
 from train.toys import colours
@@ -88,7 +88,7 @@ def test_a_product_and_its_gradient_are_near_the_exact_ones(rows: int) -> None:
     weight, hidden, upstream = torch.randn(96, 160), torch.randn(rows, 160), torch.randn(rows, 96)
     with torch.inference_mode(False), torch.enable_grad():
         leaf = hidden.clone().requires_grad_(True)
-        product = RoundedProduct(weight)(leaf)
+        product = round_product(weight)(leaf)
         product.backward(upstream.clone())
     assert leaf.grad is not None
     for found, exact in ((product.detach(), hidden @ weight.T), (leaf.grad, upstream @ weight)):
@@ -132,6 +132,6 @@ def test_a_language_model_that_trains_is_not_rounded(setting: Setting, tmp_path:
 
 
 def test_a_machine_without_kernels_is_told(setting: Setting, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr("phi4.train.rounded_base.NATIVE", None)
+    monkeypatch.setattr("phi4.model.rounded_product.NATIVE", None)
     with pytest.raises(ConfigError, match="leave out --rounded-base"):
         setting.train(replace(align(), steps=1), tmp_path / "run", rounded_base=True)

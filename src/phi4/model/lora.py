@@ -1,6 +1,6 @@
 """A linear layer whose LoRA is chosen per segment."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 import torch
 from torch import nn
@@ -11,6 +11,7 @@ from phi4.kernels.adapted import LowRank, multiply_adapted
 from phi4.kernels.decoder_layer import FullLowRank, LayerLinear
 from phi4.model.linear import add_linear, linear
 from phi4.model.quantised import QuantisedWeight, new_lora, new_weight
+from phi4.model.rounded_product import RoundedProduct
 from phi4.model.step import AdapterRun
 
 
@@ -31,7 +32,7 @@ class AdaptedLinear(nn.Module):
         self.scales = {name: adapter.scale for name, adapter in adapters.items()}
         self.dropouts = {name: adapter.dropout for name, adapter in adapters.items()}
         # Takes the place of the product with W where gradients are kept: see phi4.train.rounded_base.
-        self.rounded: Callable[[torch.Tensor], torch.Tensor] | None = None
+        self.rounded: RoundedProduct | None = None
 
     def forward(self, hidden: torch.Tensor, runs: tuple[AdapterRun, ...]) -> torch.Tensor:
         """Maps packed rows.

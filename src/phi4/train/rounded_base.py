@@ -6,47 +6,14 @@ whole numbers here, by the kernels that serve quantised models. What trains is m
 where no gradient is kept, as in a validation.
 """
 
-from typing import Any
-
 import torch
 
 from phi4.checkpoint.rounding import round_weight
 from phi4.errors import ConfigError
-from phi4.kernels.instructions import NATIVE
-from phi4.kernels.quantised import GROUP_INPUTS, PackedWeight, multiply_packed
 from phi4.model.decoder import Phi4Mini
 from phi4.model.lora import AdaptedLinear
 from phi4.model.multimodal import Phi4Multimodal
-
-
-class RoundedProduct:
-    """A frozen weight as numbers of 8 bits, once as it is and once transposed.
-
-    Attributes:
-        there: [outputs, inputs].
-        back: [inputs, outputs].
-    """
-
-    def __init__(self, weight: torch.Tensor) -> None:
-        wide = weight.detach().float()
-        self.there = round_weight(wide, bits=8)
-        self.back = round_weight(wide.T.contiguous(), bits=8)
-
-    def __call__(self, hidden: torch.Tensor) -> torch.Tensor:
-        """[tokens, inputs] -> [tokens, outputs], with a gradient for the tokens."""
-        product: torch.Tensor = _Product.apply(hidden, self.there, self.back)  # type: ignore[no-untyped-call]
-        return product
-
-
-class _Product(torch.autograd.Function):
-    @staticmethod
-    def forward(context: Any, hidden: torch.Tensor, there: PackedWeight, back: PackedWeight) -> torch.Tensor:
-        context.back = back
-        return multiply_packed(hidden, there)
-
-    @staticmethod
-    def backward(context: Any, gradient: torch.Tensor) -> tuple[torch.Tensor, None, None]:
-        return multiply_packed(gradient.contiguous(), context.back), None, None
+from phi4.model.rounded_product import RoundedProduct, can_be_rounded, is_faster_on
 
 
 def round_base(model: Phi4Mini | Phi4Multimodal) -> None:
@@ -58,17 +25,22 @@ def round_base(model: Phi4Mini | Phi4Multimodal) -> None:
     Raises:
         ConfigError: the language model trains, or this machine would take longer so.
     """
-    if model.device.type != "cpu" or NATIVE is None:
+    if not is_faster_on(model.device):
         raise ConfigError(
             "a rounded base is for CPUs with compiled kernels, and this run has none of them: leave out --rounded-base"
         )
-    linears = [part for part in model.modules() if isinstance(part, AdaptedLinear)]
-    for linear in linears:
+    for linear in (part for part in model.modules() if isinstance(part, AdaptedLinear)):
         weight = linear.weight
         assert isinstance(weight, torch.Tensor), "training refuses quantised models before it begins"
         if weight.requires_grad:
             raise ConfigError(
                 "the language model trains in this stage, so that it cannot be rounded: leave out --rounded-base"
             )
-        if not any(size % GROUP_INPUTS for size in weight.shape):
-            linear.rounded = RoundedProduct(weight)
+        if can_be_rounded(weight):
+            linear.rounded = round_product(weight)
+
+
+def round_product(weight: torch.Tensor) -> RoundedProduct:
+    """Rounds [outputs, inputs], as it is and transposed."""
+    wide = weight.detach().float()
+    return RoundedProduct(round_weight(wide, bits=8), round_weight(wide.T.contiguous(), bits=8))
