@@ -41,7 +41,7 @@ inline Floats add_scaled(Floats sum, Sixteen number, float factor) {
 }
 #if defined(__AVX512VNNI__)
 inline Sixteen add_any(Sixteen sum, Codes weights, int32_t inputs) {
-    // Of the intrinsic, gcc 12 copies the sums from register to register, which takes a fifth of the time.
+    // Of the intrinsic, gcc 12 copies the sums from register to register and back.
     asm("vpdpbusd %2, %1, %0" : "+v"(sum.lanes) : "v"(weights), "v"(_mm512_set1_epi32(inputs)));
     return sum;
 }
