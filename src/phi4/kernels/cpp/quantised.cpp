@@ -33,7 +33,7 @@ constexpr int QUADS = GROUP_INPUTS / 4;
 constexpr int CODE_BYTES = 4 * BLOCK_OUTPUTS;
 constexpr int32_t MIDDLE = 128;
 // Codes are asked for this long before they are needed.
-constexpr int AHEAD_BYTES = 4096;
+constexpr int AHEAD_BYTES = 2048;
 // Rows that are multiplied together: their sums are in registers.
 #if defined(__AMX_INT8__)
 constexpr int TILE_ROWS = TILE_SIDE;
@@ -128,6 +128,7 @@ inline void add_group_of_four(
         }
     }
     const uint8_t* steps = product.steps + place * 2 * BLOCK_OUTPUTS;
+    __builtin_prefetch(steps + AHEAD_BYTES / 8);
     const Sixteen step = widen_bytes(steps), lowest = minus(widen_bytes(steps + BLOCK_OUTPUTS), all(MIDDLE));
     for (int r = 0; r < ROWS; ++r) {
         const int32_t total = -(product.rows.offsets[at + r] / MIDDLE);
