@@ -5,7 +5,6 @@ projector together, on three times as many drawings in a second as a stage of `p
 """
 
 from collections import defaultdict
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -47,6 +46,8 @@ CROPS_PER_STEP = 32
 # How often a drawing is mixed with another one of the same name, and how much of that it gets at most.
 MIXED_SHARE = 0.25
 MOST_MIXED = 0.5
+# Of how far rows are from the places of their names, where they have some.
+PLACE_WEIGHT = 6.0
 
 
 def main(
@@ -56,6 +57,22 @@ def main(
     steps: Annotated[int, typer.Option(help="Updates of the weights.", min=1)] = STEPS,
 ) -> None:
     """Trains the tower and the projector of a vision pack on drawings and their names, and writes the pack."""
+    teach(data, pack, out, "nano vision sharpen", steps, LEARNING_RATE, settled=False)
+
+
+def teach(data: Path, pack: Path, out: Path, stage: str, steps: int, learning_rate: float, *, settled: bool) -> None:
+    """Trains the tower and the projector of a vision pack on drawings and their names, and writes the pack.
+
+    Args:
+        data: the folder with the folders of shards.
+        pack: what to begin with.
+        out: gets the pack.
+        stage: name of it, for the pack's history.
+        steps: updates.
+        learning_rate: at first; it falls to nothing.
+        settled: whether rows are to come to lie where those of their name lie on average, and not only on the right
+            side of all other names.
+    """
     torch.manual_seed(0)
     source = read_pack(pack)
     drawings = ShardedRecords.open(data / "emoji")
@@ -70,9 +87,12 @@ def main(
     kept = torch.cat(
         [changed_crops(records.select("train")[:OTHER_RECORDS], all_crops=True) for records in others.values()]
     )
-    train(model, Naming(model, Tokenizer.load(loaded.directory), answers), pictures, answers, kept, steps)
-    stage = ("nano vision sharpen", steps, ["vision.encoder", "vision.projector"])
-    save_further(model, source, out, stage, {"emoji": drawings, **others})
+    naming = Naming(model, Tokenizer.load(loaded.directory), answers)
+    shown = Drawings(pictures, naming.numbers(answers))
+    places = mean_rows(model, shown) if settled else None
+    train(model, naming, shown, kept, steps, learning_rate, places)
+    entry = (stage, steps, ["vision.encoder", "vision.projector"])
+    save_further(model, source, out, entry, {"emoji": drawings, **others})
 
 
 def trained_parameters(model: Phi4Multimodal) -> list[nn.Parameter]:
@@ -86,6 +106,12 @@ def trained_parameters(model: Phi4Multimodal) -> list[nn.Parameter]:
 def see(model: Phi4Multimodal, crops: torch.Tensor) -> torch.Tensor:
     """What the language model would get of crops, [crops, 3, side, side]: [crops, rows, hidden]."""
     return rows_of(model.vision.projector, encode(model, crops))
+
+
+def distance(rows: torch.Tensor, names: torch.Tensor, places: torch.Tensor) -> torch.Tensor:
+    """How far rows, [drawings, rows, hidden], are from the places of their names, squared; 1 is the spread of those."""
+    spread = (places - places.mean(dim=0)).square().sum(dim=-1).mean()
+    return (rows - places[names]).square().sum(dim=-1).mean() / spread
 
 
 class Drawings:
@@ -112,35 +138,45 @@ class Drawings:
         return augment_batch((together + 1.0) / 2.0) * 2.0 - 1.0, self.names[places]
 
 
+@torch.no_grad()
+def mean_rows(model: Phi4Multimodal, drawings: Drawings) -> torch.Tensor:
+    """What the language model gets of the drawings of each name on average, [names, rows, hidden]."""
+    rows = torch.cat([see(model, crops) for crops in drawings.pictures.split(CROPS_PER_BATCH)])
+    counts = torch.bincount(drawings.names)
+    sums = rows.new_zeros(len(counts), *rows.shape[1:]).index_add_(0, drawings.names, rows)
+    return sums / counts[:, None, None]
+
+
 def train(
     model: Phi4Multimodal,
     naming: Naming,
-    pictures: torch.Tensor,
-    answers: Sequence[str],
+    drawings: Drawings,
     kept: torch.Tensor,
     steps: int,
+    learning_rate: float,
+    places: torch.Tensor | None,
 ) -> None:
     """Trains tower and projector.
 
     Args:
         model: has them.
         naming: the loss.
-        pictures: of the drawings, [drawings, 3, side, side].
-        answers: their names.
+        drawings: what is shown.
         kept: crops of which the projector is to give what it gave before.
         steps: updates.
+        learning_rate: at first; it falls to nothing.
+        places: where the rows of each name are to lie, [names, rows, hidden]; None lets them lie anywhere.
     """
     with torch.inference_mode():
         before = torch.cat([see(model, crops) for crops in kept.split(CROPS_PER_BATCH)])
     before = before.clone()  # outside, so that it may stand beside what has gradients
     spread = before.flatten(0, 1).var(0).sum()
-    drawings = Drawings(pictures, naming.numbers(answers))
     trained = trained_parameters(model)
     for parameter in trained:
         parameter.requires_grad_(True)
     optimizer = torch.optim.AdamW(
         [{"params": trained}, {"params": [naming.temperatures], "weight_decay": 0.0}],
-        LEARNING_RATE,
+        learning_rate,
         betas=(0.9, 0.98),
         weight_decay=WEIGHT_DECAY,
     )
@@ -148,7 +184,7 @@ def train(
         optimizer, lambda step: min(1.0, (step + 1) / WARMUP_STEPS) * (1.0 - step / steps)
     )
     with Progress(console=Console(stderr=True)) as progress:
-        task = progress.add_task("sharpen", total=steps)
+        task = progress.add_task("training", total=steps)
         for _ in range(steps):
             shown, names = drawings.draw(DRAWINGS_PER_STEP)
             others = torch.randint(len(kept), (CROPS_PER_STEP,))
@@ -157,11 +193,13 @@ def train(
             moved = (other_rows - before[others]).square().sum(dim=-1).mean() / spread
             optimizer.zero_grad()
             loss = named + KEEPING_WEIGHT * moved
+            if places is not None:
+                loss = loss + PLACE_WEIGHT * distance(rows, names, places)
             loss.backward()
             nn.utils.clip_grad_norm_(trained, 1.0)
             optimizer.step()
             schedule.step()
-            progress.update(task, advance=1, description=f"sharpen: loss {float(loss.detach()):.2f}, {right:.0%} right")
+            progress.update(task, advance=1, description=f"loss {float(loss.detach()):.2f}, {right:.0%} right")
 
 
 if __name__ == "__main__":

@@ -122,6 +122,7 @@ SHORTER = {
     "recipes.nano.guide": ["--steps", "6"],
     "recipes.nano.gather": ["--steps", "3"],
     "recipes.nano.sharpen": ["--steps", "3"],
+    "recipes.nano.settle": ["--steps", "3"],
     "recipes.nano.evaluate": ["--limit", "2"],
 }
 

@@ -21,7 +21,7 @@ from phi4.checkpoint.weights import load_model
 from phi4.data.record import Record
 from phi4.data.shards import ShardedRecords, write_shards
 from phi4.train.objectives.guide import load_guide
-from recipes.nano import begin, evaluate, gather, guide, report, sharpen
+from recipes.nano import begin, evaluate, gather, guide, report, settle, sharpen
 from recipes.nano.augment_batch import augment_batch
 from train.toys import colours, tones
 
@@ -45,6 +45,7 @@ def data(tmp_path: Path) -> Path:
         ("guide", ("--data=nowhere", "--out=guide.safetensors")),
         ("gather", (f"--pack={VISION_PACK}", "--data=nowhere", "--out=deep.safetensors")),
         ("sharpen", (f"--pack={VISION_PACK}", "--data=nowhere", "--out=sharp.safetensors")),
+        ("settle", (f"--pack={VISION_PACK}", "--data=nowhere", "--out=settled.safetensors")),
         ("report", ("--runs=nowhere", "--out=curves.svg")),
         ("samples", ("--data=nowhere", "--out=few")),
     ],
@@ -134,6 +135,29 @@ def test_sharpening_trains_all_that_the_language_model_gets_something_of_and_not
     assert {name for name in changed if name.startswith((last, "vision.encoder.head"))} == set()
     assert {"vision.encoder.patch_embedding.weight", "vision.encoder.layers.0.mlp.fc1.weight"} <= changed
     assert stages_of(read_pack(out).trained_on)[-1]["stage"] == "nano vision sharpen"
+
+
+def test_rows_that_settle_lie_nearer_to_those_of_their_name_than_rows_that_were_only_sharpened(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in (("DRAWINGS_PER_STEP", 8), ("CROPS_PER_STEP", 2), ("WARMUP_STEPS", 1)):
+        monkeypatch.setattr(sharpen, name, value)
+    named = ShardedRecords.open(data / "emoji").select("train")
+    crops = torch.cat([gather.picture_of(record).crops[:1] for record in named])
+    answers = [record.answer for record in named]
+    drawings = sharpen.Drawings(crops, torch.tensor([sorted(set(answers)).index(answer) for answer in answers]))
+    places = sharpen.mean_rows(gather.multimodal(load_model(pull_nano(), torch.float32, packs=[VISION_PACK])), drawings)
+    distances = []
+    for step in (settle, sharpen):
+        out = tmp_path / step.__name__ / "vision.safetensors"
+        step.main(data, VISION_PACK, out, steps=8)
+        assert stages_of(read_pack(out).trained_on)[-1]["stage"] == step.__name__.replace(
+            "recipes.nano.", "nano vision "
+        )
+        model = gather.multimodal(load_model(pull_nano(), torch.float32, packs=[out]))
+        with torch.inference_mode():
+            distances.append(float(sharpen.distance(sharpen.see(model, crops), drawings.names, places)))
+    assert distances[0] < 0.8 * distances[1], distances
 
 
 def test_pictures_that_are_changed_together_stay_pictures_and_are_changed_apart() -> None:

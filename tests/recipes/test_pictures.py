@@ -12,7 +12,7 @@ import pytest
 from phi4.data.record import Record
 from phi4.data.shards import ShardedRecords, write_shards
 from phi4.processing.image_file import load_image
-from phi4.processing.messages import Image, Sound
+from phi4.processing.messages import Image, Message, Sound
 from recipes.nano import emoji_drawings
 from recipes.nano.augment_pictures import EMOJI, augment, bend, change, change_strokes, erase
 from recipes.nano.build import build
@@ -38,6 +38,7 @@ from recipes.nano.text_lines import (
     text_line_records,
     word_split,
 )
+from recipes.nano_joint import augment_briefly
 
 KEYS = [f"1f6{number:02x}" for number in range(64)]
 WORDS = ["apple", "bridge", "cloud", "door", "early", "fog", "garden", "hat", "island", "jar", "kite", "lamp", "moon"]
@@ -290,6 +291,16 @@ def test_augmentation_depends_on_its_generator_alone(drawings: list[Drawing], li
         assert {(item.id, item.answer, item.messages[0].parts[1]) for item in changed} == {
             (record.id, record.answer, record.messages[0].parts[1])
         }
+
+
+def test_words_mostly_puts_an_empty_system_message_before_a_conversation(lines: list[Record]) -> None:
+    drawn = [augment_briefly(lines[0], generator(seed)) for seed in range(100)]
+    empty = [record for record in drawn if record.messages[0] == Message("system", "")]
+    assert 65 <= len(empty) <= 95
+    assert {len(record.messages) for record in empty} == {len(lines[0].messages) + 1}
+    assert all(len(record.messages) == len(lines[0].messages) for record in drawn if record not in empty)
+    asked = replace(lines[0], messages=(Message("system", "Spell it."), *lines[0].messages))
+    assert {augment_briefly(asked, generator(seed)).messages[0].content for seed in range(10)} == {"Spell it."}
 
 
 def test_augmentation_keeps_shapes_whole_and_colours_true(pictures: list[Picture]) -> None:
