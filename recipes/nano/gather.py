@@ -34,6 +34,7 @@ from phi4.processing.image_file import load_image
 from phi4.processing.tokenizer import Tokenizer
 from recipes.nano.augment_pictures import augment
 from recipes.nano.command import run
+from recipes.nano.descent import Descent
 from recipes.nano.guide import SETTINGS
 from recipes.nano.naming import Naming
 
@@ -41,7 +42,7 @@ NEW_LAYERS = 2
 STEPS = 1400
 WARMUP_STEPS = 30
 LEARNING_RATE = 2e-3
-WEIGHT_DECAY = 0.05
+BETA2 = 0.95
 DRAWINGS_PER_STEP = 192
 # Of pictures that are to stay as they are.
 CROPS_PER_STEP = 32
@@ -225,17 +226,7 @@ def train(
     layers, projector = new_layers(model), model.vision.projector
     before = copy.deepcopy(projector).requires_grad_(False)
     trained = [parameter for module in (*layers, projector) for parameter in module.parameters()]
-    for parameter in trained:
-        parameter.requires_grad_(True)
-    optimizer = torch.optim.AdamW(
-        [{"params": trained}, {"params": [naming.temperatures], "weight_decay": 0.0}],
-        LEARNING_RATE,
-        betas=(0.9, 0.95),
-        weight_decay=WEIGHT_DECAY,
-    )
-    schedule = torch.optim.lr_scheduler.LambdaLR(
-        optimizer, lambda step: min(1.0, (step + 1) / WARMUP_STEPS) * (1.0 - step / steps)
-    )
+    descent = Descent(trained, naming, learning_rate=LEARNING_RATE, beta2=BETA2, warmup_steps=WARMUP_STEPS, steps=steps)
     spread = rows_of(before, draw(kept, MEASURED_CROPS).float()).flatten(0, 1).var(0).sum()
     with Progress(console=Console(stderr=True)) as progress:
         task = progress.add_task("gather", total=steps)
@@ -249,11 +240,7 @@ def train(
             named, right = naming(rows, names[chosen])
             moved = (other_rows - rows_of(before, others)).square().sum(dim=-1).mean() / spread
             loss = named + KEEPING_WEIGHT * moved
-            optimizer.zero_grad()
-            loss.backward()
-            nn.utils.clip_grad_norm_(trained, 1.0)
-            optimizer.step()
-            schedule.step()
+            descent.step(loss)
             progress.update(task, advance=1, description=f"gather: loss {float(loss.detach()):.2f}, {right:.0%} right")
 
 

@@ -22,6 +22,7 @@ from phi4.model.multimodal import Phi4Multimodal
 from phi4.processing.tokenizer import Tokenizer
 from recipes.nano.augment_batch import augment_batch
 from recipes.nano.command import run
+from recipes.nano.descent import Descent
 from recipes.nano.gather import (
     CROPS_PER_BATCH,
     KEEPING_WEIGHT,
@@ -39,7 +40,7 @@ from recipes.nano.naming import Naming
 STEPS = 1800
 WARMUP_STEPS = 50
 LEARNING_RATE = 1e-3
-WEIGHT_DECAY = 0.05
+BETA2 = 0.98
 DRAWINGS_PER_STEP = 192
 # Of pictures that are to stay as they are.
 CROPS_PER_STEP = 32
@@ -172,17 +173,7 @@ def train(
     before = before.clone()  # outside, so that it may stand beside what has gradients
     spread = before.flatten(0, 1).var(0).sum()
     trained = trained_parameters(model)
-    for parameter in trained:
-        parameter.requires_grad_(True)
-    optimizer = torch.optim.AdamW(
-        [{"params": trained}, {"params": [naming.temperatures], "weight_decay": 0.0}],
-        learning_rate,
-        betas=(0.9, 0.98),
-        weight_decay=WEIGHT_DECAY,
-    )
-    schedule = torch.optim.lr_scheduler.LambdaLR(
-        optimizer, lambda step: min(1.0, (step + 1) / WARMUP_STEPS) * (1.0 - step / steps)
-    )
+    descent = Descent(trained, naming, learning_rate=learning_rate, beta2=BETA2, warmup_steps=WARMUP_STEPS, steps=steps)
     with Progress(console=Console(stderr=True)) as progress:
         task = progress.add_task("training", total=steps)
         for _ in range(steps):
@@ -191,14 +182,10 @@ def train(
             rows, other_rows = see(model, torch.cat((shown, kept[others]))).split((len(shown), len(others)))
             named, right = naming(rows, names)
             moved = (other_rows - before[others]).square().sum(dim=-1).mean() / spread
-            optimizer.zero_grad()
             loss = named + KEEPING_WEIGHT * moved
             if places is not None:
                 loss = loss + PLACE_WEIGHT * distance(rows, names, places)
-            loss.backward()
-            nn.utils.clip_grad_norm_(trained, 1.0)
-            optimizer.step()
-            schedule.step()
+            descent.step(loss)
             progress.update(task, advance=1, description=f"loss {float(loss.detach()):.2f}, {right:.0%} right")
 
 
