@@ -7,6 +7,7 @@ from typing import Any
 import torch
 
 from phi4.kernels.adapted import LowRank
+from phi4.kernels.elementwise import rotates
 from phi4.kernels.instructions import can_run, describe
 from phi4.kernels.linear import can_multiply
 from phi4.kernels.paged_attention import PagedAttention
@@ -148,7 +149,7 @@ def run_layer(
         and attended % head_dim == 0
         and layer.fits(hidden, fused, attended)
         and paged.holds(index, hidden.dtype, len(hidden), attended // head_dim)
-        and rotates(cos, sin, hidden, head_dim)
+        and rotates(hidden, cos, sin, head_dim)
     ):
         shapes = [tuple(linear.weight.shape) for linear in (layer.qkv, layer.o, layer.gate_up, layer.down)]
         given = describe(hidden, cos, sin, layer.attention_norm, layer.mlp_norm)
@@ -169,16 +170,3 @@ def run_layer(
         hidden.dtype == torch.bfloat16,
     )
     return results
-
-
-def rotates(cos: torch.Tensor, sin: torch.Tensor, hidden: torch.Tensor, head_dim: int) -> bool:
-    """Whether the heads of all rows can be rotated by these."""
-    return (
-        cos.dim() == 3
-        and cos.shape == sin.shape
-        and cos.shape[:2] == (hidden.shape[0], 1)
-        and 2 * cos.shape[2] <= head_dim
-        and can_run(hidden, cos, sin)
-        and cos.is_contiguous()
-        and sin.is_contiguous()
-    )

@@ -63,14 +63,8 @@ def rotate(heads: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor, level: str
         sin: [tokens, 1, rotary_dim / 2].
         level: instructions to use.
     """
-    fits = (
-        heads.dim() == cos.dim() == 3
-        and cos.shape == sin.shape
-        and cos.shape[:2] == (heads.shape[0], 1)
-        and 2 * cos.shape[2] <= heads.shape[2] == heads.stride(1)
-        and can_be_written(heads)
-    )
-    if not (fits and can_run(heads, cos, sin) and cos.is_contiguous() and sin.is_contiguous()):
+    fits = heads.dim() == 3 and heads.shape[2] == heads.stride(1) and can_be_written(heads)
+    if not (fits and rotates(heads, cos, sin, heads.shape[2])):
         raise ValueError(f"no kernel rotates {describe(heads, cos, sin)}")
     NATIVE.rotate(
         level or LEVELS[0],
@@ -79,4 +73,17 @@ def rotate(heads: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor, level: str
         heads.stride(0),
         (*heads.shape, cos.shape[2]),
         heads.dtype == torch.bfloat16,
+    )
+
+
+def rotates(rows: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor, head_dim: int) -> bool:
+    """Whether the heads of rows, [tokens, ...], can be rotated by cos and sin, [tokens, 1, rotary_dim / 2] each."""
+    return (
+        cos.dim() == 3
+        and cos.shape == sin.shape
+        and cos.shape[:2] == (rows.shape[0], 1)
+        and 2 * cos.shape[2] <= head_dim
+        and can_run(rows, cos, sin)
+        and cos.is_contiguous()
+        and sin.is_contiguous()
     )
