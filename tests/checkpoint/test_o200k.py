@@ -72,8 +72,15 @@ def test_golden_vectors(text: str) -> None:
         assert tokenizer(multimodal).decode(GOLDEN[text], skip_special_tokens=False) == text
 
 
+# The expression that splits texts is run by two libraries here, each with a version of Unicode of its own: what is no
+# character in one is a letter in the next, such as U+3D000, and U+0295 became a letter without case. Added tokens are
+# found before texts are split, and stand in the sources that Hypothesis takes examples from.
 @settings(deadline=None)
-@given(st.text())
+@given(
+    st.text(st.characters(exclude_categories=("Cs", "Cn"), exclude_characters="\u0295")).filter(
+        lambda text: not any(token.content in text for token in PHI4_TOKENS)
+    )
+)
 def test_any_text_has_the_ids_of_merging_by_rank(text: str) -> None:
     assert tokenizer().encode(text).ids == encode_by_rank(text)
 
