@@ -21,7 +21,7 @@ DATA := $(NANO)/data
 RUNS := $(NANO)/runs
 TRAIN = $(BIN)/phi4 train $(1) --model nano --data $(DATA) --out $(@D) --resume $(if $(TRIAL),--steps 3) \
 	$(OPTIONS)
-TOWER = $(BIN)/python -m recipes.nano.$(1) --data $(DATA) --out $@ $(if $(TRIAL),--steps 3)
+TOWER = $(BIN)/python -m recipes.nano.$(1) --data $(DATA) --pack $< --out $@ $(if $(TRIAL),--steps 3)
 EVALUATE = $(BIN)/python -m recipes.nano.evaluate --data $(DATA) --out $@ $(if $(TRIAL),--limit 2)
 
 demo: .venv/runtime-installed
@@ -99,7 +99,7 @@ $(RUNS)/vision-letters/vision.safetensors: $(RUNS)/vision-name/vision.safetensor
 	$(call TRAIN,recipes/nano_vision.py:letters) --pack $<
 
 $(RUNS)/vision-gather/vision.safetensors: $(RUNS)/vision-letters/vision.safetensors
-	$(call TOWER,gather) --pack $<
+	$(call TOWER,gather)
 
 $(RUNS)/vision-align/vision.safetensors: $(RUNS)/vision-gather/vision.safetensors
 	$(call TRAIN,recipes/nano_vision.py:align) --pack $<
@@ -139,10 +139,10 @@ $(RUNS)/joint/vision.safetensors $(RUNS)/joint/speech.safetensors &: \
 	$(call TRAIN,recipes/nano_joint.py:joint) $(addprefix --pack ,$^)
 
 $(RUNS)/sharpen/vision.safetensors: $(RUNS)/joint/vision.safetensors
-	$(call TOWER,sharpen) --pack $<
+	$(call TOWER,sharpen)
 
 $(RUNS)/settle/vision.safetensors: $(RUNS)/sharpen/vision.safetensors
-	$(call TOWER,settle) --pack $<
+	$(call TOWER,settle)
 
 $(RUNS)/words/vision.safetensors: $(RUNS)/settle/vision.safetensors $(RUNS)/joint/speech.safetensors
 	$(call TRAIN,recipes/nano_joint.py:words) $(addprefix --pack ,$^)
@@ -167,10 +167,10 @@ $(RUNS)/long-joint/vision.safetensors $(RUNS)/long-joint/speech.safetensors &: \
 	$(call TRAIN,recipes/nano_long.py:joint) $(addprefix --pack ,$^)
 
 $(RUNS)/long-sharpen/vision.safetensors: $(RUNS)/long-joint/vision.safetensors
-	$(call TOWER,sharpen) --pack $<
+	$(call TOWER,sharpen)
 
 $(RUNS)/long-settle/vision.safetensors: $(RUNS)/long-sharpen/vision.safetensors
-	$(call TOWER,settle) --pack $<
+	$(call TOWER,settle)
 
 $(RUNS)/long-words/vision.safetensors: $(RUNS)/long-settle/vision.safetensors $(RUNS)/long-joint/speech.safetensors
 	$(call TRAIN,recipes/nano_long.py:words) $(addprefix --pack ,$^)

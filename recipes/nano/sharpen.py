@@ -90,7 +90,7 @@ def teach(data: Path, pack: Path, out: Path, stage: str, steps: int, learning_ra
     )
     naming = Naming(model, Tokenizer.load(loaded.directory), answers)
     shown = Drawings(pictures, naming.numbers(answers))
-    places = mean_rows(model, shown) if settled else None
+    places = mean_places(model, shown) if settled else None
     train(model, naming, shown, kept, steps, learning_rate, places)
     entry = (stage, steps, ["vision.encoder", "vision.projector"])
     save_further(model, source, out, entry, {"emoji": drawings, **others})
@@ -109,10 +109,17 @@ def see(model: Phi4Multimodal, crops: torch.Tensor) -> torch.Tensor:
     return rows_of(model.vision.projector, encode(model, crops))
 
 
-def distance(rows: torch.Tensor, names: torch.Tensor, places: torch.Tensor) -> torch.Tensor:
-    """How far rows, [drawings, rows, hidden], are from the places of their names, squared; 1 is the spread of those."""
-    spread = (places - places.mean(dim=0)).square().sum(dim=-1).mean()
-    return (rows - places[names]).square().sum(dim=-1).mean() / spread
+class Places:
+    """Where the rows of each name are to lie."""
+
+    def __init__(self, rows: torch.Tensor) -> None:
+        """Takes the places, [names, rows, hidden]."""
+        self._rows = rows
+        self._spread = (rows - rows.mean(dim=0)).square().sum(dim=-1).mean()
+
+    def distance(self, rows: torch.Tensor, names: torch.Tensor) -> torch.Tensor:
+        """How far rows, [drawings, rows, hidden], are from the places of their names, squared; 1 is their spread."""
+        return (rows - self._rows[names]).square().sum(dim=-1).mean() / self._spread
 
 
 class Drawings:
@@ -140,12 +147,12 @@ class Drawings:
 
 
 @torch.no_grad()
-def mean_rows(model: Phi4Multimodal, drawings: Drawings) -> torch.Tensor:
-    """What the language model gets of the drawings of each name on average, [names, rows, hidden]."""
+def mean_places(model: Phi4Multimodal, drawings: Drawings) -> Places:
+    """Where the rows of the drawings of each name lie on average."""
     rows = torch.cat([see(model, crops) for crops in drawings.pictures.split(CROPS_PER_BATCH)])
     counts = torch.bincount(drawings.names)
     sums = rows.new_zeros(len(counts), *rows.shape[1:]).index_add_(0, drawings.names, rows)
-    return sums / counts[:, None, None]
+    return Places(sums / counts[:, None, None])
 
 
 def train(
@@ -155,7 +162,7 @@ def train(
     kept: torch.Tensor,
     steps: int,
     learning_rate: float,
-    places: torch.Tensor | None,
+    places: Places | None,
 ) -> None:
     """Trains tower and projector.
 
@@ -166,7 +173,7 @@ def train(
         kept: crops of which the projector is to give what it gave before.
         steps: updates.
         learning_rate: at first; it falls to nothing.
-        places: where the rows of each name are to lie, [names, rows, hidden]; None lets them lie anywhere.
+        places: where the rows of each name are to lie; None lets them lie anywhere.
     """
     with torch.inference_mode():
         before = torch.cat([see(model, crops) for crops in kept.split(CROPS_PER_BATCH)])
@@ -184,7 +191,7 @@ def train(
             moved = (other_rows - before[others]).square().sum(dim=-1).mean() / spread
             loss = named + KEEPING_WEIGHT * moved
             if places is not None:
-                loss = loss + PLACE_WEIGHT * distance(rows, names, places)
+                loss = loss + PLACE_WEIGHT * places.distance(rows, names)
             descent.step(loss)
             progress.update(task, advance=1, description=f"loss {float(loss.detach()):.2f}, {right:.0%} right")
 

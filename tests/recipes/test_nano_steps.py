@@ -146,7 +146,9 @@ def test_rows_that_settle_lie_nearer_to_those_of_their_name_than_rows_that_were_
     crops = torch.cat([gather.picture_of(record).crops[:1] for record in named])
     answers = [record.answer for record in named]
     drawings = sharpen.Drawings(crops, torch.tensor([sorted(set(answers)).index(answer) for answer in answers]))
-    places = sharpen.mean_rows(gather.multimodal(load_model(pull_nano(), torch.float32, packs=[VISION_PACK])), drawings)
+    places = sharpen.mean_places(
+        gather.multimodal(load_model(pull_nano(), torch.float32, packs=[VISION_PACK])), drawings
+    )
     distances = []
     for step in (settle, sharpen):
         out = tmp_path / step.__name__ / "vision.safetensors"
@@ -156,7 +158,7 @@ def test_rows_that_settle_lie_nearer_to_those_of_their_name_than_rows_that_were_
         )
         model = gather.multimodal(load_model(pull_nano(), torch.float32, packs=[out]))
         with torch.inference_mode():
-            distances.append(float(sharpen.distance(sharpen.see(model, crops), drawings.names, places)))
+            distances.append(float(places.distance(sharpen.see(model, crops), drawings.names)))
     assert distances[0] < 0.8 * distances[1], distances
 
 
