@@ -32,16 +32,19 @@ Out = Annotated[Path, typer.Option("--out", help="Gets one folder of shards for 
 @app.command()
 def pictures(out: Out) -> None:
     """Emoji to name, shapes to ask about, lines of text to read."""
-    from recipes.nano import easy_vqa, emoji, emoji_drawings, text_lines
+    from recipes.nano import easy_vqa, emoji, text_lines
+    from recipes.nano.emoji_drawings import all_drawings
+    from recipes.nano.further_drawings import all_further_drawings
 
     build(
         out,
         {
-            "emoji": lambda: emoji.emoji_records(emoji_drawings.all_drawings()),
+            "emoji": lambda: emoji.emoji_records(all_drawings()),
+            "emoji_further": lambda: emoji.emoji_records(all_further_drawings()),
             "easy_vqa": lambda: easy_vqa.easy_vqa_records(easy_vqa.all_pictures()),
             "easy_vqa_named": lambda: easy_vqa.named_records(easy_vqa.all_pictures()),
             "text_line": lambda: text_lines.text_line_records(text_lines.all_faces(), text_lines.all_words()),
-            "emoji_many": lambda: emoji.emoji_many_records(emoji_drawings.all_drawings()),
+            "emoji_many": lambda: emoji.emoji_many_records(all_drawings()),
         },
     )
 

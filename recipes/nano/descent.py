@@ -5,8 +5,6 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
-from recipes.nano.naming import Naming
-
 WEIGHT_DECAY = 0.05
 MAX_GRADIENT_NORM = 1.0
 
@@ -17,7 +15,7 @@ class Descent:
     def __init__(
         self,
         trained: Sequence[nn.Parameter],
-        naming: Naming,
+        undecayed: Sequence[nn.Parameter],
         *,
         learning_rate: float,
         beta2: float,
@@ -28,7 +26,7 @@ class Descent:
 
         Args:
             trained: what trains.
-            naming: whose temperatures train along.
+            undecayed: what trains along and goes nowhere by itself: temperatures and their like.
             learning_rate: at its highest.
             beta2: how slowly the mean of squared gradients changes.
             warmup_steps: until then the rate rises.
@@ -38,7 +36,7 @@ class Descent:
         for parameter in self._trained:
             parameter.requires_grad_(True)
         self._optimizer = torch.optim.AdamW(
-            [{"params": self._trained}, {"params": [naming.temperatures], "weight_decay": 0.0}],
+            [{"params": self._trained}, {"params": list(undecayed), "weight_decay": 0.0}],
             learning_rate,
             betas=(0.9, beta2),
             weight_decay=WEIGHT_DECAY,

@@ -7,13 +7,16 @@ from collections.abc import Iterable, Iterator
 from functools import cache
 
 import PIL.Image
+import PIL.ImageOps
 import resvg_py
 
 from phi4.data.record import Record
 from phi4.processing.messages import user_message
 from recipes.nano.emoji_drawings import Drawing
-from recipes.nano.packages import STYLES
+from recipes.nano.packages import FURTHER_STYLES, ICON_SETS, STYLES
 from recipes.nano.records import Turn, bucket, build_record
+
+PACKAGES = {**STYLES, **FURTHER_STYLES, **ICON_SETS}
 
 # One crop of nano's tower: a larger picture would take several, and several times as long.
 SIDE_PX = 48
@@ -38,7 +41,7 @@ def emoji_records(drawings: Iterable[Drawing]) -> Iterator[Record]:
     for drawing in drawings:
         identity = f"emoji/{drawing.style}/{drawing.icon}"
         question = QUESTIONS[bucket(identity, len(QUESTIONS))] if drawing.split == "train" else TEST_QUESTION
-        yield build_record(identity, [ask(drawing, question)], STYLES[drawing.style], drawing.split, "emoji")
+        yield build_record(identity, [ask(drawing, question)], PACKAGES[drawing.style], drawing.split, "emoji")
 
 
 def emoji_many_records(drawings: Iterable[Drawing]) -> Iterator[Record]:
@@ -56,7 +59,7 @@ def emoji_many_records(drawings: Iterable[Drawing]) -> Iterator[Record]:
                 group, rest = rest[:count], rest[count:]
                 turns = [ask(drawing, source.choice(QUESTIONS)) for drawing in group]
                 identity = f"emoji_many/{round_number}/{style}/{group[0].icon}"
-                yield build_record(identity, turns, STYLES[style], "train", "emoji_many")
+                yield build_record(identity, turns, PACKAGES[style], "train", "emoji_many")
 
 
 def ask(drawing: Drawing, question: str) -> Turn:
@@ -66,10 +69,12 @@ def ask(drawing: Drawing, question: str) -> Turn:
 
 @cache
 def render(svg: str) -> bytes:
-    """Draws an SVG document on a white square: a PNG file."""
+    """Draws an SVG document in the middle of a white square: a PNG file."""
     drawn = resvg_py.svg_to_bytes(
         svg_string=svg, width=SIDE_PX, height=SIDE_PX, background="#ffffff", skip_system_fonts=True
     )
     file = io.BytesIO()
-    PIL.Image.open(io.BytesIO(drawn)).convert("RGB").save(file, format="PNG", optimize=True)
+    picture = PIL.Image.open(io.BytesIO(drawn)).convert("RGB")
+    # One that is not square fills its longer side.
+    PIL.ImageOps.pad(picture, (SIDE_PX, SIDE_PX), color="#ffffff").save(file, format="PNG", optimize=True)
     return file.getvalue()

@@ -103,7 +103,7 @@ class Drawing:
     """One emoji in one style.
 
     Attributes:
-        style: a key of `packages.STYLES`.
+        style: a key of `STYLES`, `FURTHER_STYLES` or `ICON_SETS` in packages.py.
         icon: its name in the set.
         name: of the emoji: the answer.
         svg: the document.
@@ -116,17 +116,23 @@ class Drawing:
 
     @property
     def split(self) -> Split:
-        """Held-out styles are the test; of the others, one drawing in forty is for validation."""
+        """Held-out styles are the test; of the others in `STYLES`, one drawing in forty is for validation."""
         if self.style in HELD_OUT_STYLES:
             return "test"
-        return "valid" if bucket(f"{self.style}/{self.icon}", VALID_ONE_IN) == 0 else "train"
+        is_chosen = self.style in STYLES and bucket(f"{self.style}/{self.icon}", VALID_ONE_IN) == 0
+        return "valid" if is_chosen else "train"
+
+
+def all_emoji() -> list[Emoji]:
+    """The emoji of the standard."""
+    return read_emoji(fetch(EMOJI_NAMES) / "package/en")
 
 
 @cache
 def all_drawings() -> tuple[Drawing, ...]:
-    """The drawings of all pinned styles that have a name."""
+    """The drawings, in the pinned styles, of emoji that have a name."""
     sets = {style: read_icon_set(fetch(package) / "package") for style, package in STYLES.items()}
-    return tuple(match_drawings(sets, read_emoji(fetch(EMOJI_NAMES) / "package/en")))
+    return tuple(match_drawings(sets, all_emoji()))
 
 
 def match_drawings(sets: Mapping[str, IconSet], emoji: Sequence[Emoji]) -> list[Drawing]:
@@ -219,10 +225,10 @@ def read_emoji(directory: Path) -> list[Emoji]:
     shortcodes: dict[str, list[str]] = defaultdict(list)
     for file in sorted((directory / "shortcodes").glob("*.json")):
         for points, names in _read_json(file).items():
-            shortcodes[_normal_points(points)].extend([names] if isinstance(names, str) else names)
+            shortcodes[normal_points(points)].extend([names] if isinstance(names, str) else names)
     emoji = []
     for raw in _read_json(directory / "data.json"):
-        points = _normal_points(raw["hexcode"])
+        points = normal_points(raw["hexcode"])
         has_name = "group" in raw and JOINER not in points and not raw["label"].startswith("flag:")
         emoji.append(Emoji(points, raw["label"], tuple(dict.fromkeys(shortcodes[points])), has_name))
     return emoji
@@ -230,8 +236,11 @@ def read_emoji(directory: Path) -> list[Emoji]:
 
 def read_icon_set(directory: Path) -> IconSet:
     """Reads the package of one Iconify set."""
-    raw, characters = _read_json(directory / "icons.json"), _read_json(directory / "chars.json")
-    size = {"left": 0, "top": 0, "width": raw["width"], "height": raw["height"]}
+    raw = _read_json(directory / "icons.json")
+    listed = directory / "chars.json"
+    characters = _read_json(listed) if listed.is_file() else {}
+    # The format's own defaults.
+    size = {"left": 0, "top": 0, "width": raw.get("width", 16), "height": raw.get("height", 16)}
     icons = {}
     for icon, details in raw["icons"].items():
         left, top, width, height = ((size | details)[key] for key in ("left", "top", "width", "height"))
@@ -241,13 +250,14 @@ def read_icon_set(directory: Path) -> IconSet:
         )
     return IconSet(
         icons=icons,
-        characters={_normal_points(points): icon for points, icon in characters.items()},
+        characters={normal_points(points): icon for points, icon in characters.items()},
         # An alias with more than a parent is a turned or mirrored drawing.
         aliases={name: alias["parent"] for name, alias in raw.get("aliases", {}).items() if len(alias) == 1},
     )
 
 
-def _normal_points(points: str) -> str:
+def normal_points(points: str) -> str:
+    """Code points in hexadecimal, as `Emoji` has them."""
     return "-".join(point for point in points.lower().split("-") if point != "fe0f")
 
 

@@ -226,7 +226,14 @@ def train(
     layers, projector = new_layers(model), model.vision.projector
     before = copy.deepcopy(projector).requires_grad_(False)
     trained = [parameter for module in (*layers, projector) for parameter in module.parameters()]
-    descent = Descent(trained, naming, learning_rate=LEARNING_RATE, beta2=BETA2, warmup_steps=WARMUP_STEPS, steps=steps)
+    descent = Descent(
+        trained,
+        [naming.temperatures],
+        learning_rate=LEARNING_RATE,
+        beta2=BETA2,
+        warmup_steps=WARMUP_STEPS,
+        steps=steps,
+    )
     spread = rows_of(before, draw(kept, MEASURED_CROPS).float()).flatten(0, 1).var(0).sum()
     with Progress(console=Console(stderr=True)) as progress:
         task = progress.add_task("gather", total=steps)

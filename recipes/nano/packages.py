@@ -1,5 +1,6 @@
 """The packages that nano's data is made from: pinned by version and SHA-256, fetched once, unpacked into the cache."""
 
+import csv
 import hashlib
 import shutil
 import subprocess
@@ -125,6 +126,35 @@ STYLES = {
         "5dac87c876b322500989828c5823143e0100d78881627a2e4081a4b897cbfdbc",
     ),
 }
+
+# What shows emoji in further styles, for training alone.
+FURTHER_STYLES = {
+    "symbola": _debian(
+        "fonts-symbola",
+        "2.60-1.1",
+        "free for any use",
+        "408244997437d4103e9cdc9dd75db29d0e5fbee6e6874536173995204033a6df",
+    ),
+    "unifont": _debian(
+        "fonts-unifont",
+        "1:15.0.01-2",
+        "GPL-2.0-or-later with font exception",
+        "cd46245f1b228d1277ed2b453ce893fde1cf4bf4ec317e82b0079395bdc9c2b5",
+    ),
+    "fluent-3d": _npm(
+        "@lobehub/fluent-emoji-3d",
+        "1.1.0",
+        "MIT",
+        "c1bb7eee7de090205a232518a9ab4adb3df458bfbe8a1f78232991194c8b2e58",
+    ),
+}
+
+# Icons, of which many are called like an emoji, by the name of their set: for training alone, too.
+with (Path(__file__).parent / "icon_sets.csv").open(encoding="utf-8") as _rows:
+    ICON_SETS = {
+        row["set"]: _npm(f"@iconify-json/{row['set']}", row["version"], row["licence"], row["sha256"])
+        for row in csv.DictReader(_rows)
+    }
 
 EASY_VQA = _pypi("easy-vqa", "1.0", "MIT", "fcb51b309b78c7b00f97b64cdbcbcf5c105f94da1b39c0796cee5a787c4f650f")
 

@@ -1,4 +1,4 @@
-"""The whole tower learns the names of drawings, changed in batches, and keeps what it gives of other pictures.
+"""The whole tower learns the names of drawings, changed in batches, goes on reading, and leaves shapes where they are.
 
 `python -m recipes.nano.sharpen --data DIR --pack FILE --out FILE`. Behind `gather`: its new layers, those below and the
 projector together, on three times as many drawings in a second as a stage of `phi4 train`.
@@ -27,7 +27,6 @@ from recipes.nano.gather import (
     CROPS_PER_BATCH,
     KEEPING_WEIGHT,
     OTHER_RECORDS,
-    OTHERS,
     changed_crops,
     encode,
     multimodal,
@@ -35,15 +34,20 @@ from recipes.nano.gather import (
     rows_of,
     save_further,
 )
+from recipes.nano.guide import quickly
 from recipes.nano.naming import Naming
+from recipes.nano.reading import Reading
 
+DATA_SETS = ("emoji", "emoji_further", "easy_vqa_named", "text_line")
 STEPS = 1800
 WARMUP_STEPS = 50
 LEARNING_RATE = 1e-3
 BETA2 = 0.98
 DRAWINGS_PER_STEP = 192
+# Of them, in further styles.
+FURTHER_SHARE = 0.36
 # Of pictures that are to stay as they are.
-CROPS_PER_STEP = 32
+CROPS_PER_STEP = 16
 # How often a drawing is mixed with another one of the same name, and how much of that it gets at most.
 MIXED_SHARE = 0.25
 MOST_MIXED = 0.5
@@ -76,24 +80,25 @@ def teach(data: Path, pack: Path, out: Path, stage: str, steps: int, learning_ra
     """
     torch.manual_seed(0)
     source = read_pack(pack)
-    drawings = ShardedRecords.open(data / "emoji")
-    others = {name: ShardedRecords.open(data / name) for name in OTHERS}
+    data_sets = {name: ShardedRecords.open(data / name) for name in DATA_SETS}
+    drawings, further, shapes, lines = (records.select("train") for records in data_sets.values())
     loaded = load_model(pull_nano(), torch.float32, packs=[pack])
     model = multimodal(loaded)
-    named = drawings.select("train")
-    answers = [record.answer for record in named]
+    named = [*drawings, *further]
     pictures = torch.stack(
         [picture_of(record).crops[0] for record in track(named, "drawings", console=Console(stderr=True))]
     )
-    kept = torch.cat(
-        [changed_crops(records.select("train")[:OTHER_RECORDS], all_crops=True) for records in others.values()]
-    )
-    naming = Naming(model, Tokenizer.load(loaded.directory), answers)
-    shown = Drawings(pictures, naming.numbers(answers))
-    places = mean_places(model, shown) if settled else None
-    train(model, naming, shown, kept, steps, learning_rate, places)
-    entry = (stage, steps, ["vision.encoder", "vision.projector"])
-    save_further(model, source, out, entry, {"emoji": drawings, **others})
+    naming = Naming(model, Tokenizer.load(loaded.directory), [record.answer for record in drawings])
+    names = naming.numbers([record.answer for record in named])
+    # Those by which rows have lain so far decide where they are to lie.
+    first = len(drawings)
+    places = mean_places(model, pictures[:first], names[:first]) if settled else None
+    kept = changed_crops(shapes[:OTHER_RECORDS], all_crops=True)
+    reading = Reading(loaded, lines, seed=0)
+    weights = torch.cat([torch.full((len(some),), 1.0 / len(some)) for some in (drawings, further)])
+    weights[first:] *= FURTHER_SHARE / (1.0 - FURTHER_SHARE)
+    train(model, naming, reading, Drawings(pictures, names, weights), kept, steps, learning_rate, places)
+    save_further(model, source, out, (stage, steps, ["vision.encoder", "vision.projector"]), data_sets)
 
 
 def trained_parameters(model: Phi4Multimodal) -> list[nn.Parameter]:
@@ -105,8 +110,9 @@ def trained_parameters(model: Phi4Multimodal) -> list[nn.Parameter]:
 
 
 def see(model: Phi4Multimodal, crops: torch.Tensor) -> torch.Tensor:
-    """What the language model would get of crops, [crops, 3, side, side]: [crops, rows, hidden]."""
-    return rows_of(model.vision.projector, encode(model, crops))
+    """What the language model would get of crops, [crops, 3, side, side]: fp32 [crops, rows, hidden]."""
+    with quickly():
+        return rows_of(model.vision.projector, encode(model, crops)).float()
 
 
 class Places:
@@ -130,15 +136,16 @@ class Drawings:
         names: the number of each one's name, [drawings].
     """
 
-    def __init__(self, pictures: torch.Tensor, names: torch.Tensor) -> None:
-        self.pictures, self.names = pictures, names
+    def __init__(self, pictures: torch.Tensor, names: torch.Tensor, weights: torch.Tensor) -> None:
+        """Takes them, and how often each is drawn, relative to the others, [drawings]."""
+        self.pictures, self.names, self._weights = pictures, names, weights
         self._of_name: dict[int, list[int]] = defaultdict(list)
         for place, name in enumerate(names.tolist()):
             self._of_name[name].append(place)
 
     def draw(self, count: int) -> tuple[torch.Tensor, torch.Tensor]:
         """Some of them at random, changed: the pictures, and the numbers of their names."""
-        places = torch.randint(len(self.pictures), (count,))
+        places = torch.multinomial(self._weights, count, replacement=True)
         alike = [self._of_name[name] for name in self.names[places].tolist()]
         partners = torch.tensor([group[int(torch.randint(len(group), ()))] for group in alike])
         mixed = torch.rand(count, 1, 1, 1) * MOST_MIXED * (torch.rand(count, 1, 1, 1) < MIXED_SHARE)
@@ -147,17 +154,24 @@ class Drawings:
 
 
 @torch.no_grad()
-def mean_places(model: Phi4Multimodal, drawings: Drawings) -> Places:
-    """Where the rows of the drawings of each name lie on average."""
-    rows = torch.cat([see(model, crops) for crops in drawings.pictures.split(CROPS_PER_BATCH)])
-    counts = torch.bincount(drawings.names)
-    sums = rows.new_zeros(len(counts), *rows.shape[1:]).index_add_(0, drawings.names, rows)
+def mean_places(model: Phi4Multimodal, pictures: torch.Tensor, names: torch.Tensor) -> Places:
+    """Where the rows of the drawings of each name lie on average.
+
+    Args:
+        model: gives the rows.
+        pictures: of drawings, as for `Drawings`.
+        names: of each the number of its name, of which none is left out, [drawings].
+    """
+    rows = torch.cat([see(model, crops) for crops in pictures.split(CROPS_PER_BATCH)])
+    counts = torch.bincount(names)
+    sums = rows.new_zeros(len(counts), *rows.shape[1:]).index_add_(0, names, rows)
     return Places(sums / counts[:, None, None])
 
 
 def train(
     model: Phi4Multimodal,
     naming: Naming,
+    reading: Reading,
     drawings: Drawings,
     kept: torch.Tensor,
     steps: int,
@@ -168,7 +182,8 @@ def train(
 
     Args:
         model: has them.
-        naming: the loss.
+        naming: the loss of drawings.
+        reading: the loss of lines.
         drawings: what is shown.
         kept: crops of which the projector is to give what it gave before.
         steps: updates.
@@ -180,7 +195,14 @@ def train(
     before = before.clone()  # outside, so that it may stand beside what has gradients
     spread = before.flatten(0, 1).var(0).sum()
     trained = trained_parameters(model)
-    descent = Descent(trained, naming, learning_rate=learning_rate, beta2=BETA2, warmup_steps=WARMUP_STEPS, steps=steps)
+    descent = Descent(
+        trained,
+        [naming.temperatures, *reading.objective.parameters()],
+        learning_rate=learning_rate,
+        beta2=BETA2,
+        warmup_steps=WARMUP_STEPS,
+        steps=steps,
+    )
     with Progress(console=Console(stderr=True)) as progress:
         task = progress.add_task("training", total=steps)
         for _ in range(steps):
@@ -189,7 +211,7 @@ def train(
             rows, other_rows = see(model, torch.cat((shown, kept[others]))).split((len(shown), len(others)))
             named, right = naming(rows, names)
             moved = (other_rows - before[others]).square().sum(dim=-1).mean() / spread
-            loss = named + KEEPING_WEIGHT * moved
+            loss = named + reading.loss() + KEEPING_WEIGHT * moved
             if places is not None:
                 loss = loss + PLACE_WEIGHT * places.distance(rows, names)
             descent.step(loss)

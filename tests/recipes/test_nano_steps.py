@@ -33,7 +33,7 @@ HELD_OUT = ROOT / "examples" / "held_out"
 @pytest.fixture
 def data(tmp_path: Path) -> Path:
     """A few records in place of nano's."""
-    pictures = ("emoji", "easy_vqa_named", "text_line")
+    pictures = ("emoji", "emoji_further", "easy_vqa_named", "text_line")
     for name, records in (*((name, colours) for name in pictures), ("speech", tones)):
         write_shards(records(8, "train"), tmp_path / "data" / name)
     return tmp_path / "data"
@@ -145,10 +145,9 @@ def test_rows_that_settle_lie_nearer_to_those_of_their_name_than_rows_that_were_
     named = ShardedRecords.open(data / "emoji").select("train")
     crops = torch.cat([gather.picture_of(record).crops[:1] for record in named])
     answers = [record.answer for record in named]
-    drawings = sharpen.Drawings(crops, torch.tensor([sorted(set(answers)).index(answer) for answer in answers]))
-    places = sharpen.mean_places(
-        gather.multimodal(load_model(pull_nano(), torch.float32, packs=[VISION_PACK])), drawings
-    )
+    names = torch.tensor([sorted(set(answers)).index(answer) for answer in answers])
+    before = gather.multimodal(load_model(pull_nano(), torch.float32, packs=[VISION_PACK]))
+    places = sharpen.mean_places(before, crops, names)
     distances = []
     for step in (settle, sharpen):
         out = tmp_path / step.__name__ / "vision.safetensors"
@@ -158,7 +157,7 @@ def test_rows_that_settle_lie_nearer_to_those_of_their_name_than_rows_that_were_
         )
         model = gather.multimodal(load_model(pull_nano(), torch.float32, packs=[out]))
         with torch.inference_mode():
-            distances.append(float(places.distance(sharpen.see(model, crops), drawings.names)))
+            distances.append(float(places.distance(sharpen.see(model, crops), names)))
     assert distances[0] < 0.8 * distances[1], distances
 
 

@@ -13,7 +13,7 @@ from phi4.data.record import Record
 from phi4.data.shards import ShardedRecords, write_shards
 from phi4.processing.image_file import load_image
 from phi4.processing.messages import Image, Message, Sound
-from recipes.nano import emoji_drawings
+from recipes.nano import emoji_drawings, further_drawings
 from recipes.nano.augment_pictures import EMOJI, augment, bend, change, change_strokes, erase
 from recipes.nano.build import build
 from recipes.nano.easy_vqa import Picture, all_pictures, easy_vqa_records, read_pictures, spoken_records
@@ -180,6 +180,41 @@ def test_a_drawing_that_stands_for_two_emoji_is_left_out(emoji: list[Emoji]) -> 
     found = Counter(drawing.style for drawing in match_drawings(sets, emoji[:2]))
     assert found["openmoji"] == 0
     assert found["twemoji"] == 2
+
+
+def test_further_drawings_are_called_like_the_emoji_and_are_for_training(tmp_path: Path) -> None:
+    emoji = [
+        Emoji("41", "letter a", ("a",), has_name=True),
+        Emoji("a9", "copyright", (), has_name=True),
+        Emoji("1f34e", "red apple", ("apple",), has_name=True),
+        Emoji("1f34f", "green apple", ("apple", "green_fruit"), has_name=True),
+    ]
+    font = PIL.ImageFont.load_default(20)
+    assert isinstance(font, PIL.ImageFont.FreeTypeFont)
+    (tmp_path / "font.ttf").write_bytes(font.font_bytes)
+    PIL.Image.new("RGBA", (20, 10), (255, 0, 0, 255)).save(tmp_path / "1f34e-fe0f.webp", lossless=True)
+    icons = {"green-apple-fill": 1, "green-apple-2-outline": 2, "apple": 3, "green-fruit": 4, "red-apple": 5}
+
+    drawings = [
+        *further_drawings.glyphs("symbola", [tmp_path / "font.ttf"], emoji),
+        *further_drawings.renderings("fluent-3d", tmp_path, emoji),
+        *further_drawings.icons("mdi", icon_set(icons, {}), emoji),
+    ]
+    # Not the letter, since fonts show the key as a character; not "apple", which is two emoji; no variants.
+    assert [(drawing.style, drawing.icon, drawing.name) for drawing in drawings] == [
+        ("symbola", "a9", "copyright"),
+        ("fluent-3d", "1f34e", "red apple"),
+        ("mdi", "green-apple-fill", "green apple"),
+        ("mdi", "red-apple", "red apple"),
+    ]
+    records = list(emoji_records(drawings))
+    assert {record.split for record in records} == {"train"}
+    assert all(record.licence for record in records)
+    # A glyph and a picture that is not square stand in the middle.
+    for record in records[:2]:
+        ink = np.argwhere(np.asarray(picture_of(record)).min(axis=2) < 128)
+        assert np.asarray(picture_of(record)).shape == (48, 48, 3)
+        assert np.abs(ink.min(axis=0) + ink.max(axis=0) - 47).max() <= 3, record.id
 
 
 def test_the_packages_files_are_read(tmp_path: Path) -> None:
