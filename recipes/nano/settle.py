@@ -12,8 +12,8 @@ import typer
 from recipes.nano.command import run
 from recipes.nano.sharpen import teach
 
-STEPS = 1200
-LEARNING_RATE = 8e-4
+STEPS = 6000
+LEARNING_RATE = 1e-3
 
 
 def main(

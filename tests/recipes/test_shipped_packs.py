@@ -16,7 +16,7 @@ from phi4.verify import verify
 from recipes.nano import packages
 from recipes.nano.emoji_drawings import HELD_OUT_STYLES
 from recipes.nano.evaluate import MEASURES
-from recipes.nano.packages import FONTS, STYLES, Package
+from recipes.nano.packages import FONTS, FURTHER_STYLES, ICON_SETS, STYLES, Package
 from recipes.nano.voices import ALL, TRAINING
 
 ROOT = Path(__file__).parent.parent.parent
@@ -87,6 +87,8 @@ def test_nothing_was_trained_on_that_is_held_out(sources: set[str]) -> None:
     assert trained(voices) == heard
     styles = {package.name for package in STYLES.values()}
     assert trained(styles) == styles - {STYLES[style].name for style in HELD_OUT_STYLES}
+    further = {package.name for package in (*FURTHER_STYLES.values(), *ICON_SETS.values())}
+    assert trained(further) == further
     fonts = {package.name for package in FONTS.values()}
     # C059 came with families that were for training: the package tells nothing about it.
     assert trained(fonts) == fonts - {FONTS["lato"].name, FONTS["courier-prime"].name}
