@@ -123,9 +123,9 @@ def icons(style: str, icon_set: IconSet, emoji: Sequence[Emoji]) -> Iterator[Dra
         for shortcode in member.shortcodes
         if owners[squash(shortcode)] == 1
     }
-    found = set()
+    names, found = shortcodes | labels, set()
     for icon, document in icon_set.icons.items():
-        name = (shortcodes | labels).get(squash(VARIANT.sub("", icon)))
+        name = names.get(squash(VARIANT.sub("", icon)))
         if name is not None and name not in found:
             found.add(name)
             yield Drawing(style, icon, name, document.replace("currentColor", "#000000"))
