@@ -1,10 +1,17 @@
-"""Runs a step of nano's training as a command of its own."""
+"""Runs a step of nano's training as a command of its own; what the steps that train the tower alone are given."""
 
 from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated
 
 import typer
 
 import phi4.cli
+
+Data = Annotated[Path, typer.Option("--data", help="The folder with the folders of shards.")]
+BeginPack = Annotated[Path, typer.Option("--pack", help="The vision pack to begin with.")]
+OutPack = Annotated[Path, typer.Option("--out", help="Gets the pack.")]
+Steps = Annotated[int, typer.Option("--steps", help="Updates of the weights.", min=1)]
 
 
 def run(step: Callable[..., None]) -> None:

@@ -19,7 +19,7 @@ from recipes.nano.records import Turn, bucket, build_record
 PACKAGES = {**STYLES, **FURTHER_STYLES, **ICON_SETS}
 
 # One crop of nano's tower: a larger picture would take several, and several times as long.
-SIDE_PX = 48
+SIDE_PX = 64
 
 TEST_QUESTION = "What is this?"
 QUESTIONS = (

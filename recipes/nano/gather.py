@@ -10,11 +10,9 @@ import copy
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Annotated
 
 import numpy as np
 import torch
-import typer
 from rich.console import Console
 from rich.progress import Progress, track
 from torch import nn
@@ -33,7 +31,7 @@ from phi4.processing.image import ImageCrops, image_to_crops
 from phi4.processing.image_file import load_image
 from phi4.processing.tokenizer import Tokenizer
 from recipes.nano.augment_pictures import augment
-from recipes.nano.command import run
+from recipes.nano.command import BeginPack, Data, OutPack, Steps, run
 from recipes.nano.descent import Descent
 from recipes.nano.guide import SETTINGS
 from recipes.nano.naming import Naming
@@ -60,12 +58,7 @@ KEEPING_WEIGHT = 3.0
 MEASURED_CROPS = 2000
 
 
-def main(
-    data: Annotated[Path, typer.Option(help="The folder with the folders of shards.")],
-    pack: Annotated[Path, typer.Option(help="The vision pack to begin with.")],
-    out: Annotated[Path, typer.Option(help="Gets the deeper pack.")],
-    steps: Annotated[int, typer.Option(help="Updates of the weights.", min=1)] = STEPS,
-) -> None:
+def main(data: Data, pack: BeginPack, out: OutPack, steps: Steps = STEPS) -> None:
     """Adds layers to the tower of a vision pack, trains them and the projector, and writes the pack."""
     torch.manual_seed(0)
     source = read_pack(pack)

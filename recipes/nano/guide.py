@@ -25,7 +25,7 @@ from phi4.processing.settings import ImageSettings
 from phi4.train.objectives.guide import Guide
 from recipes.nano.augment_pictures import augment
 from recipes.nano.command import run
-from recipes.nano.model import VISION
+from recipes.nano.model import VISION, VISION_PREPROCESSOR
 
 STEPS = 2600
 # With fewer, the first fifth of them, in which the rate rises, would be less than two.
@@ -41,6 +41,7 @@ MEASURED_PICTURES = 2048
 SETTINGS = ImageSettings(
     crop_size_px=VISION["embd_layer"]["image_embd_layer"]["crop_size"],
     patch_size_px=VISION["img_processor"]["patch_size"],
+    max_crops=VISION_PREPROCESSOR["dynamic_hd"],
 )
 
 

@@ -20,7 +20,7 @@ VISION: Mapping[str, Any] = {
     "embd_layer": {
         "embedding_cls": "image_audio",
         "image_embd_layer": {
-            "crop_size": 48,
+            "crop_size": 64,
             "embedding_cls": "tune_image",
             "hd_transform_order": "sub_glb",
             "image_token_compression_cls": "avg_pool_2d",

@@ -158,54 +158,12 @@ with (Path(__file__).parent / "icon_sets.csv").open(encoding="utf-8") as _rows:
 
 EASY_VQA = _pypi("easy-vqa", "1.0", "MIT", "fcb51b309b78c7b00f97b64cdbcbcf5c105f94da1b39c0796cee5a787c4f650f")
 
-# Font families by name. Which of them are held out stands in text_lines.py.
-FONTS = {
-    "liberation": _debian(
-        "fonts-liberation2",
-        "2.1.5-1",
-        "OFL-1.1",
-        "35ffaa54f117e633e89a5da89af235a073b34dbe582726fbf6989568f7fd9bda",
-    ),
-    "dejavu": _debian(
-        "fonts-dejavu-core",
-        "2.37-6",
-        "Bitstream-Vera",
-        "8892669e51aab4dc56682c8e39d8ddb7d70fad83c369344e1e240bf3ca22bb76",
-    ),
-    "dejavu-extra": _debian(
-        "fonts-dejavu-extra",
-        "2.37-6",
-        "Bitstream-Vera",
-        "6cb7ed32de6df209c065e9e5cc5154a2f36d4c334d9a0af534fabb67d38ab75b",
-    ),
-    "urw-base35": _debian(
-        "fonts-urw-base35",
-        "20200910-7",
-        "AGPL-3.0 with font exception",
-        "93e4997c99c4c31ea88c5d37e2259af0a0c826b9358931d5a69f794f7f0c73ac",
-    ),
-    "lato": _debian(
-        "fonts-lato", "2.0-2.1", "OFL-1.1", "86f50af146a7df9eca4e69f0262e73e708908435ebfa833df797adfa08843bc5"
-    ),
-    "open-sans": _debian(
-        "fonts-open-sans", "1.11-2", "Apache-2.0", "ed8c4258af6c23e5105fa18940544f060f3c9664fbe881f25130fe0c65bc1485"
-    ),
-    "comic-neue": _debian(
-        "fonts-comic-neue", "2.51-4", "OFL-1.1", "6f002dc90d62fde01a2b51f333c09dc6c21ffbfc6ca22d05a84cc049b083c826"
-    ),
-    "courier-prime": _debian(
-        "fonts-courier-prime",
-        "0+git20190115-3",
-        "OFL-1.1",
-        "6f827dd190446abbf83972f01e3f0db2c980e73bd6fb85b56d9d9a8f1755149f",
-    ),
-    "inter": _debian(
-        "fonts-inter",
-        "4.0~beta7+ds-1",
-        "OFL-1.1",
-        "6afd9014550e04b58bccf64b94f92ae1dbfd8018489b92de835408970234c24c",
-    ),
-}
+# Fonts by the name of their package, without "fonts-". Which of them are held out stands in text_lines.py.
+with (Path(__file__).parent / "fonts.csv").open(encoding="utf-8") as _rows:
+    FONTS = {
+        row["package"].removeprefix("fonts-"): _debian(row["package"], row["version"], row["licence"], row["sha256"])
+        for row in csv.DictReader(_rows)
+    }
 
 # The four parts of one ONNX file, to be joined in this order.
 KOKORO_MODEL = tuple(

@@ -16,7 +16,7 @@ from recipes.nano.guide import quickly
 
 # At most so many pieces of words, of which most are letters.
 PIECES = 64
-LINES_PER_STEP = 8
+LINES_PER_STEP = 16
 
 
 class Reading:

@@ -4,24 +4,14 @@
 side of all other names (docs/decisions/0040-rows-settle.md).
 """
 
-from pathlib import Path
-from typing import Annotated
-
-import typer
-
-from recipes.nano.command import run
+from recipes.nano.command import BeginPack, Data, OutPack, Steps, run
 from recipes.nano.sharpen import teach
 
-STEPS = 6000
+STEPS = 4000
 LEARNING_RATE = 1e-3
 
 
-def main(
-    data: Annotated[Path, typer.Option(help="The folder with the folders of shards.")],
-    pack: Annotated[Path, typer.Option(help="The vision pack to begin with.")],
-    out: Annotated[Path, typer.Option(help="Gets the pack.")],
-    steps: Annotated[int, typer.Option(help="Updates of the weights.", min=1)] = STEPS,
-) -> None:
+def main(data: Data, pack: BeginPack, out: OutPack, steps: Steps = STEPS) -> None:
     """Trains the tower and the projector of a vision pack to give all drawings of a name the same rows."""
     teach(data, pack, out, "nano vision settle", steps, LEARNING_RATE, settled=True)
 

@@ -6,10 +6,8 @@ projector together, on three times as many drawings in a second as a stage of `p
 
 from collections import defaultdict
 from pathlib import Path
-from typing import Annotated
 
 import torch
-import typer
 from rich.console import Console
 from rich.progress import Progress, track
 from torch import nn
@@ -21,7 +19,7 @@ from phi4.data.shards import ShardedRecords
 from phi4.model.multimodal import Phi4Multimodal
 from phi4.processing.tokenizer import Tokenizer
 from recipes.nano.augment_batch import augment_batch
-from recipes.nano.command import run
+from recipes.nano.command import BeginPack, Data, OutPack, Steps, run
 from recipes.nano.descent import Descent
 from recipes.nano.gather import (
     CROPS_PER_BATCH,
@@ -51,16 +49,13 @@ CROPS_PER_STEP = 16
 # How often a drawing is mixed with another one of the same name, and how much of that it gets at most.
 MIXED_SHARE = 0.25
 MOST_MIXED = 0.5
+# Of the letters of lines.
+READING_WEIGHT = 1.5
 # Of how far rows are from the places of their names, where they have some.
 PLACE_WEIGHT = 6.0
 
 
-def main(
-    data: Annotated[Path, typer.Option(help="The folder with the folders of shards.")],
-    pack: Annotated[Path, typer.Option(help="The vision pack to begin with.")],
-    out: Annotated[Path, typer.Option(help="Gets the pack.")],
-    steps: Annotated[int, typer.Option(help="Updates of the weights.", min=1)] = STEPS,
-) -> None:
+def main(data: Data, pack: BeginPack, out: OutPack, steps: Steps = STEPS) -> None:
     """Trains the tower and the projector of a vision pack on drawings and their names, and writes the pack."""
     teach(data, pack, out, "nano vision sharpen", steps, LEARNING_RATE, settled=False)
 
@@ -211,7 +206,7 @@ def train(
             rows, other_rows = see(model, torch.cat((shown, kept[others]))).split((len(shown), len(others)))
             named, right = naming(rows, names)
             moved = (other_rows - before[others]).square().sum(dim=-1).mean() / spread
-            loss = named + reading.loss() + KEEPING_WEIGHT * moved
+            loss = named + READING_WEIGHT * reading.loss() + KEEPING_WEIGHT * moved
             if places is not None:
                 loss = loss + PLACE_WEIGHT * places.distance(rows, names)
             descent.step(loss)

@@ -22,10 +22,13 @@ from recipes.nano.records import Turn, bucket, build_record
 
 # A humanist sans serif, a typewriter face with its relatives, and a serif: the beginnings of their file names.
 HELD_OUT_FAMILIES = ("Lato", "Courier Prime", "C059")
-# Symbols, formulas, and strokes too thin to see in small pictures.
-UNUSABLE = re.compile(r"D050000L|StandardSymbols|MathTeX|Hairline|Thin|ExtraLight")
+# Symbols, formulas, keys, letters that are drawn as capitals or as outlines, and strokes too thin for small pictures.
+UNUSABLE = re.compile(
+    r"D050000L|StandardSymbols|MathTeX|LinBiolinum_K|LinLibertine_[IM]$|Smallcaps|RomandeADFS(?:cript|tyle)|Outline"
+    r"|Hairline|Thin|ExtraLight"
+)
 
-LINES: Mapping[Split, int] = {"train": 12000, "valid": 200, "test": 500}
+LINES: Mapping[Split, int] = {"train": 20000, "valid": 200, "test": 500}
 
 HEIGHT_PX = 64
 MAX_WIDTH_PX = 448
@@ -221,7 +224,7 @@ def all_faces() -> list[Face]:
 def font_family(stem: str) -> str:
     """The family of a font file: "Lato" for "Lato-BoldItalic"."""
     held_out = (family for family in HELD_OUT_FAMILIES if stem.startswith(family))
-    return next(held_out, stem.partition("-")[0])
+    return next(held_out, re.split("[-_ ]", stem)[0])
 
 
 def all_words() -> list[str]:

@@ -112,8 +112,8 @@ def test_layers_that_were_just_added_change_nothing() -> None:
     source = read_pack(VISION_PACK)
     shallow = load_model(pull_nano(), torch.float32, packs=[VISION_PACK])
     deep = gather.multimodal(gather.deepen(source, shallow))
-    crops = torch.rand(2, 3, 48, 48, generator=torch.Generator().manual_seed(0))
-    mask = torch.ones(2, 6, 6, dtype=torch.bool)
+    crops = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    mask = torch.ones(2, 8, 8, dtype=torch.bool)
     with torch.inference_mode():
         expected = gather.multimodal(shallow).vision.encoder(crops, mask)
         gather.begin(gather.new_layers(deep), expected)

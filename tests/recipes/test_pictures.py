@@ -213,8 +213,8 @@ def test_further_drawings_are_called_like_the_emoji_and_are_for_training(tmp_pat
     # A glyph and a picture that is not square stand in the middle.
     for record in records[:2]:
         ink = np.argwhere(np.asarray(picture_of(record)).min(axis=2) < 128)
-        assert np.asarray(picture_of(record)).shape == (48, 48, 3)
-        assert np.abs(ink.min(axis=0) + ink.max(axis=0) - 47).max() <= 3, record.id
+        assert np.asarray(picture_of(record)).shape == (64, 64, 3)
+        assert np.abs(ink.min(axis=0) + ink.max(axis=0) - 63).max() <= 4, record.id
 
 
 def test_the_packages_files_are_read(tmp_path: Path) -> None:
@@ -286,6 +286,7 @@ def test_lines_are_tested_with_unseen_words_in_unseen_fonts(lines: list[Record])
 def test_capitals_do_not_bring_a_held_out_word_back() -> None:
     assert all(word_split(word) == word_split(word.capitalize()) for word in WORDS)
     assert (font_family("Courier Prime Sans Bold"), font_family("Inter-Bold")) == ("Courier Prime", "Inter")
+    assert font_family("LinLibertine_RB") == font_family("LinLibertine_RI")
 
 
 def test_lines_fit_into_their_pictures(lines: list[Record]) -> None:
