@@ -13,13 +13,14 @@ import resvg_py
 from phi4.data.record import Record
 from phi4.processing.messages import user_message
 from recipes.nano.emoji_drawings import Drawing
+from recipes.nano.model import VISION
 from recipes.nano.packages import FURTHER_STYLES, ICON_SETS, STYLES
 from recipes.nano.records import Turn, bucket, build_record
 
 PACKAGES = {**STYLES, **FURTHER_STYLES, **ICON_SETS}
 
 # One crop of nano's tower: a larger picture would take several, and several times as long.
-SIDE_PX = 64
+SIDE_PX: int = VISION["embd_layer"]["image_embd_layer"]["crop_size"]
 
 TEST_QUESTION = "What is this?"
 QUESTIONS = (
