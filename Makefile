@@ -144,7 +144,10 @@ $(RUNS)/sharpen/vision.safetensors: $(RUNS)/joint/vision.safetensors
 $(RUNS)/settle/vision.safetensors: $(RUNS)/sharpen/vision.safetensors
 	$(call TOWER,settle)
 
-$(RUNS)/words/vision.safetensors: $(RUNS)/settle/vision.safetensors $(RUNS)/joint/speech.safetensors
+$(RUNS)/tell/vision.safetensors: $(RUNS)/settle/vision.safetensors
+	$(call TOWER,tell)
+
+$(RUNS)/words/vision.safetensors: $(RUNS)/tell/vision.safetensors $(RUNS)/joint/speech.safetensors
 	$(call TRAIN,recipes/nano_joint.py:words) $(addprefix --pack ,$^)
 
 $(NANO)/results.json: $(RUNS)/words/vision.safetensors $(RUNS)/joint/speech.safetensors
@@ -172,7 +175,10 @@ $(RUNS)/long-sharpen/vision.safetensors: $(RUNS)/long-joint/vision.safetensors
 $(RUNS)/long-settle/vision.safetensors: $(RUNS)/long-sharpen/vision.safetensors
 	$(call TOWER,settle)
 
-$(RUNS)/long-words/vision.safetensors: $(RUNS)/long-settle/vision.safetensors $(RUNS)/long-joint/speech.safetensors
+$(RUNS)/long-tell/vision.safetensors: $(RUNS)/long-settle/vision.safetensors
+	$(call TOWER,tell)
+
+$(RUNS)/long-words/vision.safetensors: $(RUNS)/long-tell/vision.safetensors $(RUNS)/long-joint/speech.safetensors
 	$(call TRAIN,recipes/nano_long.py:words) $(addprefix --pack ,$^)
 
 $(NANO)/long-results.json: $(RUNS)/long-words/vision.safetensors $(RUNS)/long-joint/speech.safetensors

@@ -1,6 +1,7 @@
 """nano answers spoken questions about pictures: the published joint stage (facts sheet 8.4) with other numbers.
 
-Behind it, `recipes.nano.sharpen` and `recipes.nano.settle` train the tower alone, and `words` the adapter alone.
+Behind it, `recipes.nano.sharpen` and `recipes.nano.settle` train the tower alone, and `recipes.nano.tell` and `words`
+the adapter alone.
 
 Nothing says where the release's second audio projector comes from. Here it starts as a copy of the first and trains.
 """

@@ -1,7 +1,7 @@
 """nano learns on, from the packs that come with the package: `make nano-long`.
 
 `hear` and `instruct` go on with speech, and `joint` with pictures and with spoken questions about them. Behind `joint`,
-`recipes.nano.sharpen` and `recipes.nano.settle` train the tower alone, and `words` the adapter alone.
+`recipes.nano.sharpen` and `recipes.nano.settle` train the tower alone, and `recipes.nano.tell` and `words` the adapter.
 """
 
 from dataclasses import replace

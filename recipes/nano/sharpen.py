@@ -5,6 +5,7 @@ projector together, on three times as many drawings in a second as a stage of `p
 """
 
 from collections import defaultdict
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -15,6 +16,7 @@ from torch import nn
 from phi4.checkpoint.nano import pull_nano
 from phi4.checkpoint.packs import read_pack
 from phi4.checkpoint.weights import load_model
+from phi4.data.record import Record
 from phi4.data.shards import ShardedRecords
 from phi4.model.multimodal import Phi4Multimodal
 from phi4.processing.tokenizer import Tokenizer
@@ -79,20 +81,14 @@ def teach(data: Path, pack: Path, out: Path, stage: str, steps: int, learning_ra
     drawings, further, shapes, lines = (records.select("train") for records in data_sets.values())
     loaded = load_model(pull_nano(), torch.float32, packs=[pack])
     model = multimodal(loaded)
-    named = [*drawings, *further]
-    pictures = torch.stack(
-        [picture_of(record).crops[0] for record in track(named, "drawings", console=Console(stderr=True))]
-    )
     naming = Naming(model, Tokenizer.load(loaded.directory), [record.answer for record in drawings])
-    names = naming.numbers([record.answer for record in named])
+    shown = collect(drawings, further, naming.numbers([record.answer for record in (*drawings, *further)]))
     # Those by which rows have lain so far decide where they are to lie.
     first = len(drawings)
-    places = mean_places(model, pictures[:first], names[:first]) if settled else None
+    places = mean_places(model, shown.pictures[:first], shown.names[:first]) if settled else None
     kept = changed_crops(shapes[:OTHER_RECORDS], all_crops=True)
     reading = Reading(loaded, lines, seed=0)
-    weights = torch.cat([torch.full((len(some),), 1.0 / len(some)) for some in (drawings, further)])
-    weights[first:] *= FURTHER_SHARE / (1.0 - FURTHER_SHARE)
-    train(model, naming, reading, Drawings(pictures, names, weights), kept, steps, learning_rate, places)
+    train(model, naming, reading, shown, kept, steps, learning_rate, places)
     save_further(model, source, out, (stage, steps, ["vision.encoder", "vision.projector"]), data_sets)
 
 
@@ -118,6 +114,10 @@ class Places:
         self._rows = rows
         self._spread = (rows - rows.mean(dim=0)).square().sum(dim=-1).mean()
 
+    def of(self, names: torch.Tensor) -> torch.Tensor:
+        """The places of some names, [drawings, rows, hidden]."""
+        return self._rows[names]
+
     def distance(self, rows: torch.Tensor, names: torch.Tensor) -> torch.Tensor:
         """How far rows, [drawings, rows, hidden], are from the places of their names, squared; 1 is their spread."""
         return (rows - self._rows[names]).square().sum(dim=-1).mean() / self._spread
@@ -138,14 +138,35 @@ class Drawings:
         for place, name in enumerate(names.tolist()):
             self._of_name[name].append(place)
 
-    def draw(self, count: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """Some of them at random, changed: the pictures, and the numbers of their names."""
-        places = torch.multinomial(self._weights, count, replacement=True)
+    def draw(self, count: int, wanted: torch.Tensor | None = None) -> tuple[torch.Tensor, torch.Tensor]:
+        """Some of them at random, changed: the pictures, and the numbers of their names.
+
+        Args:
+            count: how many.
+            wanted: how often each name is to come, relative to the others, [names]; None is alike.
+        """
+        weights = self._weights if wanted is None else self._weights * wanted[self.names]
+        places = torch.multinomial(weights, count, replacement=True)
         alike = [self._of_name[name] for name in self.names[places].tolist()]
         partners = torch.tensor([group[int(torch.randint(len(group), ()))] for group in alike])
         mixed = torch.rand(count, 1, 1, 1) * MOST_MIXED * (torch.rand(count, 1, 1, 1) < MIXED_SHARE)
         together = torch.lerp(self.pictures[places], self.pictures[partners], mixed)
         return augment_batch((together + 1.0) / 2.0) * 2.0 - 1.0, self.names[places]
+
+
+def collect(drawings: Sequence[Record], further: Sequence[Record], names: torch.Tensor) -> Drawings:
+    """Loads drawings, of which those in further styles come as often as `FURTHER_SHARE` says.
+
+    Args:
+        drawings: records of drawings.
+        further: those in further styles.
+        names: the numbers of the names of both, [drawings].
+    """
+    shown = track([*drawings, *further], "drawings", console=Console(stderr=True))
+    pictures = torch.stack([picture_of(record).crops[0] for record in shown])
+    weights = torch.cat([torch.full((len(some),), 1.0 / len(some)) for some in (drawings, further)])
+    weights[len(drawings) :] *= FURTHER_SHARE / (1.0 - FURTHER_SHARE)
+    return Drawings(pictures, names, weights)
 
 
 @torch.no_grad()

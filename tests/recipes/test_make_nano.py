@@ -123,6 +123,7 @@ SHORTER = {
     "recipes.nano.gather": ["--steps", "3"],
     "recipes.nano.sharpen": ["--steps", "3"],
     "recipes.nano.settle": ["--steps", "3"],
+    "recipes.nano.tell": ["--steps", "3"],
     "recipes.nano.evaluate": ["--limit", "2"],
 }
 

@@ -6,6 +6,7 @@ import shutil
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -15,13 +16,20 @@ from matplotlib.figure import Figure
 from safetensors import SafetensorError
 
 from full_disk import no_file_above
+from phi4.checkpoint.keymap import adapter_of
 from phi4.checkpoint.nano import BASE_DIGEST, PACKS, pull_nano
 from phi4.checkpoint.packs import read_pack, stages_of
 from phi4.checkpoint.weights import load_model
+from phi4.data.example import encode_example
 from phi4.data.record import Record
 from phi4.data.shards import ShardedRecords, write_shards
+from phi4.errors import CheckpointError
+from phi4.processing.messages import Message
+from phi4.processing.processor import Processor
+from phi4.train.objectives.answers import AnswerLoss
 from phi4.train.objectives.guide import load_guide
-from recipes.nano import begin, evaluate, gather, guide, report, settle, sharpen
+from phi4.train.objectives.layout import lay_out
+from recipes.nano import average, begin, evaluate, gather, guide, report, settle, sharpen, tell
 from recipes.nano.augment_batch import augment_batch
 from train.toys import colours, tones
 
@@ -33,7 +41,7 @@ HELD_OUT = ROOT / "examples" / "held_out"
 @pytest.fixture
 def data(tmp_path: Path) -> Path:
     """A few records in place of nano's."""
-    pictures = ("emoji", "emoji_further", "easy_vqa_named", "text_line")
+    pictures = ("emoji", "emoji_further", "easy_vqa", "easy_vqa_named", "text_line")
     for name, records in (*((name, colours) for name in pictures), ("speech", tones)):
         write_shards(records(8, "train"), tmp_path / "data" / name)
     return tmp_path / "data"
@@ -46,6 +54,7 @@ def data(tmp_path: Path) -> Path:
         ("gather", (f"--pack={VISION_PACK}", "--data=nowhere", "--out=deep.safetensors")),
         ("sharpen", (f"--pack={VISION_PACK}", "--data=nowhere", "--out=sharp.safetensors")),
         ("settle", (f"--pack={VISION_PACK}", "--data=nowhere", "--out=settled.safetensors")),
+        ("tell", (f"--pack={VISION_PACK}", "--data=nowhere", "--out=told.safetensors")),
         ("report", ("--runs=nowhere", "--out=curves.svg")),
         ("samples", ("--data=nowhere", "--out=few")),
     ],
@@ -135,6 +144,54 @@ def test_sharpening_trains_all_that_the_language_model_gets_something_of_and_not
     assert {name for name in changed if name.startswith((last, "vision.encoder.head"))} == set()
     assert {"vision.encoder.patch_embedding.weight", "vision.encoder.layers.0.mlp.fc1.weight"} <= changed
     assert stages_of(read_pack(out).trained_on)[-1]["stage"] == "nano vision sharpen"
+
+
+def test_telling_trains_the_adapter_and_nothing_that_sees(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tell, "DRAWINGS_PER_STEP", 3)
+    out = tmp_path / "new" / "told.safetensors"
+    tell.main(data, VISION_PACK, out, steps=2)
+    before, after = (load_model(pull_nano(), packs=[path]).model.state_dict() for path in (VISION_PACK, out))
+    changed = {name for name, tensor in before.items() if not torch.equal(tensor, after[name])}
+    assert {name for name in changed if adapter_of(name) != "vision"} <= {"vision.row_separator", "vision.separator"}
+    assert {adapter_of(name) for name in changed} >= {"vision"}
+    assert stages_of(read_pack(out).trained_on)[-1]["stage"] == "nano vision tell"
+
+
+def test_a_conversation_laid_out_by_hand_costs_what_the_same_record_does(data: Path) -> None:
+    loaded = load_model(pull_nano(), torch.float32, packs=[VISION_PACK])
+    model = gather.multimodal(loaded)
+    processor = Processor.load(loaded.directory, loaded.config, loaded.preprocessor)
+    ends = loaded.generation.eos_token_ids
+    records = [
+        replace(record, messages=(Message("system", ""), *record.messages))
+        for record in ShardedRecords.open(data / "emoji").select("train")[:3]
+    ]
+    examples = [encode_example(record, processor, ends) for record in records]
+    about = [tell.converse(replace(record, messages=record.messages[1:]), loaded, processor) for record in records]
+    with torch.inference_mode():
+        rows = [model.encode(example.inputs.media[0], "vision") for example in examples]
+        by_hand = tell.ask(model, lay_out(model, []), about, rows)
+        expected = AnswerLoss(recompute=False)(model, examples)
+    assert len(by_hand) == sum(one.answered for one in about)
+    torch.testing.assert_close(-by_hand.sum(), expected.total)
+
+
+def test_the_mean_of_packs_lies_between_them_and_tells_what_each_went_through(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tell, "DRAWINGS_PER_STEP", 2)
+    told, out = tmp_path / "told.safetensors", tmp_path / "new" / "mean.safetensors"
+    tell.main(data, VISION_PACK, told, steps=2)
+    average.main([VISION_PACK, told], out)
+    paths = (VISION_PACK, told, out)
+    states = [load_model(pull_nano(), torch.float32, packs=[path]).model.state_dict() for path in paths]
+    for first, second, mean in zip(*(state.values() for state in states), strict=True):
+        assert torch.equal(mean, ((first + second) / 2).bfloat16().float() if not torch.equal(first, second) else first)
+    assert stages_of(read_pack(out).trained_on) == stages_of(read_pack(told).trained_on)
+    with pytest.raises(CheckpointError, match="have no mean"):
+        average.main([VISION_PACK, *(path for path in PACKS if path.stem == "speech")], out)
 
 
 def test_rows_that_settle_lie_nearer_to_those_of_their_name_than_rows_that_were_only_sharpened(
