@@ -43,7 +43,7 @@ from recipes.nano.sharpen import Drawings, Places, collect, mean_places, see
 from recipes.nano_joint import augment_briefly, words
 
 DATA_SETS = ("emoji", "emoji_further", "easy_vqa", "text_line")
-STEPS = 2400
+STEPS = 1350
 LEARNING_RATE = 4e-4
 DRAWINGS_PER_STEP = 28
 # How many of the last lines of a drawing's global view are shown.
