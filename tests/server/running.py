@@ -42,14 +42,11 @@ class Reply:
 
 @dataclass(frozen=True)
 class Running:
-    """A server that listens."""
+    """A server that listens, and a client of it."""
 
     service: Service
     port: int
-
-    @property
-    def client(self) -> openai.OpenAI:
-        return openai.OpenAI(base_url=f"http://127.0.0.1:{self.port}/v1", api_key="none", max_retries=0, timeout=WAIT_S)
+    client: openai.OpenAI
 
     def send(
         self, path: str, body: Any = None, method: str | None = None, headers: dict[str, str] | None = None
@@ -96,7 +93,10 @@ def running_server(assistant: Assistant, limits: ServerLimits, api_key: str | No
     thread.start()
     try:
         wait_until(lambda: server.started)
-        yield Running(service, server.port)
+        url = f"http://127.0.0.1:{server.port}/v1"
+        # Closed here: left to the garbage collector, its connections may warn in the middle of another test.
+        with openai.OpenAI(base_url=url, api_key="none", max_retries=0, timeout=WAIT_S) as client:
+            yield Running(service, server.port, client)
     finally:
         server.should_exit = True
         thread.join()
