@@ -1,4 +1,4 @@
-"""Runs a step of nano's training as a command of its own; what the steps that train the tower alone are given."""
+"""Runs a step of nano's training as a command of its own; what steps that go on from a vision pack are given."""
 
 from collections.abc import Callable
 from pathlib import Path
