@@ -45,11 +45,11 @@ class Conducted:
     def __getattr__(self, name: str) -> Any:
         return getattr(self.model, name)
 
-    def __call__(self, embeddings: torch.Tensor, step: Any) -> torch.Tensor:
+    def __call__(self, embeddings: torch.Tensor, step: Any, native: Any) -> torch.Tensor:
         for action in self.actions.pop(self.step_number, []):
             action()
         self.step_number += 1
-        return self.model(embeddings, step)
+        return self.model(embeddings, step, native)
 
 
 def with_short_context(config: ModelConfig) -> ModelConfig:

@@ -275,5 +275,7 @@ def test_tensors_of_other_kinds_are_refused_or_read_rightly(call: str, argument:
 
 
 def test_every_native_function_is_called_here() -> None:
-    functions = {name for name in dir(NATIVE) if not name.startswith("_")} - {"levels", "has_head_dim"}
+    # What misfits whole layers is in test_decoder_layers.py.
+    others = {"levels", "has_head_dim", "DecoderLayers"}
+    functions = {name for name in dir(NATIVE) if not name.startswith("_")} - others
     assert functions <= CALLS.keys()

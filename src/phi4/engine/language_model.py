@@ -7,6 +7,7 @@ import torch
 
 from phi4.config import DecoderConfig
 from phi4.inputs import Medium
+from phi4.kernels.decoder_layers import DecoderLayers
 from phi4.model.step import Segment, Step
 
 
@@ -48,7 +49,11 @@ class LanguageModel(Protocol):
         """Prepares a pass over segments; None asks for the output of all rows."""
         ...
 
-    def __call__(self, embeddings: torch.Tensor, step: Step) -> torch.Tensor:
+    def native_layers(self) -> DecoderLayers | None:
+        """The layers as one native call takes them; None if there are no kernels for them."""
+        ...
+
+    def __call__(self, embeddings: torch.Tensor, step: Step, native: DecoderLayers | None = None) -> torch.Tensor:
         """Runs the layers: [tokens, hidden] -> [rows asked for, hidden]."""
         ...
 

@@ -41,6 +41,8 @@ class Runner:
 
     def __init__(self, model: LanguageModel, cache: PagedCache, features: FeatureCache) -> None:
         self.model = model
+        # The weights of a model that is served stay where they are.
+        self.native_layers = model.native_layers()
         self.cache = cache
         self.features = features
         # A row's features stay until it is finished: it may be computed again, and they may have left the cache.
@@ -83,7 +85,7 @@ class Runner:
             for piece, end in zip(pieces, ends, strict=True)
             for position in piece.scored_prompt
         ]
-        hidden = self.model(self._embed(pieces), self.model.step(segments, chosen + read))
+        hidden = self.model(self._embed(pieces), self.model.step(segments, chosen + read), self.native_layers)
         logits = self.model.logits(hidden[: len(chosen)])
         parts = hidden[len(chosen) :].split([len(piece.scored_prompt) for piece in pieces])
         return logits, [self._score_prompt(*one) for one in zip(pieces, parts, strict=True)]

@@ -10,7 +10,7 @@ from torch.utils.checkpoint import checkpoint
 from phi4.config import AdapterConfig, DecoderConfig
 from phi4.errors import InputError
 from phi4.inputs import Medium
-from phi4.kernels.decoder_layer import LayerWeights, run_layer
+from phi4.kernels.decoder_layers import DecoderLayers, LayerWeights
 from phi4.model.attention import causal_attention
 from phi4.model.embedding import empty_embedding
 from phi4.model.fused import rms_norm, swiglu
@@ -129,9 +129,6 @@ class DecoderLayer(nn.Module):
 
         Every row's keys and values are needed by later tokens; what follows the attention is for the row itself.
         """
-        weights = self._weights(step.adapter_runs) if outputs is None and step.paged is not None else None
-        if weights is not None and step.paged is not None:
-            return run_layer(weights, self.self_attn.layer, hidden, step.cos, step.sin, step.paged)
         attended = self.self_attn.attend(self.input_layernorm(hidden), step)
         runs = step.adapter_runs
         if outputs is not None:
@@ -139,15 +136,17 @@ class DecoderLayer(nn.Module):
         hidden = hidden + self.self_attn.o_proj(attended, runs)
         return hidden + self.mlp(self.post_attention_layernorm(hidden), runs)
 
-    def _weights(self, runs: tuple[AdapterRun, ...]) -> LayerWeights | None:
-        """What the kernel of a whole layer takes; None if there is none for these LoRAs."""
-        attention, mlp = self.self_attn, self.mlp
-        qkv, o = attention.qkv_proj.for_layer(runs), attention.o_proj.for_layer(runs)
-        gate_up, down = mlp.gate_up_proj.for_layer(runs), mlp.down_proj.for_layer(runs)
-        if qkv is None or o is None or gate_up is None or down is None:
-            return None
-        norm = self.input_layernorm
-        return LayerWeights(norm.weight, qkv, o, self.post_attention_layernorm.weight, gate_up, down, norm.eps)
+    def for_layers(self) -> LayerWeights:
+        """What the kernel of whole layers takes."""
+        return LayerWeights(
+            self.input_layernorm.weight.detach(),
+            self.self_attn.qkv_proj.for_layers(),
+            self.self_attn.o_proj.for_layers(),
+            self.post_attention_layernorm.weight.detach(),
+            self.mlp.gate_up_proj.for_layers(),
+            self.mlp.down_proj.for_layers(),
+            self.input_layernorm.eps,
+        )
 
 
 class Decoder(nn.Module):
@@ -159,12 +158,19 @@ class Decoder(nn.Module):
         self.layers = nn.ModuleList(DecoderLayer(config, adapters, layer) for layer in range(config.num_hidden_layers))
         self.norm = RMSNorm(config.hidden_size, config.rms_norm_eps)
 
-    def forward(self, embeddings: torch.Tensor, step: Step) -> torch.Tensor:
+    def forward(self, embeddings: torch.Tensor, step: Step, native: DecoderLayers | None = None) -> torch.Tensor:
         """[tokens, hidden] -> [tokens, hidden] or [rows asked for, hidden], normalised for the head."""
-        hidden = embeddings
-        for layer in self.layers[:-1]:
+        hidden, done = embeddings, 0
+        if native is not None and step.paged is not None:
+            # The last layer spares itself the rows that are not asked for.
+            done = len(self.layers) - (step.outputs is not None)
+            runs = [(run.adapter, run.start, run.stop) for run in step.adapter_runs]
+            hidden = native.run(done, hidden, step.cos, step.sin, step.paged, runs)
+        for layer in self.layers[done:-1]:
             hidden = checkpoint(layer, hidden, step, use_reentrant=False) if step.recompute else layer(hidden, step)
-        return self.norm(self.layers[-1](hidden, step, step.outputs))
+        if done < len(self.layers):
+            hidden = self.layers[-1](hidden, step, step.outputs)
+        return self.norm(hidden)
 
 
 class Phi4Mini(nn.Module):
@@ -231,18 +237,26 @@ class Phi4Mini(nn.Module):
         """Looks up [tokens] ids: [tokens, hidden]."""
         return self.model.embed_tokens(token_ids).to(self.dtype)
 
-    def forward(self, embeddings: torch.Tensor, step: Step) -> torch.Tensor:
+    def native_layers(self) -> DecoderLayers | None:
+        """The layers as one native call takes them, for who leaves the weights where they are; None without kernels."""
+        own = (layer for layer in self.model.layers if isinstance(layer, DecoderLayer))
+        layers = DecoderLayers([layer.for_layers() for layer in own])
+        return layers if layers.fits else None
+
+    def forward(self, embeddings: torch.Tensor, step: Step, native: DecoderLayers | None = None) -> torch.Tensor:
         """Runs the layers over packed rows.
 
         Args:
             embeddings: [tokens, hidden], the features of media already in their places.
             step: segments, rotary tables and adapters of this pass.
+            native: `native_layers`, which run where all conversations are in a cache, to the same bits; None runs the
+                layers one by one.
 
         Returns:
             Final hidden states, [tokens, hidden] or [rows that the step asks for, hidden]; `logits` turns them into
             scores.
         """
-        return self.model(embeddings, step)
+        return self.model(embeddings, step, native)
 
     def logits(self, hidden: torch.Tensor) -> torch.Tensor:
         """Scores the vocabulary for the rows asked for: [rows, hidden] -> [rows, vocabulary]."""

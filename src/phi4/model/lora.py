@@ -8,7 +8,8 @@ from torch.nn import functional
 
 from phi4.config import AdapterConfig
 from phi4.kernels.adapted import LowRank, multiply_adapted
-from phi4.kernels.decoder_layer import FullLowRank, LayerLinear
+from phi4.kernels.decoder_layers import LayerLinear, LayerLora
+from phi4.kernels.quantised import PackedWeight
 from phi4.model.linear import add_linear, linear
 from phi4.model.quantised import QuantisedWeight, new_lora, new_weight
 from phi4.model.rounded_product import RoundedProduct
@@ -62,13 +63,13 @@ class AdaptedLinear(nn.Module):
             add_linear(rows, down, up)
         return output
 
-    def for_layer(self, runs: tuple[AdapterRun, ...]) -> LayerLinear | None:
-        """What the kernel of a whole layer takes; None if a LoRA has 8 bits and the weight has not."""
-        quantised = [self._low_rank(run) for run in runs if self._is_quantised(run)]
-        full = [self._full_low_rank(run) for run in runs if not self._is_quantised(run)]
-        if isinstance(self.weight, QuantisedWeight):
-            return LayerLinear(self.weight.packed, quantised, full)
-        return None if quantised else LayerLinear(self.weight, (), full)
+    def for_layers(self) -> LayerLinear:
+        """What the kernel of whole layers takes."""
+        loras = {
+            name: LayerLora(kernel_matrix(self.lora_A[name].weight), kernel_matrix(self.lora_B[name].weight), scale)
+            for name, scale in self.scales.items()
+        }
+        return LayerLinear(kernel_matrix(self.weight), loras)
 
     def _is_quantised(self, run: AdapterRun) -> bool:
         """Whether the LoRA of a run is."""
@@ -80,8 +81,10 @@ class AdaptedLinear(nn.Module):
         up: QuantisedWeight = self.lora_B[run.adapter].weight  # type: ignore[assignment]
         return LowRank(run.start, run.stop, down.packed, up.packed, self.scales[run.adapter])
 
-    def _full_low_rank(self, run: AdapterRun) -> FullLowRank:
-        """One that is not."""
-        down: torch.Tensor = self.lora_A[run.adapter].weight  # type: ignore[assignment]
-        up: torch.Tensor = self.lora_B[run.adapter].weight  # type: ignore[assignment]
-        return FullLowRank(run.start, run.stop, down, up, self.scales[run.adapter])
+
+def kernel_matrix(weight: torch.Tensor | nn.Module) -> PackedWeight | torch.Tensor:
+    """A weight as the kernels take it, without gradients."""
+    if isinstance(weight, QuantisedWeight):
+        return weight.packed
+    assert isinstance(weight, torch.Tensor), "a linear has a tensor or a quantised weight"
+    return weight.detach()

@@ -8,6 +8,7 @@ from torch import nn
 from phi4.config import DecoderConfig, ModelConfig
 from phi4.errors import ConfigError, InputError
 from phi4.inputs import Medium
+from phi4.kernels.decoder_layers import DecoderLayers
 from phi4.model.decoder import Phi4Mini
 from phi4.model.quantised import QuantisedWeight
 from phi4.model.speech import Speech
@@ -125,9 +126,13 @@ class Phi4Multimodal(nn.Module):
         """Looks up [tokens] ids: [tokens, hidden]; the rows of media are put in afterwards."""
         return self.language.embed(token_ids)
 
-    def forward(self, embeddings: torch.Tensor, step: Step) -> torch.Tensor:
+    def native_layers(self) -> DecoderLayers | None:
+        """The language model's layers as one native call takes them; see `Phi4Mini.native_layers`."""
+        return self.language.native_layers()
+
+    def forward(self, embeddings: torch.Tensor, step: Step, native: DecoderLayers | None = None) -> torch.Tensor:
         """Runs the language model over packed rows: [tokens, hidden] -> [tokens or rows asked for, hidden]."""
-        return self.language(embeddings, step)
+        return self.language(embeddings, step, native)
 
     def logits(self, hidden: torch.Tensor) -> torch.Tensor:
         """Scores the vocabulary for the rows asked for: [rows, hidden] -> [rows, vocabulary]."""

@@ -157,8 +157,6 @@ QuantisedMatrix quantised_matrix(const Matrix& matrix) {
 
 using Loras = std::vector<std::tuple<int64_t, int64_t, Matrix, Matrix, float>>;  // start, stop, A, B, scale
 using Full = std::pair<uintptr_t, int64_t>;                          // values, outputs
-using FullLoras = std::vector<std::tuple<int64_t, int64_t, Full, Full, float>>;
-using LinearParts = std::tuple<Matrix, Full, Loras, FullLoras>;  // one of the matrices is 0
 
 std::vector<LowRank> low_ranks(const Loras& loras) {
     std::vector<LowRank> found;
@@ -312,44 +310,75 @@ void attend(
 
 FullMatrix full_matrix(const Full& matrix) { return {reinterpret_cast<const void*>(matrix.first), matrix.second}; }
 
-LayerLinear layer_linear(const LinearParts& parts) {
-    const auto& [quantised, full, loras, full_loras] = parts;
-    LayerLinear linear{quantised_matrix(quantised), full_matrix(full), low_ranks(loras), {}};
-    for (const auto& [start, stop, down, up, scale] : full_loras)
-        linear.full_added.push_back({start, stop, full_matrix(down), full_matrix(up), scale});
+// One of the two is 0.
+using AnyMatrix = std::pair<Matrix, Full>;
+using LoraParts = std::tuple<AnyMatrix, AnyMatrix, float>;              // A, B, scale
+using LinearParts = std::pair<AnyMatrix, std::vector<LoraParts>>;       // one LoRA for each adapter
+using NormParts = std::tuple<uintptr_t, uintptr_t, float>;              // before attention and MLP; eps
+using LayerParts = std::pair<NormParts, std::tuple<LinearParts, LinearParts, LinearParts, LinearParts>>;
+using Runs = std::vector<std::tuple<size_t, int64_t, int64_t>>;         // adapter, start, stop
+using CacheParts = std::pair<std::pair<uintptr_t, uintptr_t>, std::pair<uintptr_t, uintptr_t>>;  // keys, values; scales
+
+// What stays the same from step to step.
+struct DecoderLayers {
+    explicit DecoderLayers(std::vector<LayerParts> parts) : layers(std::move(parts)) {}
+
+    std::vector<LayerParts> layers;
+};
+
+LayerLinear layer_linear(const LinearParts& parts, const Runs& runs) {
+    const auto& [weight, loras] = parts;
+    LayerLinear linear{quantised_matrix(weight.first), full_matrix(weight.second), {}, {}};
+    for (const auto& [adapter, start, stop] : runs) {
+        const auto& [down, up, scale] = loras.at(adapter);
+        if (std::get<0>(down.first) != 0)
+            linear.quantised_added.push_back({start, stop, quantised_matrix(down.first), quantised_matrix(up.first), scale});
+        else
+            linear.full_added.push_back({start, stop, full_matrix(down.second), full_matrix(up.second), scale});
+    }
     return linear;
 }
 
-void run_layer(
-    const Conversations& conversations, const std::string& level, int threads,
+void run_layers(
+    const Conversations& conversations, const std::string& level, int threads, const DecoderLayers& layers,
     std::tuple<uintptr_t, int64_t, uintptr_t> rows,                  // hidden, its stride in values, results
-    std::tuple<uintptr_t, uintptr_t, float> norms,                   // before attention and MLP; eps
-    const std::tuple<LinearParts, LinearParts, LinearParts, LinearParts>& linears,  // qkv, o, gate_up, down
+    const Runs& runs,
     std::tuple<uintptr_t, uintptr_t, int64_t> rotary,                // cos, sin, half
-    std::pair<uintptr_t, uintptr_t> cache, std::pair<uintptr_t, uintptr_t> scales, int64_t slots,
+    const std::vector<CacheParts>& caches, int64_t slots,            // of the layers that are to run
     std::tuple<int, int, int> sizes, bool bf16) {
-    const DecoderLayer layer{
-        reinterpret_cast<const void*>(std::get<0>(rows)),
-        std::get<1>(rows),
-        reinterpret_cast<void*>(std::get<2>(rows)),
-        conversations.num_tokens(),
-        bf16,
-        reinterpret_cast<const void*>(std::get<0>(norms)),
-        reinterpret_cast<const void*>(std::get<1>(norms)),
-        std::get<2>(norms),
-        layer_linear(std::get<0>(linears)),
-        layer_linear(std::get<1>(linears)),
-        layer_linear(std::get<2>(linears)),
-        layer_linear(std::get<3>(linears)),
-        reinterpret_cast<const void*>(std::get<0>(rotary)),
-        reinterpret_cast<const void*>(std::get<1>(rotary)),
-        std::get<2>(rotary),
-        cached_layer(cache, scales, slots),
-        head_sizes(sizes),
-    };
-    const LayerKernels kernels = layer_kernels(level_called(level), scales.first != 0, bf16);
+    auto [hidden, stride, results] = rows;
+    const auto [cos, sin, half] = rotary;
+    const bool bytes = !caches.empty() && caches.front().second.first != 0;
+    const LayerKernels kernels = layer_kernels(level_called(level), bytes, bf16);
     nb::gil_scoped_release released;
-    run_decoder_layer(kernels, conversations, layer, threads);
+    for (size_t n = 0; n < caches.size(); ++n) {
+        const auto& [norms, linears] = layers.layers.at(n);
+        const auto& [attention_norm, mlp_norm, eps] = norms;
+        const auto& [qkv, o, gate_up, down] = linears;
+        const DecoderLayer layer{
+            reinterpret_cast<const void*>(hidden),
+            stride,
+            reinterpret_cast<void*>(results),
+            conversations.num_tokens(),
+            bf16,
+            reinterpret_cast<const void*>(attention_norm),
+            reinterpret_cast<const void*>(mlp_norm),
+            eps,
+            layer_linear(qkv, runs),
+            layer_linear(o, runs),
+            layer_linear(gate_up, runs),
+            layer_linear(down, runs),
+            reinterpret_cast<const void*>(cos),
+            reinterpret_cast<const void*>(sin),
+            half,
+            cached_layer(caches[n].first, caches[n].second, slots),
+            head_sizes(sizes),
+        };
+        run_decoder_layer(kernels, conversations, layer, threads);
+        // The next layer adds to what this one gave, in its place.
+        hidden = results;
+        stride = layer.o.outputs();
+    }
 }
 
 }  // namespace
@@ -372,7 +401,8 @@ NB_MODULE(native, module) {
         .def_prop_ro("num_tokens", &Conversations::num_tokens)
         .def_prop_ro("num_slots", &Conversations::num_slots)
         .def("attend", &attend)
-        .def("run_layer", &run_layer);
+        .def("run_layers", &run_layers);
+    nb::class_<DecoderLayers>(module, "DecoderLayers").def(nb::init<std::vector<LayerParts>>());
 }
 
 }  // namespace phi4

@@ -161,10 +161,10 @@ inline void add_group_of_eight(
     }
 }
 
-// All groups of BLOCKS neighbouring blocks of outputs, for ROWS rows, read as they are stored. Two blocks are two places
-// in memory that are read at the same time.
+// All groups of BLOCKS blocks of outputs that stand so far apart, for ROWS rows, read as they are stored. Two blocks are
+// two places in memory that are read at the same time.
 template <int ROWS, int BLOCKS, bool FOUR_BITS>
-void multiply_tile(const QuantisedProduct& product, int64_t row, int64_t block) {
+void multiply_tile(const QuantisedProduct& product, int64_t row, int64_t block, int64_t apart) {
     const int64_t groups = product.rows.groups;
     Floats results[BLOCKS][ROWS];
     for (int b = 0; b < BLOCKS; ++b)
@@ -178,35 +178,36 @@ void multiply_tile(const QuantisedProduct& product, int64_t row, int64_t block) 
         for (int64_t group = first; group < end; ++group)
             for (int b = 0; b < BLOCKS; ++b) {
                 if (FOUR_BITS)
-                    add_group_of_four(product, row, block + b, group, sums[b]);
+                    add_group_of_four(product, row, block + b * apart, group, sums[b]);
                 else
-                    add_group_of_eight(product, row, block + b, group, sums[b]);
+                    add_group_of_eight(product, row, block + b * apart, group, sums[b]);
             }
         for (int b = 0; b < BLOCKS; ++b)
             for (int r = 0; r < ROWS; ++r) results[b][r] = add_scaled(results[b][r], sums[b][r], scales[r]);
     }
     for (int b = 0; b < BLOCKS; ++b)
-        for (int r = 0; r < ROWS; ++r) finish(product, row + r, block + b, results[b][r]);
+        for (int r = 0; r < ROWS; ++r) finish(product, row + r, block + b * apart, results[b][r]);
 }
 
 template <int BLOCKS, bool FOUR_BITS>
-void multiply_stored(const QuantisedProduct& product, int64_t row, int64_t last_row, int64_t block) {
+void multiply_stored(const QuantisedProduct& product, int64_t row, int64_t last_row, int64_t block, int64_t apart) {
 #if !defined(__AVX512VNNI__)
-    for (; row + TILE_ROWS <= last_row; row += TILE_ROWS) multiply_tile<TILE_ROWS, BLOCKS, FOUR_BITS>(product, row, block);
+    for (; row + TILE_ROWS <= last_row; row += TILE_ROWS)
+        multiply_tile<TILE_ROWS, BLOCKS, FOUR_BITS>(product, row, block, apart);
 #endif
     switch (last_row - row) {
-        case 3: return multiply_tile<3, BLOCKS, FOUR_BITS>(product, row, block);
-        case 2: return multiply_tile<2, BLOCKS, FOUR_BITS>(product, row, block);
-        case 1: return multiply_tile<1, BLOCKS, FOUR_BITS>(product, row, block);
+        case 3: return multiply_tile<3, BLOCKS, FOUR_BITS>(product, row, block, apart);
+        case 2: return multiply_tile<2, BLOCKS, FOUR_BITS>(product, row, block, apart);
+        case 1: return multiply_tile<1, BLOCKS, FOUR_BITS>(product, row, block, apart);
     }
 }
 
 template <int BLOCKS>
-void multiply_some(const QuantisedProduct& product, int64_t row, int64_t last_row, int64_t block) {
+void multiply_some(const QuantisedProduct& product, int64_t row, int64_t last_row, int64_t block, int64_t apart) {
     if (product.steps != nullptr)
-        multiply_stored<BLOCKS, true>(product, row, last_row, block);
+        multiply_stored<BLOCKS, true>(product, row, last_row, block, apart);
     else
-        multiply_stored<BLOCKS, false>(product, row, last_row, block);
+        multiply_stored<BLOCKS, false>(product, row, last_row, block, apart);
 }
 
 #if defined(__AVX512VNNI__)
@@ -224,8 +225,10 @@ void multiply_blocks(const QuantisedProduct& product, int64_t row, int64_t last_
         return;
     }
 #endif
-    for (; block + 2 <= last_block; block += 2) multiply_some<2>(product, row, last_row, block);
-    if (block < last_block) multiply_some<1>(product, row, last_row, block);
+    // Each of the two places goes on where it ends with one block: what was asked for ahead is the beginning of the next.
+    const int64_t half = (last_block - block) / 2;
+    for (int64_t n = 0; n < half; ++n) multiply_some<2>(product, row, last_row, block + n, half);
+    if (2 * half < last_block - block) multiply_some<1>(product, row, last_row, last_block - 1, 0);
 }
 
 // The even number below a count, 2 at least: of blocks, two are multiplied together.
@@ -243,7 +246,7 @@ void quantise_rows(const void* rows, int64_t row_stride, bool is_bf16, const Byt
 void multiply_quantised(const QuantisedProduct& product, int threads) {
     // Each thread takes some blocks at a time, long enough to read on; of the last ones fewer, so that none waits long for
     // another.
-    const int64_t some = even(product.blocks / (8 * threads)), few = even(some / 4);
+    const int64_t some = even(product.blocks / (8 * threads)), few = even(some / 16);
     const int64_t shares_of_some = product.blocks > threads * some ? product.blocks / some - threads : 0;
     const int64_t first_of_few = shares_of_some * some;
     const int64_t shares = shares_of_some + (product.blocks - first_of_few + few - 1) / few;
