@@ -25,7 +25,7 @@ class Question:
 HEARD = "turn on the music in the basement"
 QUESTIONS = (
     Question("text", "Paris", "What is the capital of France?"),
-    Question("a drawing style it never saw, of which it names seven in ten", "fox", "What is this?", ["fox.png"]),
+    Question("a drawing style it never saw, of which it names three in four", "fox", "What is this?", ["fox.png"]),
     Question("a test picture of easy-vqa", "triangle", "what is the red shape?", images=["shape.png"]),
     Question("a voice that it never heard", HEARD, "Transcribe the audio clip into text.", sounds=["music.flac"]),
     Question('a voice that asks about a picture: "what color is the shape"', "red", "", ["asked.png"], ["asked.flac"]),
