@@ -215,8 +215,8 @@ MISFITS: dict[str, Callable[[Case], Case]] = {
             case.layers[0],
             replace(
                 case.layers[1],
-                gate_up=linear(INNER, HIDDEN, QUANTISED),
-                down=linear(HIDDEN, INNER // 2 // 32 * 32, QUANTISED),
+                gate_up=linear(2 * (INNER - 32), HIDDEN, QUANTISED),
+                down=linear(HIDDEN, INNER - 32, QUANTISED),
             ),
         ],
     ),

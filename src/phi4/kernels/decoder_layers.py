@@ -65,11 +65,6 @@ class LayerLinear:
         )
 
     @property
-    def matrices(self) -> list[PackedWeight | torch.Tensor]:
-        """The weight and those of the LoRAs."""
-        return [self.weight, *(matrix for lora in self.loras.values() for matrix in (lora.down, lora.up))]
-
-    @property
     def addresses(self) -> tuple[Any, ...]:
         """What the kernels take."""
         loras = [(addresses(lora.down), addresses(lora.up), lora.scale) for lora in self.loras.values()]
