@@ -1,4 +1,4 @@
-"""The decoder layers of a step in one native call: between kernels, Python took half of a small model's step."""
+"""The decoder layers of a step in one native call: between layers, Python took a third of a small model's."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
