@@ -80,16 +80,43 @@ void add_tile(
         if (FULL || r < count) store_floats(results + r * STRIDE, totals[r]);
 }
 
+// Weights as tiles take them, with their sign.
+template <int BLOCKS>
+void unpack(const Chunk<BLOCKS>& chunk) {
+    const int64_t groups = chunk.last_group - chunk.first_group;
+    const __m512i sign = _mm512_set1_epi32(SIGN_BITS);
+    for (int b = 0; b < BLOCKS; ++b)
+        for (int64_t group = 0; group < groups; ++group) {
+            uint8_t* values = chunk.unpacked[b] + group * GROUP_BYTES;
+            if (chunk.steps[b] == nullptr) {
+                const uint8_t* codes = chunk.codes[b] + group * GROUP_BYTES;
+                for (int place = 0; place < GROUP_BYTES; place += CODE_BYTES)
+                    _mm512_store_si512(values + place, _mm512_xor_si512(load_codes(codes + place), sign));
+                continue;
+            }
+            Meaning meaning;
+            meaning.read(chunk.steps[b] + group * 2 * BLOCK_OUTPUTS);
+            const uint8_t* codes = chunk.codes[b] + group * GROUP_BYTES / 2;
+            for (int place = 0; place < GROUP_BYTES / 2; place += CODE_BYTES) {
+                const Codes both = load_codes(codes + place);
+                _mm512_store_si512(values + 2 * place, meaning(low_half(both)));
+                _mm512_store_si512(values + 2 * place + CODE_BYTES, meaning(high_half(both)));
+            }
+        }
+}
+
 template <int BLOCKS>
 void add_chunk(
-    const ByteRows& rows, int64_t row, int64_t last_row, int64_t group, int64_t last_group,
-    const uint8_t* const* weights, Ahead<BLOCKS>& ahead, float* results) {
+    const ByteRows& rows, int64_t row, int64_t last_row, const Chunk<BLOCKS>& chunk, Ahead<BLOCKS>& ahead,
+    float* results) {
     constexpr int STRIDE = BLOCKS * BLOCK_OUTPUTS;
+    unpack(chunk);
     Tiles::written();
     for (; row < last_row; row += TILE_ROWS, results += TILE_ROWS * STRIDE) {
         const int64_t count = last_row - row < TILE_ROWS ? last_row - row : TILE_ROWS;
         const auto add = count == TILE_ROWS ? add_tile<true, BLOCKS> : add_tile<false, BLOCKS>;
         for (int b = 0; b < BLOCKS; ++b)
-            add(rows, row, count, group, last_group, weights[b], ahead, results + b * BLOCK_OUTPUTS);
+            add(rows, row, count, chunk.first_group, chunk.last_group, chunk.unpacked[b], ahead,
+                results + b * BLOCK_OUTPUTS);
     }
 }

@@ -31,28 +31,27 @@ struct Spread {
 };
 constexpr Spread TO_INPUTS(false), TO_PAIRS(true);
 
-// Codes of 4 bits become step * code + lowest, which fits a byte.
-inline void unpack_group(const uint8_t* codes, const uint8_t* steps, uint8_t* values) {
-    const __m512i step = TO_PAIRS(steps);
-    const __m512i lowest = _mm512_xor_si512(TO_INPUTS(steps + BLOCK_OUTPUTS), _mm512_set1_epi32(SIGN_BITS));
-    for (int quad = 0; quad < QUADS; quad += 2) {
-        const Codes both = load_codes(codes + quad / 2 * CODE_BYTES);
-        const Codes halves[] = {low_half(both), high_half(both)};
-        for (int half = 0; half < 2; ++half) {
-            // Two codes in 16 bits are multiplied at once: nothing is carried, since step * code is below 256.
-            const __m512i products = _mm512_mullo_epi16(halves[half], step);
-            _mm512_storeu_si512(values + (quad + half) * CODE_BYTES, _mm512_add_epi8(products, lowest));
-        }
-    }
-}
+// What a group's codes of 4 bits stand for: step * code + lowest, which fits a byte.
+struct Meaning {
+    __m512i step, lowest;
 
-// Codes of 8 bits only get their sign.
-inline void sign_group(const uint8_t* codes, uint8_t* values) {
-    for (int quad = 0; quad < QUADS; ++quad)
-        _mm512_storeu_si512(
-            values + quad * CODE_BYTES,
-            _mm512_xor_si512(load_codes(codes + quad * CODE_BYTES), _mm512_set1_epi32(SIGN_BITS)));
-}
+    void read(const uint8_t* steps) {
+        step = TO_PAIRS(steps);
+        lowest = _mm512_xor_si512(TO_INPUTS(steps + BLOCK_OUTPUTS), _mm512_set1_epi32(SIGN_BITS));
+    }
+
+    // Two codes in 16 bits are multiplied at once: nothing is carried, since step * code is below 256.
+    Codes operator()(Codes codes) const { return _mm512_add_epi8(_mm512_mullo_epi16(codes, step), lowest); }
+};
+
+// Some groups of BLOCKS neighbouring blocks of outputs.
+template <int BLOCKS>
+struct Chunk {
+    const uint8_t* codes[BLOCKS];
+    const uint8_t* steps[BLOCKS];  // null for codes of 8 bits
+    uint8_t* unpacked[BLOCKS];     // where there is room for their weights
+    int64_t first_group, last_group;
+};
 
 // Where the codes of the next chunk are. The processor does not see them coming while rows pass by, and all at once they
 // would be more than it can wait for: tiles of rows ask for those of a group at a time, each for its share.
@@ -95,24 +94,19 @@ void multiply_unpacked(const QuantisedProduct& product, int64_t row, int64_t las
     std::memset(results, 0, (last_row - row) * BLOCKS * BLOCK_OUTPUTS * sizeof(float));
     for (int64_t group = 0; group < groups; group += CHUNK_GROUPS) {
         const int64_t last_group = group + CHUNK_GROUPS < groups ? group + CHUNK_GROUPS : groups;
-        const uint8_t* values[BLOCKS];
+        Chunk<BLOCKS> chunk = {{}, {}, {}, group, last_group};
         Ahead<BLOCKS> ahead = {{}, {}, code_bytes, passes};
         for (int b = 0; b < BLOCKS; ++b) {
             const int64_t place = (block + b) * groups + group;
+            chunk.codes[b] = product.codes + place * code_bytes;
+            chunk.steps[b] = four_bits ? product.steps + place * 2 * BLOCK_OUTPUTS : nullptr;
+            chunk.unpacked[b] = unpacked[b];
             // Behind the last chunk come the next blocks of outputs; what is asked for behind the end is not fetched.
             const int64_t next = last_group < groups ? place + CHUNK_GROUPS : (block + BLOCKS + b) * groups;
             ahead.codes[b] = product.codes + next * code_bytes;
             ahead.steps[b] = four_bits ? product.steps + next * 2 * BLOCK_OUTPUTS : ahead.codes[b];
-            values[b] = four_bits || SIGNED ? unpacked[b] : product.codes + place * GROUP_BYTES;
-            for (int64_t n = 0; n < last_group - group; ++n) {
-                const uint8_t* codes = product.codes + (place + n) * code_bytes;
-                if (four_bits)
-                    unpack_group(codes, product.steps + (place + n) * 2 * BLOCK_OUTPUTS, unpacked[b] + n * GROUP_BYTES);
-                else if (SIGNED)
-                    sign_group(codes, unpacked[b] + n * GROUP_BYTES);
-            }
         }
-        add_chunk<BLOCKS>(product.rows, row, last_row, group, last_group, values, ahead, results);
+        add_chunk<BLOCKS>(product.rows, row, last_row, chunk, ahead, results);
     }
     for (int64_t r = row; r < last_row; ++r)
         for (int b = 0; b < BLOCKS; ++b)
