@@ -4,8 +4,11 @@
 side of all other names (docs/decisions/0040-rows-settle.md).
 """
 
+import torch
+
 from recipes.nano.command import BeginPack, Data, OutPack, Steps, run
-from recipes.nano.sharpen import teach
+from recipes.nano.lesson import prepare
+from recipes.nano.sharpen import OTHERS, teach
 
 STEPS = 4000
 LEARNING_RATE = 1e-3
@@ -13,7 +16,10 @@ LEARNING_RATE = 1e-3
 
 def main(data: Data, pack: BeginPack, out: OutPack, steps: Steps = STEPS) -> None:
     """Trains the tower and the projector of a vision pack to give all drawings of a name the same rows."""
-    teach(data, pack, out, "nano vision settle", steps, LEARNING_RATE, settled=True)
+    torch.manual_seed(0)
+    lesson = prepare(data, pack, OTHERS)
+    # Those by which rows have lain so far decide where they are to lie.
+    teach(lesson, out, ("nano vision settle", steps, LEARNING_RATE), lesson.places())
 
 
 if __name__ == "__main__":

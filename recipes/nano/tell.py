@@ -16,18 +16,15 @@ from rich.console import Console
 from rich.progress import Progress
 
 from phi4.checkpoint.nano import pull_nano
-from phi4.checkpoint.packs import read_pack
 from phi4.checkpoint.weights import LoadedModel, load_model
 from phi4.data.batches import Batches
 from phi4.data.example import encode_example
 from phi4.data.record import Record
-from phi4.data.shards import ShardedRecords
 from phi4.model.multimodal import Phi4Multimodal
 from phi4.model.rounded_product import is_faster_on
 from phi4.model.step import Segment
 from phi4.processing.messages import Message
 from phi4.processing.processor import Processor
-from phi4.processing.tokenizer import Tokenizer
 from phi4.train.loss import token_log_probabilities
 from phi4.train.masters import Masters
 from phi4.train.objectives.answers import embed
@@ -37,12 +34,10 @@ from phi4.train.rounded_base import round_base
 from phi4.train.stage import Stage
 from recipes.nano.command import BeginPack, Data, OutPack, Steps, run
 from recipes.nano.gather import multimodal, save_further
+from recipes.nano.lesson import Lesson, prepare, see
 from recipes.nano.model import IMAGE_TOKEN_ID
-from recipes.nano.naming import Naming
-from recipes.nano.sharpen import Drawings, Places, collect, mean_places, see
 from recipes.nano_joint import augment_briefly, words
 
-DATA_SETS = ("emoji", "emoji_further", "easy_vqa", "text_line")
 STEPS = 1350
 LEARNING_RATE = 4e-4
 DRAWINGS_PER_STEP = 28
@@ -77,9 +72,9 @@ class Conversation:
 class Rows:
     """Rows of drawings that are changed, and carried to where those of other drawings lie beside their places."""
 
-    def __init__(self, model: Phi4Multimodal, drawings: Drawings, places: Places, naming: Naming) -> None:
-        """Takes what sees the drawings, the drawings, the places of their names, and what tells a name by rows."""
-        self._model, self._drawings, self._places, self._naming = model, drawings, places, naming
+    def __init__(self, lesson: Lesson) -> None:
+        """Takes what sees the drawings, the drawings, and what tells a name by rows."""
+        self._lesson, self._places = lesson, lesson.places()
 
     @torch.no_grad()
     def draw(self, count: int, wanted: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -89,29 +84,20 @@ class Rows:
             Their rows, [drawings, rows, hidden], and the number of the name that the mean row of each is nearest to:
             what nobody can tell by the rows would be learned by heart.
         """
-        pictures, names = self._drawings.draw(count, wanted)
+        pictures, names = self._lesson.drawings.draw(count, wanted)
         places = self._places.of(names)
-        away = see(self._model, pictures) - places
+        away = see(self._lesson.model, pictures) - places
         own, others = (torch.rand(count, 1, 1) * most for most in (MOST_OWN, MOST_OF_OTHERS))
         rows = places + own * away + others * away.roll(1, dims=0)
-        return rows, self._naming.nearest.cosines(rows.mean(dim=1)).argmax(dim=-1)
+        return rows, self._lesson.naming.nearest.cosines(rows.mean(dim=1)).argmax(dim=-1)
 
 
 def main(data: Data, pack: BeginPack, out: OutPack, steps: Steps = STEPS) -> None:
     """Trains the adapter of a vision pack on drawings and their names, and writes the pack."""
     torch.manual_seed(0)
-    source = read_pack(pack)
-    data_sets = {name: ShardedRecords.open(data / name) for name in DATA_SETS}
-    drawings, further = (data_sets[name].select("train") for name in DATA_SETS[:2])
+    lesson = prepare(data, pack, tuple(OTHERS))
     loaded = load_model(pull_nano(), torch.bfloat16, packs=[pack])
-    exact = multimodal(load_model(pull_nano(), torch.float32, packs=[pack]))
-    naming = Naming(exact, Tokenizer.load(loaded.directory), [record.answer for record in drawings])
-    names = naming.numbers([record.answer for record in (*drawings, *further)])
-    shown = collect(drawings, further, names)
     processor = Processor.load(loaded.directory, loaded.config, loaded.preprocessor)
-    conversations: dict[int, list[Conversation]] = defaultdict(list)
-    for record in drawings:
-        conversations[naming.places[record.answer]].append(converse(record, loaded, processor))
     encode_others = {
         name: partial(
             encode_example,
@@ -121,12 +107,25 @@ def main(data: Data, pack: BeginPack, out: OutPack, steps: Steps = STEPS) -> Non
         )
         for name in OTHERS
     }
-    training = {name: data_sets[name].select("train") for name in OTHERS}
+    training = {name: lesson.data_sets[name].select("train") for name in OTHERS}
     others = Batches(training, OTHERS, encode_others, 1, OTHER_TOKENS, seed=0, augment=augment_briefly)
     stage = replace(words(), name="nano vision tell", steps=steps, learning_rate=LEARNING_RATE)
-    places = mean_places(exact, shown.pictures[: len(drawings)], names[: len(drawings)])
-    train(multimodal(loaded), stage, Rows(exact, shown, places, naming), conversations, others)
-    save_further(multimodal(loaded), source, out, (stage.name, steps, list(stage.trains)), data_sets)
+    train(multimodal(loaded), stage, Rows(lesson), converse_about(lesson, loaded, processor), others)
+    save_further(multimodal(loaded), lesson.source, out, (stage.name, steps, list(stage.trains)), lesson.data_sets)
+
+
+def converse_about(lesson: Lesson, loaded: LoadedModel, processor: Processor) -> dict[int, list[Conversation]]:
+    """The conversations about the drawings of each name, by its number.
+
+    Args:
+        lesson: has the drawings.
+        loaded: the model that is asked.
+        processor: tokenises.
+    """
+    conversations: dict[int, list[Conversation]] = defaultdict(list)
+    for record in lesson.records:
+        conversations[lesson.naming.places[record.answer]].append(converse(record, loaded, processor))
+    return conversations
 
 
 def converse(record: Record, loaded: LoadedModel, processor: Processor) -> Conversation:

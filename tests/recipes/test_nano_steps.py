@@ -29,7 +29,7 @@ from phi4.processing.processor import Processor
 from phi4.train.objectives.answers import AnswerLoss
 from phi4.train.objectives.guide import load_guide
 from phi4.train.objectives.layout import lay_out
-from recipes.nano import average, begin, evaluate, gather, guide, report, settle, sharpen, tell
+from recipes.nano import average, begin, evaluate, gather, guide, lesson, report, settle, sharpen, tell
 from recipes.nano.augment_batch import augment_batch
 from train.toys import colours, tones
 
@@ -204,7 +204,7 @@ def test_rows_that_settle_lie_nearer_to_those_of_their_name_than_rows_that_were_
     answers = [record.answer for record in named]
     names = torch.tensor([sorted(set(answers)).index(answer) for answer in answers])
     before = gather.multimodal(load_model(pull_nano(), torch.float32, packs=[VISION_PACK]))
-    places = sharpen.mean_places(before, crops, names)
+    places = lesson.mean_places(before, crops, names)
     distances = []
     for step in (settle, sharpen):
         out = tmp_path / step.__name__ / "vision.safetensors"
@@ -214,7 +214,7 @@ def test_rows_that_settle_lie_nearer_to_those_of_their_name_than_rows_that_were_
         )
         model = gather.multimodal(load_model(pull_nano(), torch.float32, packs=[out]))
         with torch.inference_mode():
-            distances.append(float(places.distance(sharpen.see(model, crops), names)))
+            distances.append(float(places.distance(lesson.see(model, crops), names)))
     assert distances[0] < 0.8 * distances[1], distances
 
 
