@@ -27,6 +27,7 @@ from timing import alternate
 from phi4.checkpoint.presets import load_preset
 from phi4.checkpoint.quantise import SCHEMES
 from phi4.config import DecoderConfig, QuantisationConfig
+from phi4.kernels.cached_layers import CachedLayers
 from phi4.kernels.instructions import LEVELS
 from phi4.memory import peak_resident_bytes
 from phi4.model.decoder import Phi4Mini
@@ -208,12 +209,16 @@ def kept_cache(config: DecoderConfig, num_blocks: int, dtype: torch.dtype, direc
         size, path = math.prod(storage.shape), str(directory / name)
         return torch.from_file(path, shared=True, size=size, dtype=storage.dtype).view(storage.shape)
 
-    for layer in range(config.num_hidden_layers):
-        cache.keys[layer] = kept(f"keys-{layer}", cache.keys[layer])
-        cache.values[layer] = kept(f"values-{layer}", cache.values[layer])
-        if cache.scales is not None:
-            keys, values = cache.scales[layer]
-            cache.scales[layer] = kept(f"key-scales-{layer}", keys), kept(f"value-scales-{layer}", values)
+    stored = cache.layers
+    keys, values = (
+        [kept(f"{kind}-{layer}", storage) for layer, storage in enumerate(storages)]
+        for kind, storages in (("keys", stored.keys), ("values", stored.values))
+    )
+    scales = [
+        (kept(f"key-scales-{layer}", of_keys), kept(f"value-scales-{layer}", of_values))
+        for layer, (of_keys, of_values) in enumerate(stored.scales or ())
+    ]
+    cache.layers = CachedLayers(keys, values, scales or None)
     return cache
 
 

@@ -14,6 +14,7 @@ import torch
 from timing import alternate
 
 from phi4.kernels.cached_bytes import scale_counts
+from phi4.kernels.cached_layers import CachedLayers
 from phi4.kernels.instructions import LEVELS
 from phi4.kernels.paged_attention import PagedAttention
 
@@ -60,7 +61,7 @@ def layer(tokens: int, cached: int, dtype: torch.dtype, level: str) -> Callable[
         scales = [(torch.full((*shape[:2], of_key), 1 / 64), torch.full((*shape[:2], of_value), 1 / 64))]
     else:
         keys, values = (torch.randn(shape).to(dtype) for _ in range(2))
-    paged = PagedAttention.of([(tokens, cached, [(0, slots)])], [keys], [values], scales, level)
+    paged = PagedAttention.of([(tokens, cached, [(0, slots)])], CachedLayers([keys], [values], scales), level)
     queries = torch.randn(tokens, HEADS, HEAD_DIM).bfloat16()
     new = torch.randn(2, tokens, KV_HEADS, HEAD_DIM).bfloat16()
     return lambda: paged.attend(0, queries, *new)

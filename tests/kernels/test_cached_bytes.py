@@ -8,6 +8,7 @@ import torch
 
 from kernels.conftest import not_aligned
 from phi4.kernels.cached_bytes import key_group, restore_heads, round_heads, scale_counts
+from phi4.kernels.cached_layers import CachedLayers
 from phi4.kernels.instructions import LEVELS, NATIVE
 from phi4.kernels.paged_attention import PagedAttention, can_attend
 from phi4.model.attention import attend_in_blocks
@@ -45,7 +46,7 @@ class Storage:
     def attend(self, parts: Sequence[tuple[int, int, Tokens]], level: str | None = None) -> torch.Tensor:
         """One step: the number of each conversation, how many of its tokens came before, and its new tokens."""
         described = [(len(new.queries), cached, RUNS[number]) for number, cached, new in parts]
-        paged = PagedAttention.of(described, [self.keys], [self.values], [self.scales], level)
+        paged = PagedAttention.of(described, CachedLayers([self.keys], [self.values], [self.scales]), level)
         fused = [torch.cat([new.queries for *_, new in parts]), torch.cat([new.keys for *_, new in parts])]
         return paged.attend(0, *fused, torch.cat([new.values for *_, new in parts]))
 
@@ -147,11 +148,11 @@ def test_tensors_that_do_not_fit_are_refused() -> None:
     storage.scales = (Storage(64).scales[0], not_aligned(KV_HEADS * SLOTS).view(KV_HEADS, SLOTS, 1))
     with pytest.raises(ValueError, match=r"9 tokens do not fit.* not aligned"):
         storage.attend([(1, 0, one)])
-    paged = PagedAttention.of([(9, 0, RUNS[1])], [storage.keys], [storage.values])
+    paged = PagedAttention.of([(9, 0, RUNS[1])], CachedLayers([storage.keys], [storage.values]))
     with pytest.raises(ValueError, match="int8"):
         paged.attend(0, one.queries, one.keys, one.values)
     numbers = torch.zeros(KV_HEADS, SLOTS, 64, dtype=torch.bfloat16)
-    paged = PagedAttention.of([(9, 0, RUNS[1])], [numbers], [numbers], [Storage(64).scales])
+    paged = PagedAttention.of([(9, 0, RUNS[1])], CachedLayers([numbers], [numbers], [Storage(64).scales]))
     with pytest.raises(ValueError, match="do not fit"):
         paged.attend(0, one.queries, one.keys, one.values)
 

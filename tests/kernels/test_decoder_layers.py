@@ -9,6 +9,7 @@ from kernels.test_quantised import numbers
 from phi4.kernels import elementwise
 from phi4.kernels.adapted import LowRank, multiply_adapted
 from phi4.kernels.cached_bytes import scale_counts
+from phi4.kernels.cached_layers import CachedLayers
 from phi4.kernels.decoder_layers import DecoderLayers, LayerLinear, LayerLora, LayerWeights, Run
 from phi4.kernels.instructions import LEVELS, NATIVE
 from phi4.kernels.linear import multiply
@@ -57,13 +58,13 @@ class Case:
     def paged(self, level: str) -> PagedAttention:
         """The conversations with a cache of their own."""
         keys, values, *scales = ([part.clone() for part in parts] for parts in zip(*self.cached, strict=True))
-        return PagedAttention.of(self.parts, keys, values, list(zip(*scales, strict=True)) or None, level)  # type: ignore[arg-type]
+        return PagedAttention.of(self.parts, CachedLayers(keys, values, list(zip(*scales, strict=True)) or None), level)  # type: ignore[arg-type]
 
     def run(self, level: str) -> tuple[torch.Tensor, ...]:
         """What comes out of the one call, and what the cache holds behind it."""
         paged, layers = self.paged(level), DecoderLayers(self.layers)
         hidden = layers.run(len(self.layers), self.hidden, self.cos, self.sin, paged, self.runs)
-        return hidden, *paged.keys, *paged.values
+        return hidden, *paged.stored.keys, *paged.stored.values
 
     def run_parts(self, level: str) -> tuple[torch.Tensor, ...]:
         """The same by one call for each part of each layer."""
@@ -78,7 +79,7 @@ class Case:
             normed = elementwise.rms_norm(hidden, layer.mlp_norm, layer.eps, level)
             gated = elementwise.swiglu(project(normed, layer.gate_up, self.runs, level), level)
             hidden = hidden + project(gated, layer.down, self.runs, level)
-        return hidden, *paged.keys, *paged.values
+        return hidden, *paged.stored.keys, *paged.stored.values
 
 
 def project(rows: torch.Tensor, linear: LayerLinear, runs: list[Run], level: str) -> torch.Tensor:

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from phi4.kernels.adapted import LowRank, multiply_adapted
+from phi4.kernels.cached_layers import CachedLayers
 from phi4.kernels.elementwise import rms_norm, rotate, swiglu
 from phi4.kernels.encoder import Ending, attend, convolve, downsample, layer_norm, project
 from phi4.kernels.instructions import LEVELS, NATIVE
@@ -85,7 +86,7 @@ def attend_to_cache(
     **scales: torch.Tensor,
 ) -> torch.Tensor:
     layers = [(scales["key_scales"], scales["value_scales"])] if scales else None
-    paged = PagedAttention.of([(2, 3, [(0, 8)])], [cached_keys], [cached_values], layers)
+    paged = PagedAttention.of([(2, 3, [(0, 8)])], CachedLayers([cached_keys], [cached_values], layers))
     return paged.attend(0, queries, keys, values)
 
 

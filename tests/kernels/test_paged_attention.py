@@ -3,6 +3,7 @@ from dataclasses import dataclass, replace
 import pytest
 import torch
 
+from phi4.kernels.cached_layers import CachedLayers
 from phi4.kernels.instructions import LEVELS, NATIVE
 from phi4.kernels.paged_attention import PagedAttention, Part, can_attend
 from phi4.model.attention import attend_in_blocks
@@ -32,7 +33,9 @@ class Case:
 
     def attend(self, level: str | None = None) -> torch.Tensor:
         """Runs the kernel on a copy of the storage."""
-        paged = PagedAttention.of(self.parts, [self.cached_keys.clone()], [self.cached_values.clone()], level=level)
+        paged = PagedAttention.of(
+            self.parts, CachedLayers([self.cached_keys.clone()], [self.cached_values.clone()]), level
+        )
         return paged.attend(0, self.queries, self.keys, self.values)
 
     def alone(self, number: int, first: int, last: int) -> "Case":
@@ -110,7 +113,7 @@ def test_scores_of_any_size_give_finite_outputs(level: str, dtype: torch.dtype) 
 def test_new_tokens_are_stored_and_nothing_else_is_touched() -> None:
     case = make_case(64, torch.bfloat16)
     keys, values = case.cached_keys.clone(), case.cached_values.clone()
-    PagedAttention.of(case.parts, [keys], [values]).attend(0, case.queries, case.keys, case.values)
+    PagedAttention.of(case.parts, CachedLayers([keys], [values])).attend(0, case.queries, case.keys, case.values)
     slots = torch.cat([slots_of(runs)[cached : cached + length] for length, cached, runs in case.parts])
     assert torch.equal(keys[:, slots], case.keys.transpose(0, 1))
     assert torch.equal(values[:, slots], case.values.transpose(0, 1))
@@ -121,22 +124,23 @@ def test_new_tokens_are_stored_and_nothing_else_is_touched() -> None:
 
 def test_tensors_that_do_not_fit_are_refused() -> None:
     case = make_case(64, torch.float32)
-    paged = PagedAttention.of(case.parts, [case.cached_keys], [case.cached_values])
+    paged = PagedAttention.of(case.parts, CachedLayers([case.cached_keys], [case.cached_values]))
     with pytest.raises(ValueError, match="47 tokens do not fit"):
         paged.attend(0, case.queries[:-1], case.keys[:-1], case.values[:-1])
     with pytest.raises(ValueError, match="bfloat16"):
         paged.attend(0, case.queries.bfloat16(), case.keys, case.values)
-    short = PagedAttention.of(case.parts, [case.cached_keys[:, :100].clone()], [case.cached_values[:, :100].clone()])
+    few = CachedLayers([case.cached_keys[:, :100].clone()], [case.cached_values[:, :100].clone()])
+    short = PagedAttention.of(case.parts, few)
     with pytest.raises(ValueError, match="do not fit"):
         short.attend(0, case.queries, case.keys, case.values)
     with pytest.raises(ValueError, match="fewer slots than tokens"):
-        PagedAttention.of([(2, 15, [(0, 16)])], [], [])
+        PagedAttention.of([(2, 15, [(0, 16)])], CachedLayers([], []))
     for part in ((0, 3, [(0, 16)]), (2, -1, [(0, 16)]), (2**62, 2**62, [(0, 16)])):
         with pytest.raises(ValueError, match="16 slots"):
-            PagedAttention.of([part], [], [])
+            PagedAttention.of([part], CachedLayers([], []))
     for slots in ((-8, 8), (16, 0), (0, 2**62)):
         with pytest.raises(ValueError, match="are in no cache"):
-            PagedAttention.of([(2, 0, [slots])], [], [])
+            PagedAttention.of([(2, 0, [slots])], CachedLayers([], []))
     with pytest.raises(ValueError, match="sse9"):
         case.attend("sse9")
 
@@ -144,14 +148,14 @@ def test_tensors_that_do_not_fit_are_refused() -> None:
 def test_a_cache_of_other_dimensions_is_refused() -> None:
     one = torch.zeros(2, 4, 64)
     for shape in ((4, 64), (0, 16, 64), (2, 0, 64), (2, 16, 32), (1, 2, 16, 64)):
-        paged = PagedAttention.of([(2, 0, [(0, 16)])], [torch.zeros(shape)], [torch.zeros(shape)])
+        paged = PagedAttention.of([(2, 0, [(0, 16)])], CachedLayers([torch.zeros(shape)], [torch.zeros(shape)]))
         with pytest.raises(ValueError, match="2 tokens do not fit"):
             paged.attend(0, one, one[:, :2], one[:, :2])
 
 
 def test_a_step_of_no_conversations_gives_nothing() -> None:
     none, cache = torch.zeros(0, 2, 64), torch.zeros(2, 16, 64)
-    assert PagedAttention.of([], [cache], [cache]).attend(0, none, none, none).shape == (0, 128)
+    assert PagedAttention.of([], CachedLayers([cache], [cache])).attend(0, none, none, none).shape == (0, 128)
 
 
 def test_other_types_and_sizes_are_left_to_torch() -> None:

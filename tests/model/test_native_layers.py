@@ -21,7 +21,11 @@ TOKENS = sum(tokens for tokens, _ in CONVERSATIONS)
 def prepare(model: Phi4Mini, dtype: torch.dtype, output_rows: list[int] | None) -> tuple[Step, PagedCache]:
     """A step of all conversations, each in a block of its own."""
     cache = PagedCache(model.decoder_config, len(CONVERSATIONS), BLOCK_TOKENS, dtype, model.device)
-    storages = [*cache.keys, *cache.values, *(part for parts in cache.scales or () for part in parts)]
+    storages = [
+        *cache.layers.keys,
+        *cache.layers.values,
+        *(part for parts in cache.layers.scales or () for part in parts),
+    ]
     for storage in storages:
         storage.zero_()
     segments = [
@@ -45,7 +49,7 @@ def test_one_call_gives_the_bits_of_the_layers_one_by_one(
     embeddings = torch.randn(TOKENS, model.decoder_config.hidden_size)
     (one_by_one, own), (together, other) = (prepare(model, cache_dtype, output_rows) for _ in range(2))
     assert torch.equal(model(embeddings, one_by_one), model(embeddings, together, native))
-    assert all(map(torch.equal, [*own.keys, *own.values], [*other.keys, *other.values]))
+    assert all(map(torch.equal, [*own.layers.keys, *own.layers.values], [*other.layers.keys, *other.layers.values]))
 
 
 def test_a_model_in_a_type_without_kernels_has_none(tiny: LoadedModel) -> None:

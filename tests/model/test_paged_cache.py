@@ -36,7 +36,7 @@ def test_neighbouring_blocks_are_read_without_a_copy(tiny: LoadedModel) -> None:
     cache = PagedCache(config, num_blocks=6, block_tokens=4, dtype=torch.float32, device=torch.device("cpu"))
     tokens = torch.zeros(10, config.num_key_value_heads, config.head_dim)
     keys, _ = cache.row([2, 3, 4]).write(0, 0, tokens, tokens)
-    assert keys.data_ptr() == cache.keys[0][:, 8:].data_ptr()
+    assert keys.data_ptr() == cache.layers.keys[0][:, 8:].data_ptr()
     scattered, _ = cache.row([1, 0, 5]).write(0, 0, tokens, tokens)
     assert torch.equal(scattered, keys)
 

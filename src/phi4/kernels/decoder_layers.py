@@ -176,10 +176,11 @@ class DecoderLayers:
             shapes = [tuple(linear.weight.shape) for layer in self.layers[:1] for linear in layer.linears]
             raise ValueError(
                 f"no kernel runs {count} of {len(self.layers)} layers of {shapes} with adapters on {[*runs]} over "
-                f"{describe(hidden, cos, sin)} for {paged.conversations.num_tokens} tokens in {len(paged.keys)} caches"
+                f"{describe(hidden, cos, sin)} for {paged.conversations.num_tokens} tokens in "
+                f"{len(paged.stored.keys)} caches"
             )
         results = torch.empty(hidden.shape, dtype=hidden.dtype)
-        kv_heads, slots, head_dim = paged.keys[0].shape
+        kv_heads, slots, head_dim = paged.stored.keys[0].shape
         paged.conversations.run_layers(
             paged.level,
             torch.get_num_threads(),
@@ -187,7 +188,7 @@ class DecoderLayers:
             (hidden.data_ptr(), hidden.stride(0), results.data_ptr()),
             [(self._adapters[name], start, stop) for name, start, stop in runs],
             (cos.data_ptr(), sin.data_ptr(), cos.shape[2]),
-            [paged.storage(index)[:2] for index in range(count)],
+            paged.stored.addresses[:count],
             slots,
             (self._heads(head_dim), kv_heads, head_dim),
             hidden.dtype == torch.bfloat16,
@@ -204,10 +205,10 @@ class DecoderLayers:
         runs: Sequence[Run],
     ) -> bool:
         """Whether everything that a step brings fits the layers and each other."""
-        first = self.layers[0]
-        if not (0 < count <= min(len(self.layers), len(paged.keys)) and hidden.dim() == 2):
+        first, stored = self.layers[0], paged.stored
+        if not (0 < count <= min(len(self.layers), len(stored.keys)) and stored.fits and hidden.dim() == 2):
             return False
-        kv_heads, _, head_dim = paged.keys[0].shape if paged.keys[0].dim() == 3 else (0, 0, 1)
+        kv_heads, _, head_dim = stored.keys[0].shape
         heads, ends = self._heads(head_dim), [0, *(row for _, *rows in runs for row in rows), len(hidden)]
         return (
             heads * head_dim == first.o.weight.shape[1]
@@ -215,8 +216,7 @@ class DecoderLayers:
             and hidden.shape[1] == first.o.weight.shape[0]
             and can_run(hidden, first.attention_norm)
             and rotates(hidden, cos, sin, head_dim)
-            and all(paged.holds(index, hidden.dtype, len(hidden), heads) for index in range(count))
-            and len({keys.shape for keys in paged.keys[:count]}) == 1
+            and paged.holds(hidden.dtype, len(hidden), heads)
             and ends == sorted(ends)
             and all(name in self._adapters and start < stop for name, start, stop in runs)
         )

@@ -7,6 +7,7 @@ import torch
 
 from phi4.config import DecoderConfig
 from phi4.kernels.cached_bytes import restore_heads, round_heads, scale_counts
+from phi4.kernels.cached_layers import CachedLayers
 
 
 def bytes_per_token(config: DecoderConfig, dtype: torch.dtype) -> int:
@@ -31,10 +32,7 @@ class PagedCache:
     Attributes:
         num_blocks: blocks of the storage.
         block_tokens: slots, one for each token, in a block.
-        keys: of each layer.
-        values: of each layer.
-        scales: of each layer's keys and values where they are bytes, [kv_heads, slots, groups] and
-            [kv_heads, slots, 1]; else None.
+        layers: keys and values of each layer.
     """
 
     def __init__(
@@ -44,18 +42,18 @@ class PagedCache:
         self.block_tokens = block_tokens
         shape = (config.num_key_value_heads, num_blocks * block_tokens, config.head_dim)
         layers = range(config.num_hidden_layers)
-        self.keys = [torch.empty(shape, dtype=dtype, device=device) for _ in layers]
-        self.values = [torch.empty(shape, dtype=dtype, device=device) for _ in layers]
-        self.scales: list[tuple[torch.Tensor, torch.Tensor]] | None = None
+        keys, values = ([torch.empty(shape, dtype=dtype, device=device) for _ in layers] for _ in range(2))
+        scales = None
         if dtype == torch.int8:
             of_key, of_value = ((*shape[:2], count) for count in scale_counts(config.head_dim))
-            self.scales = [(torch.empty(of_key, device=device), torch.empty(of_value, device=device)) for _ in layers]
+            scales = [(torch.empty(of_key, device=device), torch.empty(of_value, device=device)) for _ in layers]
+        self.layers = CachedLayers(keys, values, scales)
 
     @property
     def memory_bytes(self) -> int:
         """Bytes of the whole storage."""
-        scales = [part for parts in self.scales or () for part in parts]
-        return sum(storage.nbytes for storage in (*self.keys, *self.values, *scales))
+        scales = [part for parts in self.layers.scales or () for part in parts]
+        return sum(storage.nbytes for storage in (*self.layers.keys, *self.layers.values, *scales))
 
     def row(self, blocks: Sequence[int]) -> "CacheRow":
         """The slots of a conversation that is kept in these blocks, in its order."""
@@ -96,11 +94,12 @@ class CacheRow:
             keys and values of all tokens so far, each [kv_heads, start + tokens, head_dim]: views of the storage where
             the slots are neighbours, copies otherwise; of bytes, the numbers that they stand for.
         """
-        stored = self.cache.keys[layer], self.cache.values[layer]
-        if self.cache.scales is None:
+        layers = self.cache.layers
+        stored = layers.keys[layer], layers.values[layer]
+        if layers.scales is None:
             return self._store(stored[0], start, keys), self._store(stored[1], start, values)
         histories = []
-        for storage, scales, heads in zip(stored, self.cache.scales[layer], (keys, values), strict=True):
+        for storage, scales, heads in zip(stored, layers.scales[layer], (keys, values), strict=True):
             new_bytes, new_scales = round_heads(heads, scales.shape[-1])
             history = self._store(storage, start, new_bytes), self._store(scales, start, new_scales)
             histories.append(restore_heads(*history, heads.dtype))

@@ -121,10 +121,10 @@ def paged_attention(segments: Sequence[Segment], dtype: torch.dtype) -> PagedAtt
     if len(rows) < len(segments) or len({id(row.cache) for row in rows}) != 1:
         return None
     cache = rows[0].cache
-    if not can_attend(cache.keys[0], dtype):
+    if not can_attend(cache.layers.keys[0], dtype):
         return None
     parts = [(segment.length, segment.cached, row.runs) for segment, row in zip(segments, rows, strict=True)]
-    return PagedAttention.of(parts, cache.keys, cache.values, cache.scales)
+    return PagedAttention.of(parts, cache.layers)
 
 
 def rotary_for(config: DecoderConfig, num_tokens: int) -> Rotary:
