@@ -47,7 +47,7 @@ struct Bytes {
         alignas(64) int8_t values[KEY_BLOCK / 4][VECTORS][4 * LANES];    // sixteen dimensions of four keys
         alignas(64) float key_scales[GROUPS][KEY_BLOCK];
         alignas(64) float value_scales[KEY_BLOCK];
-        NextHead next;
+        Ahead ahead;
     };
 
     struct Weights {
@@ -88,10 +88,30 @@ struct Bytes {
         for (int v = 0; v < KEY_VECTORS; ++v)
             pack_sixteen_keys<HEAD_DIM>(keys, slots + v * LANES, count - v * LANES, offset, block.keys[v]);
         for (int quad = 0; quad < KEY_BLOCK / 4; ++quad) pack_four_values(slots + 4 * quad, count - 4 * quad, block.values[quad]);
+        if (GROUPS == 4 && count == KEY_BLOCK && slots[KEY_BLOCK - 1] - slots[0] == KEY_BLOCK - 1) {
+            for (int v = 0; v < KEY_VECTORS; ++v) pack_scales_of_sixteen(slots[0] + v * LANES, block, v * LANES);
+            return;
+        }
         for (int64_t key = 0; key < KEY_BLOCK; ++key) {
             for (int group = 0; group < GROUPS; ++group)
                 block.key_scales[group][key] = key < count ? key_scales[slots[key] * GROUPS + group] : 0.0f;
             block.value_scales[key] = key < count ? value_scales[slots[key]] : 0.0f;
+        }
+    }
+
+    // The scales of neighbouring slots, where keys have four groups.
+    void pack_scales_of_sixteen(int64_t slot, Block& block, int key) const {
+        _mm512_store_ps(block.value_scales + key, _mm512_loadu_ps(value_scales + slot));
+        __m512 four_keys[4];
+        for (int n = 0; n < 4; ++n) four_keys[n] = _mm512_loadu_ps(key_scales + (slot + 4 * n) * GROUPS);
+        for (int group = 0; group < GROUPS; group += 2) {
+            // Of eight keys, those of one group and behind them those of the next.
+            const __m512i places = _mm512_add_epi32(
+                _mm512_setr_epi32(0, 4, 8, 12, 16, 20, 24, 28, 1, 5, 9, 13, 17, 21, 25, 29), _mm512_set1_epi32(group));
+            const __m512 first = _mm512_permutex2var_ps(four_keys[0], places, four_keys[1]);
+            const __m512 last = _mm512_permutex2var_ps(four_keys[2], places, four_keys[3]);
+            _mm512_store_ps(block.key_scales[group] + key, _mm512_shuffle_f32x4(first, last, 0x44));
+            _mm512_store_ps(block.key_scales[group + 1] + key, _mm512_shuffle_f32x4(first, last, 0xee));
         }
     }
 
@@ -122,7 +142,7 @@ struct Bytes {
                 for (int v = 0; v < KEY_VECTORS; ++v) sums[q][v] = _mm512_set1_epi32(own[q].offsets[group]);
 #pragma GCC unroll 8  // compilers move sums from register to register at the end of a loop
             for (int quad = group * GROUP / 4; quad < (group + 1) * GROUP / 4; ++quad) {
-                block.next.ask_for_keys(quad);
+                block.ahead.ask_for_keys(quad);
                 __m512i keys[KEY_VECTORS];
                 for (int v = 0; v < KEY_VECTORS; ++v) keys[v] = _mm512_load_si512(block.keys[v][quad]);
                 for (int q = 0; q < QUERIES; ++q) {
@@ -168,7 +188,7 @@ struct Bytes {
             for (int v = 0; v < VECTORS; ++v) sums[q][v] = _mm512_setzero_si512();
 #pragma GCC unroll 16
         for (int quad = 0; quad < KEY_BLOCK / 4; ++quad) {
-            block.next.template ask_for_values<HEAD_DIM>(quad);
+            block.ahead.template ask_for_values<HEAD_DIM>(quad);
             __m512i four[QUERIES];
             for (int q = 0; q < QUERIES; ++q) four[q] = spread(weights[q].bytes + 4 * quad);
             for (int v = 0; v < VECTORS; ++v) {

@@ -40,7 +40,7 @@ struct Halves {
     struct Block {
         alignas(64) uint8_t keys[KEY_VECTORS][HEAD_DIM / 2][4 * LANES];  // sixteen keys, two dimensions of each
         alignas(64) uint8_t values[KEY_BLOCK / 2][VECTORS][4 * LANES];   // sixteen dimensions of two keys
-        NextHead next;
+        Ahead ahead;
     };
 
     struct Weights {
@@ -88,7 +88,7 @@ struct Halves {
             for (int v = 0; v < KEY_VECTORS; ++v) sums[q][v] = _mm512_setzero_ps();
 #pragma GCC unroll 16  // compilers move sums from register to register at the end of a loop
         for (int pair = 0; pair < HEAD_DIM / 2; ++pair) {
-            block.next.ask_for_keys(pair);
+            block.ahead.ask_for_keys(pair);
             __m512i keys[KEY_VECTORS];
             for (int v = 0; v < KEY_VECTORS; ++v) keys[v] = _mm512_load_si512(block.keys[v][pair]);
             for (int q = 0; q < QUERIES; ++q) {
@@ -118,7 +118,7 @@ struct Halves {
                 sums[q][v] = _mm512_mul_ps(_mm512_load_ps(own[q].sums + v * LANES), _mm512_set1_ps(weights[q].shrink));
 #pragma GCC unroll 16
         for (int pair = 0; pair < KEY_BLOCK / 2; ++pair) {
-            block.next.template ask_for_values<HEAD_DIM>(pair);
+            block.ahead.template ask_for_values<HEAD_DIM>(pair);
             __m512i two[QUERIES];
             for (int q = 0; q < QUERIES; ++q) two[q] = spread(weights[q].values + 2 * pair);
             for (int v = 0; v < VECTORS; ++v) {

@@ -56,8 +56,7 @@ inline void pack_sixteen_keys(
     }
 }
 
-// Asks for what stands KEY_BLOCK slots behind: the next block, where slots are neighbours. Loads and products take turns,
-// so that memory would rest while a single query is multiplied.
+// Asks for what stands KEY_BLOCK slots behind: the next block, where slots are neighbours.
 inline void ask_for_next(const void* stored, int64_t slot_bytes, const int64_t* slots, int64_t count) {
     const char* start = static_cast<const char*>(stored);
     for (int64_t n = 0; n < count; ++n)
@@ -65,9 +64,9 @@ inline void ask_for_next(const void* stored, int64_t slot_bytes, const int64_t* 
             __builtin_prefetch(start + (slots[n] + KEY_BLOCK) * slot_bytes + byte, 0, 2);
 }
 
-// Where the next key head's slots begin: a single query asks for them while it multiplies its own, a few at a time, since
-// its products take about as long as their way from memory.
-struct NextHead {
+// What comes behind a block of keys and values. A few queries ask for it while they multiply, a little at a time: their
+// products take no longer than its way from memory, and all at once would be more than the processor can wait for.
+struct Ahead {
     const char* keys;
     const char* values;
     int64_t bytes;  // of keys, and as many of values; 0 asks for none
@@ -85,7 +84,7 @@ private:
     template <int BYTES>
     void ask(const char* start, int64_t part) const {
         if (part * BYTES >= bytes) return;
-        for (int64_t byte = 0; byte < BYTES; byte += 64) __builtin_prefetch(start + part * BYTES + byte, 0, 2);
+        for (int64_t byte = 0; byte < BYTES; byte += 64) __builtin_prefetch(start + part * BYTES + byte, 0, 3);
     }
 };
 
@@ -187,13 +186,16 @@ void attend_tile(const Layer& layer, const Segment& segment, int64_t first, int6
         const int64_t keys = start + KEY_BLOCK < history ? KEY_BLOCK : history - start;
         find_slots(segment, start, start + keys, slots);
         stored.pack(slots, keys, block);
-        const bool asks = num_queries <= QUERIES_TOGETHER && keys == history && kv_head + 1 < layer.kv_heads;
-        const int64_t next = (slots[0] + layer.slots) * Kind::HEAD_DIM, head_bytes = Kind::HEAD_DIM * sizeof(*stored.keys);
-        block.next = {reinterpret_cast<const char*>(stored.keys + next),
-                      reinterpret_cast<const char*>(stored.values + next), asks ? keys * head_bytes : 0};
-        if (start + KEY_BLOCK < history) {
-            ask_for_next(stored.keys, sizeof(*stored.keys) * Kind::HEAD_DIM, slots, keys);
-            ask_for_next(stored.values, sizeof(*stored.values) * Kind::HEAD_DIM, slots, keys);
+        const bool few = num_queries <= QUERIES_TOGETHER, more = start + KEY_BLOCK < history;
+        // Behind the only block of a head comes that of the next head.
+        const bool known = more || (keys == history && kv_head + 1 < layer.kv_heads);
+        const int64_t next = (slots[0] + (more ? KEY_BLOCK : layer.slots)) * Kind::HEAD_DIM;
+        const int64_t head_bytes = Kind::HEAD_DIM * sizeof(*stored.keys);
+        block.ahead = {reinterpret_cast<const char*>(stored.keys + next),
+                       reinterpret_cast<const char*>(stored.values + next), few && known ? keys * head_bytes : 0};
+        if (!few && more) {
+            ask_for_next(stored.keys, head_bytes, slots, keys);
+            ask_for_next(stored.values, head_bytes, slots, keys);
         }
         int64_t n = 0;
         while (n < num_queries && queries[n].history <= start) ++n;
