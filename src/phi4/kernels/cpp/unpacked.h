@@ -3,9 +3,6 @@
 
 // From this many rows on, unpacking pays.
 constexpr int64_t UNPACKED_FROM_ROWS = 2;
-// Groups of a block that are unpacked together: 8 KB.
-constexpr int64_t CHUNK_GROUPS = 16;
-static_assert(CHUNK_GROUPS % SPAN_GROUPS == 0, "a chunk is whole spans");
 constexpr int GROUP_BYTES = QUADS * CODE_BYTES;
 // What unpacked weights are: of tiles the value itself, with its sign; of vectors the value + 128, which what is added to
 // the sums takes away again. The two differ in the highest bit.
@@ -15,6 +12,12 @@ constexpr bool SIGNED = true;
 constexpr bool SIGNED = false;
 #endif
 constexpr int SIGN_BITS = SIGNED ? 0x80808080 : 0;
+// Groups of a block that are unpacked together, 8 KB. Of vectors of few rows half of it, so that what comes next finds room
+// beside them in the cache; of more, loading and storing results once more for each chunk takes longer.
+constexpr int64_t CHUNK_GROUPS = 16;
+constexpr int64_t FEW_ROWS = 32;
+constexpr int64_t chunk_groups_for(int64_t rows) { return SIGNED || rows > FEW_ROWS ? CHUNK_GROUPS : CHUNK_GROUPS / 2; }
+static_assert(CHUNK_GROUPS / 2 % SPAN_GROUPS == 0, "a chunk is whole spans");
 
 // Brings what outputs have, a byte each, to all four of their inputs, or to the lower byte of every two.
 struct Spread {
@@ -92,8 +95,9 @@ void multiply_unpacked(const QuantisedProduct& product, int64_t row, int64_t las
     alignas(64) uint8_t unpacked[BLOCKS][CHUNK_GROUPS * GROUP_BYTES];
     alignas(64) float results[BLOCK_ROWS * BLOCKS * BLOCK_OUTPUTS];
     std::memset(results, 0, (last_row - row) * BLOCKS * BLOCK_OUTPUTS * sizeof(float));
-    for (int64_t group = 0; group < groups; group += CHUNK_GROUPS) {
-        const int64_t last_group = group + CHUNK_GROUPS < groups ? group + CHUNK_GROUPS : groups;
+    const int64_t chunk_groups = chunk_groups_for(last_row - row);
+    for (int64_t group = 0; group < groups; group += chunk_groups) {
+        const int64_t last_group = group + chunk_groups < groups ? group + chunk_groups : groups;
         Chunk<BLOCKS> chunk = {{}, {}, {}, group, last_group};
         Ahead<BLOCKS> ahead = {{}, {}, code_bytes, passes};
         for (int b = 0; b < BLOCKS; ++b) {
@@ -102,7 +106,7 @@ void multiply_unpacked(const QuantisedProduct& product, int64_t row, int64_t las
             chunk.steps[b] = four_bits ? product.steps + place * 2 * BLOCK_OUTPUTS : nullptr;
             chunk.unpacked[b] = unpacked[b];
             // Behind the last chunk come the next blocks of outputs; what is asked for behind the end is not fetched.
-            const int64_t next = last_group < groups ? place + CHUNK_GROUPS : (block + BLOCKS + b) * groups;
+            const int64_t next = last_group < groups ? place + chunk_groups : (block + BLOCKS + b) * groups;
             ahead.codes[b] = product.codes + next * code_bytes;
             ahead.steps[b] = four_bits ? product.steps + next * 2 * BLOCK_OUTPUTS : ahead.codes[b];
         }
