@@ -35,24 +35,20 @@ def see(model: Phi4Multimodal, crops: torch.Tensor) -> torch.Tensor:
 
 
 class Places:
-    """Where the rows of each name are to lie.
-
-    Attributes:
-        rows: the places, [names, rows, hidden].
-    """
+    """Where the rows of each name are to lie."""
 
     def __init__(self, rows: torch.Tensor) -> None:
-        """Takes them."""
-        self.rows = rows
+        """Takes the places, [names, rows, hidden]."""
+        self._rows = rows
         self._spread = (rows - rows.mean(dim=0)).square().sum(dim=-1).mean()
 
     def of(self, names: torch.Tensor) -> torch.Tensor:
         """The places of some names, [drawings, rows, hidden]."""
-        return self.rows[names]
+        return self._rows[names]
 
     def distance(self, rows: torch.Tensor, names: torch.Tensor) -> torch.Tensor:
         """How far rows, [drawings, rows, hidden], are from the places of their names, squared; 1 is their spread."""
-        return (rows - self.rows[names]).square().sum(dim=-1).mean() / self._spread
+        return (rows - self.of(names)).square().sum(dim=-1).mean() / self._spread
 
 
 class Drawings:
