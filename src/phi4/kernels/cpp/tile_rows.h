@@ -84,25 +84,22 @@ void add_tile(
 template <int BLOCKS>
 void unpack(const Chunk<BLOCKS>& chunk) {
     const int64_t groups = chunk.last_group - chunk.first_group;
-    const __m512i sign = _mm512_set1_epi32(SIGN_BITS);
-    for (int b = 0; b < BLOCKS; ++b)
-        for (int64_t group = 0; group < groups; ++group) {
-            uint8_t* values = chunk.unpacked[b] + group * GROUP_BYTES;
-            if (chunk.steps[b] == nullptr) {
-                const uint8_t* codes = chunk.codes[b] + group * GROUP_BYTES;
-                for (int place = 0; place < GROUP_BYTES; place += CODE_BYTES)
-                    _mm512_store_si512(values + place, _mm512_xor_si512(load_codes(codes + place), sign));
-                continue;
-            }
-            Meaning meaning;
-            meaning.read(chunk.steps[b] + group * 2 * BLOCK_OUTPUTS);
-            const uint8_t* codes = chunk.codes[b] + group * GROUP_BYTES / 2;
-            for (int place = 0; place < GROUP_BYTES / 2; place += CODE_BYTES) {
-                const Codes both = load_codes(codes + place);
-                _mm512_store_si512(values + 2 * place, meaning(low_half(both)));
-                _mm512_store_si512(values + 2 * place + CODE_BYTES, meaning(high_half(both)));
-            }
+    if (chunk.steps[0] == nullptr) {
+        const __m512i sign = _mm512_set1_epi32(SIGN_BITS);
+        for (int b = 0; b < BLOCKS; ++b)
+            for (int64_t place = 0; place < groups * GROUP_BYTES; place += CODE_BYTES)
+                _mm512_store_si512(
+                    chunk.unpacked[b] + place, _mm512_xor_si512(load_codes(chunk.codes[b] + place), sign));
+        return;
+    }
+    Unpacking<BLOCKS> unpacking{chunk};
+    for (int64_t group = 0; group < groups; ++group) {
+        unpacking.begin_group(group);
+        for (int quad = 0; quad < QUADS; quad += 2) {
+            Codes weights[2][BLOCKS];
+            unpacking.load(group, quad, weights);
         }
+    }
 }
 
 template <int BLOCKS>

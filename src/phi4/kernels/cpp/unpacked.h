@@ -56,6 +56,28 @@ struct Chunk {
     int64_t first_group, last_group;
 };
 
+// Unpacks the codes of 4 bits of a chunk, a group at a time.
+template <int BLOCKS>
+struct Unpacking {
+    const Chunk<BLOCKS>& chunk;
+    Meaning meanings[BLOCKS] = {};
+
+    void begin_group(int64_t group) {
+        for (int b = 0; b < BLOCKS; ++b) meanings[b].read(chunk.steps[b] + group * 2 * BLOCK_OUTPUTS);
+    }
+
+    // The weights of two neighbouring quads of a group, which stand unpacked from then on.
+    void load(int64_t group, int quad, Codes (&weights)[2][BLOCKS]) const {
+        for (int b = 0; b < BLOCKS; ++b) {
+            const Codes both = load_codes(chunk.codes[b] + (group * QUADS + quad) / 2 * CODE_BYTES);
+            weights[0][b] = meanings[b](low_half(both));
+            weights[1][b] = meanings[b](high_half(both));
+            for (int half = 0; half < 2; ++half)
+                _mm512_store_si512(chunk.unpacked[b] + (group * QUADS + quad + half) * CODE_BYTES, weights[half][b]);
+        }
+    }
+};
+
 // Where the codes of the next chunk are. The processor does not see them coming while rows pass by, and all at once they
 // would be more than it can wait for: tiles of rows ask for those of a group at a time, each for its share.
 template <int BLOCKS>

@@ -1,28 +1,6 @@
 // Rows of bytes times weights in vectors: some rows and blocks of outputs at a time, whose sums are in registers. The first
 // of these tiles unpacks codes of 4 bits on their way; the others find them unpacked. Included by unpacked.h.
 
-// Codes of 4 bits, which a tile of rows unpacks for those behind it.
-template <int BLOCKS>
-struct Unpacking {
-    const Chunk<BLOCKS>& chunk;
-    Meaning meanings[BLOCKS] = {};
-
-    void begin_group(int64_t group) {
-        for (int b = 0; b < BLOCKS; ++b) meanings[b].read(chunk.steps[b] + group * 2 * BLOCK_OUTPUTS);
-    }
-
-    // Of two neighbouring quads of a group.
-    void load(int64_t group, int quad, Codes (&weights)[2][BLOCKS]) const {
-        for (int b = 0; b < BLOCKS; ++b) {
-            const Codes both = load_codes(chunk.codes[b] + (group * QUADS + quad) / 2 * CODE_BYTES);
-            weights[0][b] = meanings[b](low_half(both));
-            weights[1][b] = meanings[b](high_half(both));
-            for (int half = 0; half < 2; ++half)
-                _mm512_store_si512(chunk.unpacked[b] + (group * QUADS + quad + half) * CODE_BYTES, weights[half][b]);
-        }
-    }
-};
-
 // Weights of 8 bits, stored or unpacked.
 template <int BLOCKS>
 struct Ready {
