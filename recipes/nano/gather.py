@@ -88,6 +88,7 @@ def save_further(
     out: Path,
     stage: tuple[str, int, list[str]],
     data: Mapping[str, ShardedRecords],
+    seed: int = 0,
 ) -> None:
     """Writes the vision pack of a model that a program trained further.
 
@@ -97,10 +98,11 @@ def save_further(
         out: gets the pack.
         stage: name, steps and trained parts, for the pack's history.
         data: what it was trained on.
+        seed: where chance began, for the history, too.
     """
     name, steps, trains = stage
     sources = {dataset: records.training_sources for dataset, records in data.items()}
-    entry = {"stage": name, "steps": steps, "trains": trains, "sources": sources}
+    entry = {"stage": name, "steps": steps, "seed": seed, "trains": trains, "sources": sources}
     history = {"stages": [*stages_of(source.trained_on), entry]}
     out.parent.mkdir(parents=True, exist_ok=True)
     save_pack(model, "vision", out, torch.bfloat16, source.base_digest, history, source.preprocessor)

@@ -6,7 +6,7 @@ side of all other names (docs/decisions/0040-rows-settle.md).
 
 import torch
 
-from recipes.nano.command import BeginPack, Data, OutPack, Steps, run
+from recipes.nano.command import BeginPack, Data, OutPack, Seed, Steps, run
 from recipes.nano.lesson import prepare
 from recipes.nano.sharpen import OTHERS, teach
 
@@ -14,12 +14,12 @@ STEPS = 4000
 LEARNING_RATE = 1e-3
 
 
-def main(data: Data, pack: BeginPack, out: OutPack, steps: Steps = STEPS) -> None:
+def main(data: Data, pack: BeginPack, out: OutPack, steps: Steps = STEPS, seed: Seed = 0) -> None:
     """Trains the tower and the projector of a vision pack to give all drawings of a name the same rows."""
-    torch.manual_seed(0)
+    torch.manual_seed(seed)
     lesson = prepare(data, pack, OTHERS)
     # Those by which rows have lain so far decide where they are to lie.
-    teach(lesson, out, ("nano vision settle", steps, LEARNING_RATE), lesson.places())
+    teach(lesson, out, ("nano vision settle", steps, LEARNING_RATE), lesson.places(), seed)
 
 
 if __name__ == "__main__":

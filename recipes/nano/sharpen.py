@@ -39,7 +39,9 @@ def main(data: Data, pack: BeginPack, out: OutPack, steps: Steps = STEPS) -> Non
     teach(prepare(data, pack, OTHERS), out, ("nano vision sharpen", steps, LEARNING_RATE))
 
 
-def teach(lesson: Lesson, out: Path, stage: tuple[str, int, float], places: Places | None = None) -> None:
+def teach(
+    lesson: Lesson, out: Path, stage: tuple[str, int, float], places: Places | None = None, seed: int = 0
+) -> None:
     """Trains the tower and the projector of a vision pack on drawings and their names, and writes the pack.
 
     Args:
@@ -47,11 +49,12 @@ def teach(lesson: Lesson, out: Path, stage: tuple[str, int, float], places: Plac
         out: gets the pack.
         stage: name of it, for the pack's history, updates, and learning rate at first; it falls to nothing.
         places: where the rows of each name are to lie; None lets them lie anywhere on the right side of other names.
+        seed: of which lines are read when, and for the history.
     """
     name, steps, learning_rate = stage
     shapes, lines = (lesson.data_sets[other].select("train") for other in OTHERS)
     kept = changed_crops(shapes[:OTHER_RECORDS], all_crops=True)
-    reading = Reading(lesson.loaded, lines, seed=0)
+    reading = Reading(lesson.loaded, lines, seed)
     descent = Descent(
         trained_parameters(lesson.model),
         [lesson.naming.temperatures, *reading.objective.parameters()],
@@ -62,7 +65,7 @@ def teach(lesson: Lesson, out: Path, stage: tuple[str, int, float], places: Plac
     )
     train(lesson, descent, reading, kept, steps, places)
     entry = (name, steps, ["vision.encoder", "vision.projector"])
-    save_further(lesson.model, lesson.source, out, entry, lesson.data_sets)
+    save_further(lesson.model, lesson.source, out, entry, lesson.data_sets, seed)
 
 
 def trained_parameters(model: Phi4Multimodal) -> list[nn.Parameter]:

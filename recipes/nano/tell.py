@@ -32,7 +32,7 @@ from phi4.train.objectives.layout import PackedLayout, lay_out
 from phi4.train.parts import select_trained
 from phi4.train.rounded_base import round_base
 from phi4.train.stage import Stage
-from recipes.nano.command import BeginPack, Data, OutPack, Steps, run
+from recipes.nano.command import BeginPack, Data, OutPack, Seed, Steps, run
 from recipes.nano.gather import multimodal, save_further
 from recipes.nano.lesson import Lesson, prepare, see
 from recipes.nano.model import IMAGE_TOKEN_ID
@@ -92,9 +92,9 @@ class Rows:
         return rows, self._lesson.naming.nearest.cosines(rows.mean(dim=1)).argmax(dim=-1)
 
 
-def main(data: Data, pack: BeginPack, out: OutPack, steps: Steps = STEPS) -> None:
+def main(data: Data, pack: BeginPack, out: OutPack, steps: Steps = STEPS, seed: Seed = 0) -> None:
     """Trains the adapter of a vision pack on drawings and their names, and writes the pack."""
-    torch.manual_seed(0)
+    torch.manual_seed(seed)
     lesson = prepare(data, pack, tuple(OTHERS))
     loaded = load_model(pull_nano(), torch.bfloat16, packs=[pack])
     processor = Processor.load(loaded.directory, loaded.config, loaded.preprocessor)
@@ -108,10 +108,11 @@ def main(data: Data, pack: BeginPack, out: OutPack, steps: Steps = STEPS) -> Non
         for name in OTHERS
     }
     training = {name: lesson.data_sets[name].select("train") for name in OTHERS}
-    others = Batches(training, OTHERS, encode_others, 1, OTHER_TOKENS, seed=0, augment=augment_briefly)
+    others = Batches(training, OTHERS, encode_others, 1, OTHER_TOKENS, seed=seed, augment=augment_briefly)
     stage = replace(words(), name="nano vision tell", steps=steps, learning_rate=LEARNING_RATE)
     train(multimodal(loaded), stage, Rows(lesson), converse_about(lesson, loaded, processor), others)
-    save_further(multimodal(loaded), lesson.source, out, (stage.name, steps, list(stage.trains)), lesson.data_sets)
+    entry = (stage.name, steps, list(stage.trains))
+    save_further(multimodal(loaded), lesson.source, out, entry, lesson.data_sets, seed)
 
 
 def converse_about(lesson: Lesson, loaded: LoadedModel, processor: Processor) -> dict[int, list[Conversation]]:

@@ -24,6 +24,7 @@ from phi4.data.example import encode_example
 from phi4.data.record import Record
 from phi4.data.shards import ShardedRecords, write_shards
 from phi4.errors import CheckpointError
+from phi4.files import file_digest
 from phi4.processing.messages import Message
 from phi4.processing.processor import Processor
 from phi4.train.objectives.answers import AnswerLoss
@@ -182,14 +183,17 @@ def test_the_mean_of_packs_lies_between_them_and_tells_what_each_went_through(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(tell, "DRAWINGS_PER_STEP", 2)
-    told, out = tmp_path / "told.safetensors", tmp_path / "new" / "mean.safetensors"
+    told, again, out = (tmp_path / f"{name}.safetensors" for name in ("told", "again", "new/mean"))
     tell.main(data, VISION_PACK, told, steps=2)
-    average.main([VISION_PACK, told], out)
-    paths = (VISION_PACK, told, out)
+    tell.main(data, VISION_PACK, again, steps=2, seed=1)
+    assert file_digest(told) != file_digest(again)
+    average.main([told, again], out)
+    paths = (told, again, out)
     states = [load_model(pull_nano(), torch.float32, packs=[path]).model.state_dict() for path in paths]
     for first, second, mean in zip(*(state.values() for state in states), strict=True):
         assert torch.equal(mean, ((first + second) / 2).bfloat16().float() if not torch.equal(first, second) else first)
-    assert stages_of(read_pack(out).trained_on) == stages_of(read_pack(told).trained_on)
+    before, *both, mean = (stages_of(read_pack(path).trained_on) for path in (VISION_PACK, told, again, out))
+    assert mean == before + [own[-1] for own in both]
     with pytest.raises(CheckpointError, match="have no mean"):
         average.main([VISION_PACK, *(path for path in PACKS if path.stem == "speech")], out)
 
